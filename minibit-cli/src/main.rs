@@ -1,0 +1,3 @@
+//! The `minibit` command.
+
+fn main() {}
