@@ -269,15 +269,29 @@ impl Geometry {
         u32::try_from(left).unwrap_or(u32::MAX).min(self.piece_size.0)
     }
 
-    /// The part of a piece that raw numbers name, if it is a valid block.
-    pub fn block(&self, piece: u32, offset: u32, len: u32) -> Option<BlockSpan> {
-        let piece = self.piece(piece)?;
+    /// The part of a piece that raw numbers name, if it is a valid block. Takes the numbers
+    /// as wide as the wire has them, so that none is narrowed before it is checked.
+    pub fn block(&self, piece: u64, offset: u64, len: u64) -> Option<BlockSpan> {
+        let piece = self.piece(u32::try_from(piece).ok()?)?;
+        let offset = u32::try_from(offset).ok()?;
+        let len = u32::try_from(len).ok()?;
         let fits = offset.checked_add(len).is_some_and(|end| end <= self.piece_len(piece));
         (fits && len > 0 && len <= limits::BLOCK_LEN_MAX).then_some(BlockSpan {
             piece,
             offset,
             len,
         })
+    }
+
+    /// The numbers of `count` pieces from `first` on, if there is at least one and the share
+    /// has them all. [`Self::piece`] turns each into a [`PieceIndex`].
+    pub fn run(&self, first: u64, count: u64) -> Option<std::ops::Range<u32>> {
+        let end = first.checked_add(count)?;
+        if count == 0 || end > u64::from(self.pieces) {
+            return None;
+        }
+        // Both are at most the piece count, which is a u32.
+        Some(first as u32..end as u32)
     }
 
     /// The blocks of a piece in order, each of `block_len` bytes but the last.
@@ -354,10 +368,34 @@ mod tests {
     fn a_block_beyond_its_piece_or_empty_or_too_long_is_no_block() {
         let geometry = cut(&[20_000]);
         assert!(geometry.block(1, 0, 3616).is_some());
-        for (piece, offset, len) in
-            [(2, 0, 1), (1, 0, 3617), (1, 3616, 1), (0, 0, 0), (0, u32::MAX, 2), (0, 0, 16385)]
-        {
+        for (piece, offset, len) in [
+            (2, 0, 1),
+            (1, 0, 3617),
+            (1, 3616, 1),
+            (0, 0, 0),
+            (0, u64::from(u32::MAX), 2),
+            (0, 0, 16385),
+            (u64::from(u32::MAX), 0, 1),
+            (u64::MAX, u64::MAX, u64::MAX),
+            // Every one of these is valid when cut to its low 32 bits.
+            (1 << 32, 0, 1),
+            ((1 << 53) + 1, 0, 1),
+            (0, 1 << 32, 1),
+            (0, 0, (1 << 32) + 1),
+        ] {
             assert!(geometry.block(piece, offset, len).is_none(), "{piece} {offset} {len}");
+        }
+    }
+
+    #[test]
+    fn a_run_that_is_empty_or_leaves_the_share_is_no_run() {
+        let geometry = cut(&[3 * 16384]);
+        assert_eq!(geometry.run(0, 3), Some(0..3));
+        assert_eq!(geometry.run(2, 1), Some(2..3));
+        for (first, count) in
+            [(0, 0), (0, 4), (3, 1), (1 << 32, 1), ((1 << 53) + 1, 1), (1, u64::MAX), (u64::MAX, 1)]
+        {
+            assert_eq!(geometry.run(first, count), None, "{first} {count}");
         }
     }
 

@@ -9,8 +9,12 @@
 mod geometry;
 mod identity;
 pub mod limits;
+mod page_id;
 mod piece_set;
 
-pub use geometry::{BlockSpan, FileIndex, FileSpan, Geometry, GeometryError, PieceIndex, PieceSize};
+pub use geometry::{
+    BlockSpan, FileIndex, FileSpan, Geometry, GeometryError, PieceIndex, PieceSize,
+};
 pub use identity::{Digest, PeerId, ShareId};
+pub use page_id::PageId;
 pub use piece_set::{PieceSet, PieceSetError};

@@ -124,12 +124,8 @@ impl PieceSet {
 
     /// The bitmap as it goes on the wire.
     pub fn to_wire(&self) -> Vec<u8> {
-        let mut bytes: Vec<u8> = self
-            .words
-            .iter()
-            .flat_map(|word| word.to_le_bytes())
-            .map(u8::reverse_bits)
-            .collect();
+        let mut bytes: Vec<u8> =
+            self.words.iter().flat_map(|word| word.to_le_bytes()).map(u8::reverse_bits).collect();
         bytes.truncate(Self::wire_len(self.pieces));
         bytes
     }
