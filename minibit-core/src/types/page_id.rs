@@ -13,3 +13,9 @@ pub struct PageId {
     /// Number of the page within the level.
     pub page: u32,
 }
+
+impl std::fmt::Display for PageId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "page {} at level {} of file {}", self.page, self.level, self.file)
+    }
+}
