@@ -11,8 +11,10 @@ mod book;
 mod hashing;
 mod manifest;
 mod names;
+mod ticket;
 
 pub use book::{HashBook, PageError};
 pub use hashing::{PieceHasher, empty_root, merge_pieces};
 pub use manifest::{FileEntry, Manifest, ManifestError};
 pub use names::{Collision, NameError, check_collisions, check_component, check_path, escape};
+pub use ticket::{Ticket, TicketError};

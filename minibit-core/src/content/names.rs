@@ -92,6 +92,10 @@ pub fn check_component(name: &str) -> Result<(), NameError> {
         return Err(NameError::Dots);
     }
     name.chars().try_for_each(check_char)?;
+    // A selector changes the character before it; alone it is nothing to see.
+    if let Some(first) = name.chars().next().filter(|first| is_emoji_selector(*first)) {
+        return Err(NameError::Invisible(first));
+    }
     if name.ends_with(['.', ' ']) {
         return Err(NameError::Ending);
     }
