@@ -36,6 +36,8 @@ pub const CONTROL_FRAME_MAX: usize = 64 * 1024;
 pub const METADATA_CHUNK_MAX: u32 = 64 * 1024;
 /// Nesting of a JSON control message.
 pub const JSON_DEPTH_MAX: usize = 8;
+/// Bytes of the words with which a peer says why it leaves: one line in a log.
+pub const REASON_TEXT_MAX: usize = 256;
 /// Blocks that one peer may have asked for and not yet received.
 pub const REQUESTS_IN_FLIGHT_MAX: usize = 256;
 /// Control and metadata bytes that may wait for one connection's socket.
