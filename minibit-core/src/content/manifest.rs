@@ -133,6 +133,16 @@ impl Manifest {
         piece_size: PieceSize,
         files: Vec<FileEntry>,
     ) -> Result<Self, ManifestError> {
+        Self::with_encoding(name, single, piece_size, files).map(|(manifest, _)| manifest)
+    }
+
+    /// See [`Manifest::new`]; with the encoding, which its id is the hash of.
+    fn with_encoding(
+        name: String,
+        single: bool,
+        piece_size: PieceSize,
+        files: Vec<FileEntry>,
+    ) -> Result<(Self, Vec<u8>), ManifestError> {
         check_component(&name).map_err(ManifestError::ShareName)?;
         for (file, entry) in files.iter().enumerate() {
             check_path(&entry.path).map_err(|source| ManifestError::Path { file, source })?;
@@ -151,7 +161,7 @@ impl Manifest {
             return Err(ManifestError::TooLarge { bytes: bytes.len() });
         }
         manifest.id = id_of(&bytes);
-        Ok(manifest)
+        Ok((manifest, bytes))
     }
 
     /// Reads a manifest that was sent for a share. Nothing is parsed before its hash is
@@ -186,8 +196,8 @@ impl Manifest {
         for file in 0..count {
             files.push(reader.file(file)?);
         }
-        let manifest = Self::new(name.to_owned(), single, piece_size, files)?;
-        let canonical = manifest.encode();
+        let (manifest, canonical) =
+            Self::with_encoding(name.to_owned(), single, piece_size, files)?;
         if canonical.len() < bytes.len() && bytes.starts_with(&canonical) {
             return Err(ManifestError::Trailing);
         }

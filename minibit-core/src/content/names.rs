@@ -260,3 +260,114 @@ fn one_place(one_key: &str, one: &[String], other_key: &str, other: &[String]) -
     // All components of the shorter are the longer's: twice the same, or a file that is a directory.
     true
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn path(text: &str) -> Vec<String> {
+        text.split('/').map(str::to_owned).collect()
+    }
+
+    fn collide(paths: &[&str]) -> Result<(), Collision> {
+        let paths: Vec<_> = paths.iter().copied().map(path).collect();
+        check_collisions(paths.iter().map(|path| &**path))
+    }
+
+    #[test]
+    fn paths_that_are_one_place_on_some_disk_collide() {
+        for paths in [
+            ["a", "a"],
+            ["A", "a"],
+            ["p", "p/q"],
+            ["P", "p/q"],
+            ["p/Q/r", "p/q"],
+            ["d/x", "D/y"],
+            ["d/e/x", "d/E/y"],
+            ["é", "e\u{301}"],
+            ["É", "e\u{301}"],
+            ["straße", "STRASSE"],
+            ["Σ", "ς"],
+            ["ſ", "S"],
+            ["\u{212a}", "k"],
+            ["ﬀ", "FF"],
+            ["❤\u{fe0f}", "❤"],
+            ["\u{1f80}", "\u{1f88}"],
+        ] {
+            assert!(collide(&paths).is_err(), "{paths:?}");
+            assert!(collide(&[paths[1], "between", "p!", paths[0]]).is_err(), "{paths:?}");
+        }
+    }
+
+    #[test]
+    fn paths_that_are_apart_everywhere_do_not_collide() {
+        assert_eq!(
+            collide(&["p/q", "p!", "p-q", "pq", "q/p", "p/r", "p/q2", "ı", "i", "a", "ａ"]),
+            Ok(())
+        );
+        assert_eq!(collide(&[]), Ok(()));
+    }
+
+    #[test]
+    fn a_collision_names_both_paths_and_prints_them_safely() {
+        let collision = collide(&["x/A", "b", "x/a"]).unwrap_err();
+        assert_eq!(collision.to_string(), "x/A and x/a collide");
+        let collision = Collision { first: "\u{1b}[2J".to_owned(), second: "b".to_owned() };
+        assert_eq!(collision.to_string(), "\\u{1b}[2J and b collide");
+    }
+
+    #[test]
+    fn a_printed_text_cannot_steer_a_terminal_and_tells_the_original() {
+        assert_eq!(escape("a\u{202e}b\n\u{85}\0").to_string(), "a\\u{202e}b\\u{a}\\u{85}\\u{0}");
+        assert_eq!(escape("\\u{a}").to_string(), "\\\\u{a}");
+        assert_eq!(escape("سلام é 🎬 ❤\u{fe0f} ~$(x)").to_string(), "سلام é 🎬 ❤\u{fe0f} ~$(x)");
+    }
+
+    /// Compares every two paths, component by component.
+    fn naive_collision(paths: &[Vec<String>]) -> bool {
+        let folded = |name: &String| {
+            let mut to = String::new();
+            fold(name, &mut to);
+            to
+        };
+        let one_place = |one: &[String], other: &[String]| {
+            let same = one.iter().zip(other).take_while(|(a, b)| folded(a) == folded(b)).count();
+            same == one.len().min(other.len()) || one[..same] != other[..same]
+        };
+        let others = |at: usize| &paths[at + 1..];
+        paths
+            .iter()
+            .enumerate()
+            .any(|(at, one)| others(at).iter().any(|other| one_place(one, other)))
+    }
+
+    proptest! {
+        #[test]
+        fn neighbours_in_order_tell_all_collisions(
+            paths in prop::collection::vec(
+                prop::collection::vec("[abcd]|A|é|e\u{301}|a!|a-", 1..4), 0..7,
+            ),
+        ) {
+            let found = check_collisions(paths.iter().map(|path| &**path)).is_err();
+            prop_assert_eq!(found, naive_collision(&paths));
+        }
+
+        #[test]
+        fn nothing_that_is_printed_steers_a_terminal(text: String) {
+            let shown = escape(&text).to_string();
+            prop_assert!(!shown.chars().any(|shown| shown.is_control() || is_invisible(shown)));
+        }
+
+        #[test]
+        fn a_legal_name_is_printed_as_it_is_and_folds_to_something(
+            name in r#"[^\pC/\\<>:"|?*]{1,40}"#,
+        ) {
+            prop_assume!(check_component(&name).is_ok());
+            prop_assert_eq!(escape(&name).to_string(), name.clone());
+            let mut folded = String::new();
+            fold(&name, &mut folded);
+            prop_assert!(!folded.is_empty() && !folded.contains(KEY_SEPARATOR));
+        }
+    }
+}

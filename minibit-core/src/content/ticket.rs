@@ -365,7 +365,7 @@ mod tests {
             (good.replace("minibit1", "MINIBIT1"), TicketError::MixedCase),
             (good.replacen('a', "!", 1), TicketError::Encoding { position: 8 }),
             (good.replacen('a', "é", 1), TicketError::Encoding { position: 80 }),
-            (good[..79].to_owned(), TicketError::Encoding { position: 72 }),
+            (good[..79].to_owned(), TicketError::Encoding { position: 78 }),
             (good[..72].to_owned(), TicketError::Checksum),
             ("minibit1".to_owned(), TicketError::Checksum),
             (format!("minibit1{}", "a".repeat(4089)), TicketError::TooLong { bytes: 4097 }),
