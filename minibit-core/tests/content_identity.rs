@@ -25,9 +25,10 @@ fn piece_hashes(geometry: &Geometry, file: FileIndex, bytes: &[u8]) -> Vec<Diges
 }
 
 fn root_at(piece_size: u32, bytes: &[u8]) -> Digest {
-    let size = PieceSize::new(piece_size).unwrap();
-    let geometry = Geometry::new(size, [bytes.len() as u64]).unwrap();
-    merge_pieces(&piece_hashes(&geometry, geometry.file(0).unwrap(), bytes))
+    let size = PieceSize::new(piece_size).expect("a valid size");
+    let geometry = Geometry::new(size, [bytes.len() as u64]).expect("one file");
+    let file = geometry.file(0).expect("the file");
+    merge_pieces(&piece_hashes(&geometry, file, bytes))
 }
 
 #[test]
@@ -126,7 +127,7 @@ fn a_million_pieces_and_a_hundred_thousand_files_are_both_cheap() {
     let small = |number: usize| FileEntry {
         path: vec![number.to_string()],
         len: (number % 2) as u64,
-        root: if number % 2 == 0 { empty_root() } else { hashes[number] },
+        root: if number.is_multiple_of(2) { empty_root() } else { hashes[number] },
     };
     let manifest = share((0..100_000).map(small).collect());
     let book = HashBook::new(&manifest);

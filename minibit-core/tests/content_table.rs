@@ -206,6 +206,22 @@ fn a_manifest_cut_anywhere_is_refused() {
 }
 
 #[test]
+fn a_manifest_with_one_byte_changed_is_refused_or_is_another_manifest() {
+    let whole = raw(|_| {});
+    let original = Manifest::decode(&whole).unwrap();
+    for at in 0..whole.len() {
+        for bit in 0..8 {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1 << bit;
+            if let Ok(other) = Manifest::decode(&bytes) {
+                assert_eq!(other.encode(), bytes, "byte {at}, bit {bit}");
+                assert_ne!(other.share_id(), original.share_id());
+            }
+        }
+    }
+}
+
+#[test]
 fn a_manifest_whose_paths_collide_is_refused() {
     for paths in [["A", "a"], ["p", "p/q"], ["é", "e\u{301}"], ["x/y", "x/y"], ["D/x", "d/y"]] {
         for paths in [paths, [paths[1], paths[0]]] {

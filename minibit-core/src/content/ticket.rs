@@ -103,7 +103,8 @@ pub enum TicketError {
 
 impl Ticket {
     /// A ticket for that share. An address given twice in one list counts once; scopes of
-    /// IPv6 addresses mean nothing on another machine and are dropped.
+    /// IPv6 addresses mean nothing on another machine and are dropped; an IPv4 address
+    /// written as an IPv6 one (`::ffff:192.0.2.7`) becomes IPv4.
     ///
     /// # Errors
     /// [`TicketError`] if there is no address, too many, or one that cannot be dialled.
@@ -270,8 +271,9 @@ fn strip_prefix(text: &str) -> Result<&str, TicketError> {
 fn checked(addrs: impl IntoIterator<Item = SocketAddr>) -> Result<Vec<SocketAddr>, TicketError> {
     let mut checked = Vec::new();
     for addr in addrs {
-        // Made anew: without scope and flow.
-        let addr = SocketAddr::new(addr.ip(), addr.port());
+        // Made anew: without scope and flow, and an IPv4 address that a socket for both
+        // families gave as an IPv6 one is IPv4 again.
+        let addr = SocketAddr::new(addr.ip().to_canonical(), addr.port());
         if addr.port() == 0 {
             return Err(TicketError::Port(addr));
         }
@@ -291,8 +293,7 @@ fn checked(addrs: impl IntoIterator<Item = SocketAddr>) -> Result<Vec<SocketAddr
 fn is_one_host(ip: IpAddr) -> bool {
     let unspecified = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
     let broadcast = IpAddr::V4(Ipv4Addr::BROADCAST);
-    let canonical = ip.to_canonical();
-    !unspecified.contains(&canonical) && canonical != broadcast && !canonical.is_multicast()
+    !unspecified.contains(&ip) && ip != broadcast && !ip.is_multicast()
 }
 
 fn checksum(bytes: &[u8]) -> [u8; CHECKSUM_LEN] {
@@ -349,6 +350,7 @@ mod tests {
     #[test]
     fn each_bad_ticket_is_refused_with_its_own_reason() {
         let good = text_of(1, &[1, 3, 192, 0, 2, 7, 0x0f, 0xa1]);
+        let mapped = [&[1, 5][..], &[0; 10], &[255, 255, 192, 0, 2, 7, 0, 1]].concat();
         let entry = [1, 192, 0, 2, 7, 0, 1];
         let many = [&[17][..], &entry.repeat(17)].concat();
         let doubled = [&[2][..], &entry.repeat(2)].concat();
@@ -382,6 +384,7 @@ mod tests {
             (text_of(1, &[1, 1, 192, 0, 2, 7, 0, 1, 0]), TicketError::Trailing),
             (text_of(1, &doubled), TicketError::NotCanonical),
             (text_of(1, &apart), TicketError::NotCanonical),
+            (text_of(1, &mapped), TicketError::NotCanonical),
         ] {
             assert_eq!(text.parse::<Ticket>(), Err(want), "{text}");
         }
@@ -404,7 +407,11 @@ mod tests {
     }
 
     #[test]
-    fn doubles_and_scopes_are_dropped() {
+    fn doubles_scopes_and_the_mapping_of_ipv4_are_dropped() {
+        let mapped = Ticket::new(share(), [addr("[::ffff:192.0.2.7]:7")], []).unwrap();
+        assert_eq!(mapped.trackers(), [addr("192.0.2.7:7")]);
+        let any = Ticket::new(share(), [addr("[::ffff:0.0.0.0]:7")], []);
+        assert_eq!(any, Err(TicketError::Address(addr("0.0.0.0:7"))));
         let one = addr("[fe80::1%3]:7");
         let ticket = Ticket::new(share(), [one, one], [one]).unwrap();
         assert_eq!(ticket.trackers(), [addr("[fe80::1]:7")]);
