@@ -1,1 +1,63 @@
-//! placeholder
+//! Pieces in files: where verified bytes come to rest and where served bytes come from.
+//!
+//! Two stores stand behind one trait. [`PartStore`] is a download: bytes go at their final
+//! offset into `NAME.part`, a journal beside it says which pieces are verified, and at the end
+//! everything gets its final name in one rename. [`SourceStore`] is a share: the user's own
+//! files, read only, watched for changes.
+//!
+//! Invariant: a piece is on record only after its bytes were verified and handed to the
+//! kernel, and is believed after a power cut only if they had reached the disk.
+//!
+//! Not here: which piece to fetch or to serve (`swarm`), hashing what arrives (`engine` with
+//! `content`), threads that outlive a call. Everything blocks, and may stall as disks do; the
+//! caller chooses the thread.
+
+mod dir;
+mod error;
+mod handles;
+mod journal;
+mod mmap;
+mod part;
+mod served;
+mod source;
+mod target;
+
+pub use error::StoreError;
+pub use part::{PartOptions, PartStore, Resumed, ResumeWarning};
+pub use served::{SendMethod, Served, ServedFile};
+pub use source::SourceStore;
+
+use crate::types::{BlockSpan, PieceIndex};
+
+/// Where the pieces of one share are, for reading and writing from many threads at once.
+pub trait PieceStore: Send + Sync {
+    /// Puts bytes of a piece at their final offset, before anybody has verified them.
+    ///
+    /// # Errors
+    /// [`StoreError::is_disk_full`] tells a full disk apart: the share can pause and try again.
+    ///
+    /// # Panics
+    /// If `bytes` is not as long as the span: the caller's mistake.
+    fn write(&self, span: BlockSpan, bytes: &[u8]) -> Result<(), StoreError>;
+
+    /// Puts on record that a piece, wholly written, is verified. Doing so twice is harmless.
+    ///
+    /// # Errors
+    /// The record could not be written; the piece is then fetched again after a restart.
+    fn complete(&self, piece: PieceIndex) -> Result<(), StoreError>;
+
+    /// Reads bytes of a piece, verified or not.
+    ///
+    /// # Errors
+    /// Among others an `UnexpectedEof` if the file is shorter than the share says.
+    ///
+    /// # Panics
+    /// If `buf` is not as long as the span: the caller's mistake.
+    fn read(&self, span: BlockSpan, buf: &mut [u8]) -> Result<(), StoreError>;
+
+    /// Where to send a piece from, without reading it.
+    ///
+    /// # Errors
+    /// [`StoreError::SourceChanged`] if the user's file is not what was hashed any more.
+    fn serve(&self, piece: PieceIndex) -> Result<Served, StoreError>;
+}
