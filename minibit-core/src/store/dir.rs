@@ -34,10 +34,8 @@ const NEW_JOURNAL: &str = ".part.minibit.new";
 
 const READ_WRITE: OFlags =
     OFlags::RDWR.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC).union(OFlags::NONBLOCK);
-const DIRECTORY: OFlags = OFlags::RDONLY
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::CLOEXEC);
+const DIRECTORY: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// The place of one download.
 #[derive(Debug)]
@@ -299,14 +297,14 @@ impl DirTarget {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(StoreError::io("open", &self.path_of(file))(error)),
         };
-        let io = |action| StoreError::io(action, &self.path_of(file));
-        let stat = rustix::fs::fstat(&opened).map_err(io("examine"))?;
+        let path = self.path_of(file);
+        let stat = rustix::fs::fstat(&opened).map_err(StoreError::io("examine", &path))?;
         let mut len = stat.st_size as u64;
         if len > expected && self.is_renamed() {
             return Ok(None);
         }
         if len > expected {
-            opened.set_len(expected).map_err(io("shorten"))?;
+            opened.set_len(expected).map_err(StoreError::io("shorten", &path))?;
             len = expected;
         }
         self.made[file.index()].store(true, Ordering::Relaxed);
@@ -387,8 +385,12 @@ impl DirTarget {
             return Err(renaming(errno));
         }
         let aside_path = self.dir_path.join(&aside);
-        if is_dir { std::fs::remove_dir_all(&aside_path) } else { std::fs::remove_file(&aside_path) }
-            .map_err(StoreError::io("remove", &aside_path))
+        if is_dir {
+            std::fs::remove_dir_all(&aside_path)
+        } else {
+            std::fs::remove_file(&aside_path)
+        }
+        .map_err(StoreError::io("remove", &aside_path))
     }
 
     /// Moves what has the final name to a free one, which it returns.
@@ -492,13 +494,13 @@ impl DirTarget {
     }
 
     fn load_journal(&self, file: &File) -> Result<Vec<u8>, StoreError> {
-        let io = |action| StoreError::io(action, &self.dir_path.join(&self.names.journal));
-        let len = file.metadata().map_err(io("examine"))?.len();
+        let path = self.dir_path.join(&self.names.journal);
+        let len = file.metadata().map_err(StoreError::io("examine", &path))?.len();
         if len > journal::len_max(self.manifest.geometry()) {
             return Ok(Vec::new());
         }
         let mut bytes = vec![0; len as usize];
-        file.read_exact_at(&mut bytes, 0).map_err(io("read"))?;
+        file.read_exact_at(&mut bytes, 0).map_err(StoreError::io("read", &path))?;
         Ok(bytes)
     }
 
@@ -624,9 +626,8 @@ fn open_beneath(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> rustix::io:
     #[cfg(target_os = "linux")]
     {
         use rustix::fs::ResolveFlags;
-        let resolve = ResolveFlags::BENEATH
-            | ResolveFlags::NO_SYMLINKS
-            | ResolveFlags::NO_MAGICLINKS;
+        let resolve =
+            ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
         match rustix::fs::openat2(root, path, flags, mode, resolve) {
             // An old kernel, or a sandbox that does not know the call: walk by hand.
             Err(Errno::NOSYS | Errno::PERM) => {}
@@ -702,8 +703,7 @@ fn mount_id(dir: BorrowedFd<'_>) -> u64 {
         // STATX_MNT_ID_UNIQUE, Linux 6.8; an older kernel answers with the plain number.
         let unique = StatxFlags::from_bits_retain(0x4000);
         let wanted = unique | StatxFlags::MNT_ID;
-        return rustix::fs::statx(dir, c"", AtFlags::EMPTY_PATH, wanted)
-            .map_or(0, |found| found.stx_mnt_id);
+        rustix::fs::statx(dir, c"", AtFlags::EMPTY_PATH, wanted).map_or(0, |found| found.stx_mnt_id)
     }
     #[cfg(not(target_os = "linux"))]
     {

@@ -165,7 +165,10 @@ fn encode_header(
     bytes.extend_from_slice(&geometry.piece_count().to_le_bytes());
     bytes.extend_from_slice(&(geometry.files().len() as u32).to_le_bytes());
     bytes.extend(selection.chunks(8).map(|eight| {
-        eight.iter().zip(0..).fold(0u8, |byte, (&selected, at)| byte | u8::from(selected) << (7 - at))
+        eight
+            .iter()
+            .zip(0..)
+            .fold(0u8, |byte, (&selected, at)| byte | u8::from(selected) << (7 - at))
     }));
     for set in [&knowledge.durable, &knowledge.live, &knowledge.doubtful] {
         bytes.extend_from_slice(&set.to_wire());
@@ -240,7 +243,8 @@ fn replay(
         }
     }
     // A checkpoint also stands behind what was live when the journal was opened.
-    let live = geometry.pieces().filter(|piece| knowledge.live.contains(*piece)).collect::<Vec<_>>();
+    let live =
+        geometry.pieces().filter(|piece| knowledge.live.contains(*piece)).collect::<Vec<_>>();
     for piece in live {
         knowledge.live.remove(piece);
         settle(knowledge, piece, covered.is_some(), distrusted);

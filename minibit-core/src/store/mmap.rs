@@ -7,7 +7,10 @@
 //!
 //! Not here: any way to read the bytes, any mapping that can be written.
 
-#![expect(unsafe_code, reason = "mapping a file is unsafe; the invariant above is the reason it is sound here")]
+#![expect(
+    unsafe_code,
+    reason = "mapping a file is unsafe; the invariant above is the reason it is sound here"
+)]
 
 use std::fs::File;
 use std::io::{self, IoSlice};

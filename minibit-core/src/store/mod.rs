@@ -23,7 +23,7 @@ mod source;
 mod target;
 
 pub use error::StoreError;
-pub use part::{PartOptions, PartStore, Resumed, ResumeWarning};
+pub use part::{PartOptions, PartStore, ResumeWarning, Resumed};
 pub use served::{SendMethod, Served, ServedFile};
 pub use source::SourceStore;
 

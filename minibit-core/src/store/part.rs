@@ -47,12 +47,7 @@ pub struct PartOptions {
 
 impl Default for PartOptions {
     fn default() -> Self {
-        Self {
-            force: false,
-            sync: true,
-            open_files: DEFAULT_BOUND,
-            method: SendMethod::default(),
-        }
+        Self { force: false, sync: true, open_files: DEFAULT_BOUND, method: SendMethod::default() }
     }
 }
 
@@ -231,7 +226,11 @@ impl PieceStore for PartStore {
 }
 
 impl PartStore {
-    fn failed(&self, action: &'static str, file: FileIndex) -> impl FnOnce(io::Error) -> StoreError {
+    fn failed(
+        &self,
+        action: &'static str,
+        file: FileIndex,
+    ) -> impl FnOnce(io::Error) -> StoreError {
         let path = self.parts.target.path_of(file);
         move |source| StoreError::Io { action, path, source }
     }
@@ -268,9 +267,8 @@ impl Arrival<'_> {
         journal: Option<&[u8]>,
     ) -> Result<(Knowledge, Vec<ResumeWarning>), StoreError> {
         let geometry = self.manifest.geometry();
-        let found = journal.map(|bytes| {
-            journal::parse(bytes, self.manifest.share_id(), geometry, target.epoch())
-        });
+        let found = journal
+            .map(|bytes| journal::parse(bytes, self.manifest.share_id(), geometry, target.epoch()));
         if self.has_last {
             if let Some(knowledge) = self.finished_before(target, &found)? {
                 return Ok((knowledge, Vec::new()));
@@ -450,9 +448,7 @@ impl<T: Target> Parts<T> {
         assert_eq!(buf.len(), span.len() as usize, "room for one block");
         let (file, start) = self.geometry.locate(span.piece());
         let at = start + u64::from(span.offset());
-        self.handle(file)
-            .and_then(|handle| handle.read_at(buf, at))
-            .map_err(|error| (file, error))
+        self.handle(file).and_then(|handle| handle.read_at(buf, at)).map_err(|error| (file, error))
     }
 
     fn complete(&self, piece: PieceIndex) -> io::Result<()> {
@@ -541,6 +537,149 @@ impl CheckpointError {
             Self::Data(error) => StoreError::io("bring to the disk", path)(error),
             Self::Journal(error) => StoreError::io("write the journal of", path)(error),
             Self::FailedBefore => StoreError::SyncFailed { path: path.to_owned() },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::content::{FileEntry, PieceHasher, merge_pieces};
+    use crate::types::{Digest, PieceSize};
+
+    /// A share in memory: its manifest and the bytes of its files.
+    struct Share {
+        manifest: Manifest,
+        contents: Vec<Vec<u8>>,
+    }
+
+    fn root(contents: &[u8]) -> Digest {
+        let geometry =
+            Geometry::new(PieceSize::new(16384).unwrap(), [contents.len() as u64]).unwrap();
+        let pieces: Vec<Digest> = geometry
+            .pieces()
+            .map(|piece| {
+                let start = geometry.locate(piece).1 as usize;
+                let mut hasher = PieceHasher::new(&geometry, piece);
+                hasher.update(&contents[start..][..geometry.piece_len(piece) as usize]);
+                hasher.finish()
+            })
+            .collect();
+        merge_pieces(&pieces)
+    }
+
+    impl Share {
+        fn new(name: &str, files: &[(&[&str], usize)]) -> Self {
+            let mut rng = fastrand::Rng::with_seed(files.len() as u64);
+            let contents: Vec<Vec<u8>> =
+                files.iter().map(|(_, len)| (0..*len).map(|_| rng.u8(..)).collect()).collect();
+            let entries = files
+                .iter()
+                .zip(&contents)
+                .map(|((path, len), bytes)| FileEntry {
+                    path: path.iter().map(ToString::to_string).collect(),
+                    len: *len as u64,
+                    root: root(bytes),
+                })
+                .collect();
+            let single = files.len() == 1 && files[0].0 == [name];
+            let size = PieceSize::new(16384).unwrap();
+            let manifest = Manifest::new(name.into(), single, size, entries).unwrap();
+            Self { manifest, contents }
+        }
+
+        fn film() -> Self {
+            Self::new("film", &[(&["film"], 100_000)])
+        }
+
+        fn folder() -> Self {
+            let files: [(&[&str], usize); 5] = [
+                (&["a", "b", "deep"], 40_000),
+                (&["a", "small"], 1),
+                (&["empty"], 0),
+                (&["other"], 16_384),
+                (&["z", "empty"], 0),
+            ];
+            Self::new("folder", &files)
+        }
+
+        fn geometry(&self) -> &Geometry {
+            self.manifest.geometry()
+        }
+
+        fn everything(&self) -> Vec<bool> {
+            vec![true; self.contents.len()]
+        }
+
+        fn open(&self, dir: &TempDir) -> Result<(PartStore, Resumed), StoreError> {
+            self.open_with(dir, PartOptions::default())
+        }
+
+        fn open_with(
+            &self,
+            dir: &TempDir,
+            options: PartOptions,
+        ) -> Result<(PartStore, Resumed), StoreError> {
+            PartStore::open(dir.path(), &self.manifest, &self.everything(), options)
+        }
+
+        fn bytes(&self, span: BlockSpan) -> &[u8] {
+            let (file, start) = self.geometry().locate(span.piece());
+            let start = start as usize + span.offset() as usize;
+            &self.contents[file.index()][start..][..span.len() as usize]
+        }
+
+        fn fetch(&self, store: &PartStore, numbers: impl IntoIterator<Item = u32>) {
+            for number in numbers {
+                let piece = self.geometry().piece(number).unwrap();
+                for block in self.geometry().blocks(piece, 5_000) {
+                    store.write(block, self.bytes(block)).unwrap();
+                }
+                store.complete(piece).unwrap();
+            }
+        }
+
+        fn all(&self) -> std::ops::Range<u32> {
+            0..self.geometry().piece_count()
+        }
+
+        fn assert_in_place(&self, dir: &TempDir) {
+            for (entry, contents) in self.manifest.files().iter().zip(&self.contents) {
+                let mut path = dir.path().to_owned();
+                if !self.manifest.is_single() {
+                    path.push(self.manifest.name());
+                }
+                path.extend(&entry.path);
+                assert!(fs::read(&path).unwrap() == *contents, "{}", path.display());
+            }
+        }
+    }
+
+    fn listing(dir: &TempDir) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_download_leaves_its_files_under_their_names_and_nothing_else() {
+        for share in [Share::film(), Share::folder()] {
+            let dir = TempDir::new().unwrap();
+            let (store, resumed) = share.open(&dir).unwrap();
+            assert!(resumed.have.is_empty() && resumed.doubtful.is_empty());
+            share.fetch(&store, share.all());
+            let path = store.finish().unwrap();
+            assert_eq!(path, dir.path().join(share.manifest.name()));
+            share.assert_in_place(&dir);
+            assert_eq!(listing(&dir), [share.manifest.name()]);
+            assert_eq!(store.finish().unwrap(), path, "finishing again does nothing");
         }
     }
 }

@@ -157,11 +157,6 @@ impl ServedFile {
         Ok(self.mapping.get_or_init(|| fresh))
     }
 
-    /// Reads exactly `buf.len()` bytes.
-    pub(super) fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        self.file.read_exact_at(buf, offset)
-    }
-
     /// The open file itself.
     pub(super) fn file(&self) -> &File {
         &self.file

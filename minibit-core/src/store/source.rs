@@ -127,10 +127,8 @@ impl PieceStore for SourceStore {
 
 /// Opens a file for reading without waiting for the other end of a FIFO that took its place.
 pub(super) fn open_regular(path: &Path) -> io::Result<File> {
-    let file = File::options()
-        .read(true)
-        .custom_flags(OFlags::NONBLOCK.bits() as i32)
-        .open(path)?;
+    let file =
+        File::options().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path)?;
     if file.metadata()?.is_file() {
         Ok(file)
     } else {
