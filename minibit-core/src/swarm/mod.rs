@@ -1,1 +1,37 @@
-//! placeholder
+//! Many links: what the whole swarm holds, and what we do about it.
+//!
+//! ```text
+//! holdings    what one peer holds            (atomic, shared by that link's connections)
+//! ledger      state and rarity of each piece (atomic, shared by every connection)
+//!   cell        one piece in one word
+//!   bits        a bitmap that can be searched fast while it changes
+//!   news        the pieces we came to hold, in order
+//!   picker      which pieces to ask a peer for
+//! choker      whom we answer                 (a value: time and randomness come in)
+//! neighbours  whom we know, dial and refuse  (a value: time and randomness come in)
+//! ```
+//!
+//! Invariant: nothing here waits. Links on any core report and claim through atomics, so no
+//! link can hold up another.
+//! Not here: sockets, files, the clock. All atomics come from `sync`, so that loom can stand
+//! in for them.
+
+mod bits;
+mod cell;
+mod choker;
+mod holdings;
+mod ledger;
+mod neighbours;
+mod news;
+mod picker;
+mod sync;
+
+#[cfg(all(test, loom))]
+mod loom_models;
+
+pub use cell::LaneId;
+pub use choker::{ChokePolicy, Choker, LinkId, PeerView, ROUND, SNUB_AFTER, Slots};
+pub use holdings::Holdings;
+pub use ledger::{Ledger, WriteLease};
+pub use neighbours::{Caps, Direction, Greeting, KnownPeer, Neighbours, Refusal, Source, Verdict};
+pub use picker::PickOrder;

@@ -1,0 +1,240 @@
+//! What one peer holds, as its link reports it and everybody else reads it.
+//!
+//! One task (the link's control connection) changes it; that link's other connections and
+//! the picker read it on other cores, without a lock. Nothing and everything need no bitmap:
+//! a seeder costs a few words of memory, any other peer 1.016 bits for each piece.
+//!
+//! Invariant: `len` is the number of pieces held once the changing task has gone on.
+//! A reader may see a change late, never a piece that was not announced.
+//! Not here: counting the holders of a piece (`ledger`), checking indices (`types`).
+
+use std::sync::OnceLock;
+
+use super::bits::Bits;
+use super::sync::{AtomicU8, AtomicU32, Ordering};
+use crate::types::{PieceIndex, PieceSet};
+
+/// How a [`Ledger`](super::Ledger) counts a peer at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Counted {
+    /// Not at all.
+    Not = 0,
+    /// In the number of seeders.
+    AsSeeder = 1,
+    /// Piece by piece.
+    ByPiece = 2,
+}
+
+/// The pieces one peer holds. Changed by one task, read by any.
+pub struct Holdings {
+    /// Made with the first change that leaves it neither empty nor full.
+    bits: OnceLock<Bits>,
+    len: AtomicU32,
+    pieces: u32,
+    counted: AtomicU8,
+}
+
+impl Holdings {
+    /// A peer that holds nothing yet of a share of `pieces` pieces.
+    pub fn empty(pieces: u32) -> Self {
+        Self::with_len(pieces, 0)
+    }
+
+    /// A peer that holds all of a share of `pieces` pieces.
+    pub fn full(pieces: u32) -> Self {
+        Self::with_len(pieces, pieces)
+    }
+
+    /// A peer that holds these pieces.
+    pub fn from_set(set: &PieceSet) -> Self {
+        let holdings = Self::empty(set.capacity());
+        holdings.fill(set);
+        holdings
+    }
+
+    fn with_len(pieces: u32, len: u32) -> Self {
+        Self {
+            bits: OnceLock::new(),
+            len: AtomicU32::new(len),
+            pieces,
+            counted: AtomicU8::new(Counted::Not as u8),
+        }
+    }
+
+    /// How many pieces the share has.
+    pub fn capacity(&self) -> u32 {
+        self.pieces
+    }
+
+    /// How many pieces the peer holds.
+    pub fn len(&self) -> u32 {
+        self.len.load(Ordering::Acquire)
+    }
+
+    /// Whether the peer holds nothing.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether the peer holds every piece: it is a seeder.
+    pub fn is_full(&self) -> bool {
+        self.len() == self.pieces
+    }
+
+    /// Whether the peer holds this piece.
+    pub fn contains(&self, piece: PieceIndex) -> bool {
+        match self.bits.get() {
+            Some(bits) => bits.contains(piece.index()),
+            None => self.is_full(),
+        }
+    }
+
+    /// The pieces held, as a set.
+    pub fn snapshot(&self, geometry: &crate::types::Geometry) -> PieceSet {
+        let mut set = PieceSet::empty(self.pieces);
+        geometry.pieces().filter(|piece| self.contains(*piece)).for_each(|piece| {
+            set.insert(piece);
+        });
+        set
+    }
+
+    /// Adds all pieces of a set: the peer's first word about what it holds. Before the peer
+    /// is counted ([`Ledger::add_holder`](super::Ledger::add_holder)); afterwards use
+    /// [`Ledger::gain`](super::Ledger::gain).
+    ///
+    /// # Panics
+    /// If the set is of a share with another number of pieces.
+    pub fn fill(&self, set: &PieceSet) {
+        assert_eq!(set.capacity(), self.pieces, "sets of different shares");
+        debug_assert_eq!(self.counted(), Counted::Not, "fill before counting");
+        if set.is_full() && self.bits.get().is_none() {
+            self.len.store(self.pieces, Ordering::Release);
+        } else if !set.is_empty() && !self.is_full() {
+            let bits = self.bits.get_or_init(|| Bits::empty(self.pieces));
+            for (at, mask) in set.words().iter().enumerate() {
+                let before = bits.insert(at, *mask);
+                self.len.fetch_add((mask & !before).count_ones(), Ordering::AcqRel);
+            }
+        }
+    }
+
+    /// Adds a piece; false if it was there.
+    pub(super) fn insert(&self, piece: PieceIndex) -> bool {
+        if self.bits.get().is_none() && self.is_full() {
+            return false;
+        }
+        let bits = self.bits.get_or_init(|| Bits::empty(self.pieces));
+        let (word, mask) = place(piece);
+        let new = bits.insert(word, mask) & mask == 0;
+        if new {
+            self.len.fetch_add(1, Ordering::AcqRel);
+        }
+        new
+    }
+
+    /// Takes a piece out; false if it was not there.
+    pub(super) fn remove(&self, piece: PieceIndex) -> bool {
+        if self.bits.get().is_none() && !self.is_full() {
+            return false;
+        }
+        let (word, mask) = place(piece);
+        let was = self.bits_of_some().remove(word, mask) & mask != 0;
+        if was {
+            self.len.fetch_sub(1, Ordering::AcqRel);
+        }
+        was
+    }
+
+    /// The bitmap; made now if the peer holds everything and had none.
+    pub(super) fn bits_of_some(&self) -> &Bits {
+        self.bits.get_or_init(|| {
+            let set = if self.is_full() {
+                PieceSet::full(self.pieces)
+            } else {
+                PieceSet::empty(self.pieces)
+            };
+            Bits::from_words(set.words().to_vec())
+        })
+    }
+
+    /// The bitmap; `None` if there is none because the peer holds nothing or everything.
+    pub(super) fn bits(&self) -> Option<&Bits> {
+        self.bits.get()
+    }
+
+    pub(super) fn counted(&self) -> Counted {
+        match self.counted.load(Ordering::Acquire) {
+            0 => Counted::Not,
+            1 => Counted::AsSeeder,
+            _ => Counted::ByPiece,
+        }
+    }
+
+    /// Sets how the peer is counted.
+    pub(super) fn set_counted(&self, counted: Counted) {
+        self.counted.store(counted as u8, Ordering::Release);
+    }
+}
+
+impl std::fmt::Debug for Holdings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Holdings({} of {})", self.len(), self.pieces)
+    }
+}
+
+/// Word and bit of a piece.
+pub(super) fn place(piece: PieceIndex) -> (usize, u64) {
+    (piece.index() / 64, 1 << (piece.get() % 64))
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::types::{Geometry, PieceSize};
+    use proptest::prelude::*;
+
+    fn geometry(pieces: u32) -> Geometry {
+        let size = PieceSize::new(16384).unwrap();
+        Geometry::new(size, [u64::from(pieces) * 16384]).unwrap()
+    }
+
+    #[test]
+    fn a_seeder_and_an_empty_peer_have_no_bitmap_until_they_change() {
+        let geometry = geometry(1000);
+        let piece = geometry.piece(999).unwrap();
+        let seeder = Holdings::from_set(&PieceSet::full(1000));
+        assert!(seeder.is_full() && seeder.contains(piece) && !seeder.insert(piece));
+        assert!(seeder.bits().is_none());
+        assert!(seeder.remove(piece));
+        assert!(!seeder.contains(piece) && seeder.len() == 999);
+        assert!(seeder.insert(piece) && seeder.is_full());
+
+        let fresh = Holdings::empty(1000);
+        assert!(!fresh.contains(piece) && !fresh.remove(piece));
+        assert!(fresh.bits().is_none());
+        assert!(fresh.insert(piece) && fresh.contains(piece));
+    }
+
+    proptest! {
+        #[test]
+        fn holdings_answer_like_a_set(
+            pieces in 1u32..200, full in any::<bool>(),
+            changes in prop::collection::vec((any::<u32>(), any::<bool>()), 0..200),
+        ) {
+            let geometry = geometry(pieces);
+            let mut set = if full { PieceSet::full(pieces) } else { PieceSet::empty(pieces) };
+            let holdings = Holdings::from_set(&set);
+            for (raw, put) in changes {
+                let piece = geometry.piece(raw % pieces).unwrap();
+                if put {
+                    prop_assert_eq!(holdings.insert(piece), set.insert(piece));
+                } else {
+                    prop_assert_eq!(holdings.remove(piece), set.remove(piece));
+                }
+                prop_assert_eq!(holdings.len(), set.len());
+                prop_assert_eq!(holdings.is_full(), set.is_full());
+            }
+            prop_assert_eq!(holdings.snapshot(&geometry), set);
+        }
+    }
+}

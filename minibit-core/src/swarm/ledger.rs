@@ -1,0 +1,517 @@
+//! State and rarity of every piece of a share, for all links on all cores, without a lock.
+//!
+//! Links report what their peers gain and lose, connections claim pieces and finish them; a
+//! mutex or a central task here would queue every link behind the slowest. Each piece is one
+//! atomic word ([`cell`](super::cell)); for each level of rarity a bitmap has the pieces of
+//! that level that are wanted and unclaimed, so that the picker finds a rarest one without
+//! counting anything ([`picker`](super::picker)).
+//!
+//! Invariants:
+//! - A piece in flight has one owner. A claim is one compare-and-swap from missing to in
+//!   flight: exactly one wins.
+//! - Bytes are written under a [`WriteLease`] only, and while one is held the piece stays with
+//!   its owner. Once the piece was taken over or given up, that owner gets no lease again.
+//! - A piece that became ours stays held (and in the news) until it is withdrawn, and a
+//!   withdrawn one is never fetched again: the changed file is its user's.
+//! - The word is the truth, the bitmaps follow. Once all changes have landed each piece's bit
+//!   is set in the bitmaps it belongs to: whoever changes a word sets the bit where the piece
+//!   now belongs, clears the one where it belonged, then reads the word again and sets the
+//!   cleared bit again if it is right again. (The last to bring a piece to a level sets its
+//!   bit there after changing the word; a clearing that comes later still is followed by a
+//!   read that sees that change.) A bit too many is harmless: whoever claims checks the word,
+//!   and clears what is stale in the same way. While a change is landing a search may miss the
+//!   piece: a caller that found nothing asks again at its next event or tick.
+//!
+//! Seeders are counted apart, in one number: they add the same to every piece.
+//! Memory for each piece: 8 B word + 4 B news + 50 bitmaps of 1.016 bits (48 levels, in
+//! flight, open) = 18.4 B; 19 MB for a million pieces. For each peer see
+//! [`holdings`](super::holdings).
+//! Not here: when to take over or to ask twice (`engine`), hashing, files, whom to ask.
+
+use std::sync::Arc;
+
+use super::bits::{Bits, ones};
+use super::cell::{Cell, LEVELS, LaneId, ONE_HOLDER, State};
+use super::holdings::{Counted, Holdings, place};
+use super::news::News;
+use super::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::types::{Geometry, PieceIndex, PieceSet};
+
+/// Number of the bitmap of all pieces in flight; those below are the levels.
+pub(super) const FLYING: usize = LEVELS;
+/// Number of the bitmap of all missing pieces, of any level.
+pub(super) const OPEN: usize = LEVELS + 1;
+const BITMAPS: usize = LEVELS + 2;
+
+/// How many levels of rarity count as rare for [`Ledger::rare_held`].
+const RARE_LEVELS: usize = 4;
+
+/// State and rarity of every piece of one share; see the module's header.
+pub struct Ledger {
+    geometry: Arc<Geometry>,
+    cells: Box<[AtomicU64]>,
+    bitmaps: Box<[Bits]>,
+    news: News,
+    seeders: AtomicU32,
+    have: AtomicU32,
+    wanted_left: AtomicU32,
+    next_lane: AtomicU32,
+}
+
+impl Ledger {
+    /// A ledger of a share of which we hold `have`, and want `wanted` (what we hold already
+    /// may be in both).
+    ///
+    /// # Panics
+    /// If the sets are of another number of pieces than the share.
+    pub fn new(geometry: Arc<Geometry>, have: &PieceSet, wanted: &PieceSet) -> Self {
+        let pieces = geometry.piece_count();
+        assert_eq!((have.capacity(), wanted.capacity()), (pieces, pieces), "other share's sets");
+        let open: Vec<u64> =
+            have.words().iter().zip(wanted.words()).map(|(have, wanted)| wanted & !have).collect();
+        let missing: u32 = open.iter().map(|word| word.count_ones()).sum();
+        let cells = geometry.pieces().map(|piece| {
+            let state = match (have.contains(piece), wanted.contains(piece)) {
+                (true, _) => State::Have,
+                (false, true) => State::Missing,
+                (false, false) => State::Unwanted,
+            };
+            AtomicU64::new(Cell::new(state).0)
+        });
+        let bitmaps = (0..BITMAPS).map(|number| match number {
+            0 | OPEN => Bits::from_words(open.clone()),
+            _ => Bits::empty(pieces),
+        });
+        Self {
+            cells: cells.collect(),
+            bitmaps: bitmaps.collect(),
+            news: News::new(pieces),
+            seeders: AtomicU32::new(0),
+            have: AtomicU32::new(have.len()),
+            wanted_left: AtomicU32::new(missing),
+            next_lane: AtomicU32::new(1),
+            geometry,
+        }
+    }
+
+    /// The share's cut.
+    pub fn geometry(&self) -> &Arc<Geometry> {
+        &self.geometry
+    }
+
+    /// A fresh identity for a connection, never given out before by this ledger.
+    pub fn new_lane(&self) -> LaneId {
+        loop {
+            let number = self.next_lane.fetch_add(1, Ordering::Relaxed);
+            // Zero comes up once in 4 billion connections.
+            if let Some(number) = std::num::NonZeroU32::new(number) {
+                return LaneId::new(number);
+            }
+        }
+    }
+
+    // ---- who holds what -------------------------------------------------------------------
+
+    /// Counts a peer's pieces from now on; nothing if it is counted. A full peer counts as a
+    /// seeder, in constant time; any other takes time linear in what it holds.
+    /// Only the task that changes `holdings` may call this, `remove_holder`, `gain`, `lose`.
+    pub fn add_holder(&self, holdings: &Holdings) {
+        if holdings.counted() != Counted::Not {
+            return;
+        }
+        if holdings.is_full() {
+            holdings.set_counted(Counted::AsSeeder);
+            self.seeders.fetch_add(1, Ordering::AcqRel);
+        } else {
+            holdings.set_counted(Counted::ByPiece);
+            self.count_all(holdings, Cell::with_one_holder_more, ONE_HOLDER);
+        }
+    }
+
+    /// Stops counting a peer: its link is gone. Nothing if it is not counted.
+    pub fn remove_holder(&self, holdings: &Holdings) {
+        match holdings.counted() {
+            Counted::Not => {}
+            Counted::AsSeeder => {
+                self.seeders.fetch_sub(1, Ordering::AcqRel);
+            }
+            Counted::ByPiece => {
+                self.count_all(holdings, Cell::with_one_holder_less, ONE_HOLDER.wrapping_neg());
+            }
+        }
+        holdings.set_counted(Counted::Not);
+    }
+
+    /// A peer says that it holds one more piece. False if it had said so before.
+    pub fn gain(&self, holdings: &Holdings, piece: PieceIndex) -> bool {
+        let new = holdings.insert(piece);
+        if new && holdings.counted() == Counted::ByPiece {
+            let old = Cell(self.word(piece).fetch_add(ONE_HOLDER, Ordering::AcqRel));
+            self.settle(piece, old, old.with_one_holder_more());
+        }
+        new
+    }
+
+    /// A peer says that it no longer holds a piece. False if it did not hold it. A seeder's
+    /// first loss makes it a peer like any other, which takes time linear in the pieces.
+    pub fn lose(&self, holdings: &Holdings, piece: PieceIndex) -> bool {
+        if holdings.counted() == Counted::AsSeeder {
+            self.remove_holder(holdings);
+            let was = holdings.remove(piece);
+            self.add_holder(holdings);
+            return was;
+        }
+        let was = holdings.remove(piece);
+        if was && holdings.counted() == Counted::ByPiece {
+            let old = Cell(self.word(piece).fetch_sub(ONE_HOLDER, Ordering::AcqRel));
+            self.settle(piece, old, old.with_one_holder_less());
+        }
+        was
+    }
+
+    /// How many of the counted peers hold a piece.
+    pub fn availability(&self, piece: PieceIndex) -> u32 {
+        self.cell(piece).holders() + self.seeders()
+    }
+
+    /// How many of the counted peers were complete when they were counted.
+    pub fn seeders(&self) -> u32 {
+        self.seeders.load(Ordering::Acquire)
+    }
+
+    /// Whether the peer holds something that we want and do not have.
+    pub fn wants_any(&self, holdings: &Holdings) -> bool {
+        if holdings.is_empty() {
+            return false;
+        }
+        let held = holdings.bits();
+        [OPEN, FLYING]
+            .iter()
+            .any(|number| self.bitmaps[*number].next_common(held, 0, &mut 0).is_some())
+    }
+
+    /// How many of the rarest pieces that we miss the peer holds: those of the four lowest
+    /// levels of availability that occur among them at the moment (a level is one count up
+    /// to 31 holders; pieces that only seeders hold do not make a level).
+    pub fn rare_held(&self, holdings: &Holdings) -> u32 {
+        if holdings.is_empty() {
+            return 0;
+        }
+        let held = holdings.bits();
+        let rarest = self.bitmaps[1..LEVELS].iter().filter(|bits| !bits.is_empty());
+        rarest.take(RARE_LEVELS).map(|bits| count_common(bits, held)).sum()
+    }
+
+    // ---- pieces in flight -----------------------------------------------------------------
+
+    /// Gives a piece back, to be fetched by anybody; false if it is not in flight with this
+    /// owner. If a write of its bytes is going on, the piece is open again when that is done.
+    pub fn release(&self, piece: PieceIndex, owner: LaneId) -> bool {
+        self.change(piece, |cell| {
+            let given_up = cell.with_owner(None);
+            cell.is_owned_by(owner).then(|| match cell.writes() {
+                0 => given_up.with_state(State::Missing),
+                _ => given_up,
+            })
+        })
+    }
+
+    /// Leave to write bytes of a piece at their final place, as long as the lease is kept.
+    /// `None` once the piece no longer belongs to `owner`: then nothing may be written. For
+    /// the time of the write only, and on the thread that writes: a take-over is refused while
+    /// it is held. Several may be held at once.
+    pub fn begin_write(&self, piece: PieceIndex, owner: LaneId) -> Option<WriteLease<'_>> {
+        self.change(piece, |cell| cell.is_owned_by(owner).then(|| cell.with_write()).flatten())
+            .then_some(WriteLease { ledger: self, piece })
+    }
+
+    fn end_write(&self, piece: PieceIndex) {
+        self.change(piece, |cell| {
+            let done = cell.without_write();
+            let given_up = cell.state() == State::InFlight && cell.owner().is_none();
+            Some(if given_up && done.writes() == 0 {
+                done.with_state(State::Missing)
+            } else {
+                done
+            })
+        });
+    }
+
+    /// Makes `to` the owner of a piece that is in flight with `from`. False if it is not, or
+    /// while a write is going on: then try again later. After true, `from` can write no more.
+    pub fn take_over(&self, piece: PieceIndex, from: LaneId, to: LaneId) -> bool {
+        self.change(piece, |cell| {
+            (cell.is_owned_by(from) && cell.writes() == 0).then(|| cell.with_owner(Some(to)))
+        })
+    }
+
+    /// A piece in flight was hashed, is right, and all its bytes are written: it is ours, and
+    /// news. False if it is not in flight with this owner.
+    pub fn verified(&self, piece: PieceIndex, owner: LaneId) -> bool {
+        let ours = self.change(piece, |cell| {
+            cell.is_owned_by(owner).then(|| cell.with_owner(None).with_state(State::Have))
+        });
+        if ours {
+            self.news.push(piece.get());
+            self.have.fetch_add(1, Ordering::AcqRel);
+            self.wanted_left.fetch_sub(1, Ordering::AcqRel);
+        }
+        ours
+    }
+
+    /// We no longer hold a piece: our own file was changed under us. It is never fetched
+    /// again. False if we did not hold it.
+    pub fn withdraw(&self, piece: PieceIndex) -> bool {
+        let held = self.change(piece, |cell| {
+            (cell.state() == State::Have).then(|| cell.with_state(State::Unwanted))
+        });
+        if held {
+            self.have.fetch_sub(1, Ordering::AcqRel);
+        }
+        held
+    }
+
+    /// The pieces in flight, ascending, with their owners. One that is given up while a write
+    /// goes on has none and is left out.
+    pub fn in_flight(&self) -> impl Iterator<Item = (PieceIndex, LaneId)> + '_ {
+        self.bitmaps[FLYING]
+            .filled_words()
+            .flat_map(|(word, mask)| ones(mask).map(move |bit| word * 64 + bit))
+            .filter_map(|number| {
+                let piece = self.geometry.piece(number as u32)?;
+                let cell = self.cell(piece);
+                let owner = cell.owner().filter(|_| cell.state() == State::InFlight)?;
+                Some((piece, owner))
+            })
+    }
+
+    /// Who fetches a piece at the moment.
+    pub fn owner(&self, piece: PieceIndex) -> Option<LaneId> {
+        let cell = self.cell(piece);
+        cell.owner().filter(|_| cell.state() == State::InFlight)
+    }
+
+    // ---- what is ours ---------------------------------------------------------------------
+
+    /// Whether we hold a piece, verified.
+    pub fn have(&self, piece: PieceIndex) -> bool {
+        self.cell(piece).state() == State::Have
+    }
+
+    /// How many pieces we hold.
+    pub fn have_count(&self) -> u32 {
+        self.have.load(Ordering::Acquire)
+    }
+
+    /// How many pieces we want and do not hold, in flight or not.
+    pub fn wanted_left(&self) -> u32 {
+        self.wanted_left.load(Ordering::Acquire)
+    }
+
+    /// How many wanted pieces nobody fetches: 0 with [`wanted_left`](Self::wanted_left) over 0
+    /// is the endgame. False by what is landing at the moment.
+    pub fn has_open(&self) -> bool {
+        !self.bitmaps[OPEN].is_empty()
+    }
+
+    /// Whether we hold all we want. [`holds_all`](Self::holds_all) says whether that is
+    /// everything.
+    pub fn is_complete(&self) -> bool {
+        self.wanted_left() == 0
+    }
+
+    /// Whether we hold every piece of the share: we are a seeder.
+    pub fn holds_all(&self) -> bool {
+        self.have_count() == self.geometry.piece_count()
+    }
+
+    /// The pieces we hold. To announce them and then what is new: take
+    /// [`news_len`](Self::news_len) first, then this; what lands between is in both.
+    pub fn snapshot(&self) -> PieceSet {
+        let mut set = PieceSet::empty(self.geometry.piece_count());
+        self.geometry.pieces().filter(|piece| self.have(*piece)).for_each(|piece| {
+            set.insert(piece);
+        });
+        set
+    }
+
+    /// How many pieces have become ours since the ledger was made.
+    pub fn news_len(&self) -> u32 {
+        self.news.len()
+    }
+
+    /// The pieces that became ours, from number `from` of the news on. Withdrawn ones too.
+    pub fn news(&self, from: u32) -> impl Iterator<Item = PieceIndex> + '_ {
+        self.news.since(from).filter_map(|number| self.geometry.piece(number))
+    }
+
+    // ---- words and bitmaps ----------------------------------------------------------------
+
+    fn word(&self, piece: PieceIndex) -> &AtomicU64 {
+        &self.cells[piece.index()]
+    }
+
+    pub(super) fn cell(&self, piece: PieceIndex) -> Cell {
+        Cell(self.word(piece).load(Ordering::Acquire))
+    }
+
+    pub(super) fn bitmap(&self, number: usize) -> &Bits {
+        &self.bitmaps[number]
+    }
+
+    /// Changes a piece's word to what `to` makes of it, and lets the bitmaps follow. False,
+    /// and nothing is changed, where `to` says `None`.
+    pub(super) fn change(&self, piece: PieceIndex, to: impl Fn(Cell) -> Option<Cell>) -> bool {
+        let changed = self.word(piece).fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| {
+            to(Cell(word)).map(|cell| cell.0)
+        });
+        match changed {
+            Ok(old) => {
+                if let Some(new) = to(Cell(old)) {
+                    self.settle(piece, Cell(old), new);
+                }
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Lets the bitmaps follow a change of a piece's word.
+    fn settle(&self, piece: PieceIndex, old: Cell, new: Cell) {
+        let (word, mask) = place(piece);
+        let (was, is) = (shelf(old), shelf(new));
+        if was != is {
+            if let Some(number) = is {
+                self.bitmaps[number].insert(word, mask);
+            }
+            if let Some(number) = was {
+                self.unmark(number, word, mask);
+            }
+        }
+        match (old.state() == State::Missing, new.state() == State::Missing) {
+            (false, true) => {
+                self.bitmaps[OPEN].insert(word, mask);
+            }
+            (true, false) => self.unmark(OPEN, word, mask),
+            _ => {}
+        }
+    }
+
+    /// Clears bits of a bitmap, then sets those again that are right again.
+    pub(super) fn unmark(&self, number: usize, word: usize, mask: u64) {
+        self.bitmaps[number].remove(word, mask);
+        let again = ones(mask)
+            .filter(|bit| {
+                let cell = Cell(self.cells[word * 64 + bit].load(Ordering::Acquire));
+                belongs(cell, number)
+            })
+            .fold(0, |again, bit| again | 1 << bit);
+        if again != 0 {
+            self.bitmaps[number].insert(word, again);
+        }
+    }
+
+    /// Adds `amount` to the words of all pieces a peer holds (which makes of each what `step`
+    /// does), and lets the bitmaps follow 64 pieces at a time.
+    fn count_all(&self, holdings: &Holdings, step: impl Fn(Cell) -> Cell, amount: u64) {
+        if holdings.is_empty() {
+            return;
+        }
+        for (word, mask) in holdings.bits_of_some().filled_words() {
+            let mut moves = Moves::default();
+            for bit in ones(mask) {
+                let old = Cell(self.cells[word * 64 + bit].fetch_add(amount, Ordering::AcqRel));
+                moves.note(bit, shelf(old), shelf(step(old)));
+            }
+            for number in ones(moves.touched) {
+                self.bitmaps[number].insert(word, moves.to[number]);
+            }
+            for number in ones(moves.touched) {
+                self.unmark(number, word, moves.from[number]);
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (have, left) = (self.have_count(), self.wanted_left());
+        write!(f, "Ledger(have {have}, left {left}, of {})", self.geometry.piece_count())
+    }
+}
+
+/// Leave to write bytes of one piece; dropping it ends the write. See [`Ledger::begin_write`].
+#[must_use = "the write must happen while the lease is held"]
+pub struct WriteLease<'a> {
+    ledger: &'a Ledger,
+    piece: PieceIndex,
+}
+
+impl WriteLease<'_> {
+    /// The piece that may be written.
+    pub fn piece(&self) -> PieceIndex {
+        self.piece
+    }
+}
+
+impl Drop for WriteLease<'_> {
+    fn drop(&mut self) {
+        self.ledger.end_write(self.piece);
+    }
+}
+
+/// Which of 64 neighbouring pieces change their level, by level.
+struct Moves {
+    from: [u64; BITMAPS],
+    to: [u64; BITMAPS],
+    /// The bitmaps with anything in `from` or `to`.
+    touched: u64,
+}
+
+impl Default for Moves {
+    fn default() -> Self {
+        Self { from: [0; BITMAPS], to: [0; BITMAPS], touched: 0 }
+    }
+}
+
+impl Moves {
+    fn note(&mut self, bit: usize, was: Option<usize>, is: Option<usize>) {
+        if was == is {
+            return;
+        }
+        if let Some(number) = was {
+            self.from[number] |= 1 << bit;
+            self.touched |= 1 << number;
+        }
+        if let Some(number) = is {
+            self.to[number] |= 1 << bit;
+            self.touched |= 1 << number;
+        }
+    }
+}
+
+/// The bitmap, other than `OPEN`, that a piece belongs to.
+fn shelf(cell: Cell) -> Option<usize> {
+    match cell.state() {
+        State::Missing => Some(cell.level()),
+        State::InFlight => Some(FLYING),
+        State::Have | State::Unwanted => None,
+    }
+}
+
+/// Whether a piece belongs to the bitmap of that number.
+pub(super) fn belongs(cell: Cell, number: usize) -> bool {
+    match number {
+        OPEN => cell.state() == State::Missing,
+        _ => shelf(cell) == Some(number),
+    }
+}
+
+fn count_common(ours: &Bits, theirs: Option<&Bits>) -> u32 {
+    let (mut from, mut count) = (0, 0);
+    while let Some((word, common)) = ours.next_common(theirs, from, &mut 0) {
+        count += common.count_ones();
+        from = word + 1;
+    }
+    count
+}
