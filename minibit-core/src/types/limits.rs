@@ -44,6 +44,19 @@ pub const REQUESTS_IN_FLIGHT_MAX: usize = 256;
 pub const UNSENT_MAX: usize = 1024 * 1024;
 /// Peers in one LISTA_PEERS.
 pub const PEER_LIST_MAX: usize = 1_000;
+/// Shares that a tracker lists at once.
+pub const TRACKER_SHARES_MAX: usize = 10_000;
+/// Peers of one share that a tracker lists at once.
+pub const TRACKER_PEERS_MAX: usize = 50_000;
+/// Peers of one share from one address (one /64 network of IPv6), as far as it is not the
+/// tracker's own machine: what one machine can invent.
+pub const TRACKER_PEERS_PER_ADDR_MAX: u32 = 256;
+/// Announces that a peer may make at once; after that one a second.
+pub const ANNOUNCE_BURST: u32 = 16;
+/// Announce intervals of silence after which a tracker gives a connection up.
+pub const SILENT_INTERVALS_MAX: u32 = 3;
+/// Messages that may wait for one peer's connection to a tracker.
+pub const TRACKER_UNSENT_MAX: usize = 1024;
 /// Connections ("lanes") of one link.
 pub const LANES_MAX: u8 = 16;
 /// Piece hashes in one page of the hash tree: 32 KiB of hashes.

@@ -263,7 +263,7 @@ fn put_peer(out: &mut BytesMut, peer: &PeerAddr) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Destination, LaneKey, RefuseReason, parse_message};
+    use super::super::{FrameLimits, LaneKey, RefuseReason, parse_head, parse_message};
     use super::*;
     use crate::types::{PeerId, ShareId};
     use proptest::prelude::*;
@@ -377,6 +377,17 @@ mod tests {
         let block = RawBlock { piece: 1_048_575, offset: 16_515_072, len: 262_144 };
         let request = Message::Request(vec![block; limits::REQUESTS_IN_FLIGHT_MAX]);
         assert!(frame(&request).len() < limits::CONTROL_FRAME_MAX / 8);
+    }
+
+    #[test]
+    fn the_longest_peer_list_is_within_its_cap() {
+        let ip = std::net::Ipv6Addr::from([0x1111; 8]).into();
+        let peer = PeerAddr { id: PeerId([0xff; 16]), ip, port: u16::MAX };
+        let peers = vec![peer; limits::PEER_LIST_MAX];
+        let list = frame(&Message::PeerList { peers, interval: u32::MAX });
+        let (head, _) = parse_head(&list, &FrameLimits::tracker_client()).unwrap().unwrap();
+        assert_eq!(head.body_len() + PREFIX_LEN, list.len());
+        assert!(parse_message(&list[PREFIX_LEN..]).is_ok());
     }
 
     #[test]

@@ -89,8 +89,8 @@ impl FrameLimits {
 
     /// What a peer takes from its tracker: a LISTA_PEERS of [`limits::PEER_LIST_MAX`] peers.
     pub fn tracker_client() -> Self {
-        // The longest entry, with an IPv6 address and commas, has 106 bytes.
-        Self { control: 1024 + limits::PEER_LIST_MAX * 112, binary: None }
+        // The longest entry, with a whole IPv6 address and a comma, has 103 bytes.
+        Self { control: 1024 + limits::PEER_LIST_MAX * 104, binary: None }
     }
 
     /// The longest frame of any kind.
