@@ -10,6 +10,7 @@
 
 use std::fmt;
 use std::fs;
+use std::io;
 use std::path::Path;
 
 /// Top-level modules in flow order, each with what it may name besides itself. An entry
@@ -34,7 +35,7 @@ const SHELLS: &[&str] = &["store", ENGINE];
 /// The only file with `unsafe`.
 const UNSAFE_FILE: &str = "store/mmap.rs";
 
-/// What a value may not name, as a path and the reason that is printed.
+/// What a value may not name, as a part of a path and the reason that is printed.
 const NOT_IN_VALUES: &[(&[&str], &str)] = &[
     (&["std", "fs"], "values have no files"),
     (&["std", "os"], "values have no operating system"),
@@ -51,11 +52,8 @@ const NOT_IN_VALUES: &[(&[&str], &str)] = &[
 const ONLY_IN_ENGINE: &[(&[&str], &str)] = &[
     (&["tokio"], "tokio is the engine's"),
     (&["Instant", "now"], "time comes in as an argument"),
-    (&["std", "time", "Instant", "now"], "time comes in as an argument"),
     (&["SystemTime", "now"], "time comes in as an argument"),
-    (&["std", "time", "SystemTime", "now"], "time comes in as an argument"),
     (&["Rng", "new"], "chance comes in as an argument"),
-    (&["fastrand", "Rng", "new"], "chance comes in as an argument"),
 ];
 
 /// One broken rule.
@@ -142,8 +140,7 @@ impl Home {
         if scoped.in_test {
             return None; // tests may read files and measure time
         }
-        let matches =
-            |rule: &[&str]| rule.len() <= named.len() && rule.iter().eq(&named[..rule.len()]);
+        let matches = |rule: &[&str]| named.windows(rule.len()).any(|part| rule.iter().eq(part));
         let forbidden = |rules: &[(&[&str], &str)]| {
             rules
                 .iter()
@@ -426,30 +423,29 @@ fn read_tree(
 
 // ---- the sources themselves ----
 
-fn sources() -> Vec<(String, String)> {
-    fn walk(root: &Path, dir: &Path, into: &mut Vec<(String, String)>) {
-        let mut entries: Vec<_> =
-            fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
-        entries.sort();
-        for path in entries {
-            if path.is_dir() {
-                walk(root, &path, into);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let relative = path.strip_prefix(root).unwrap().to_str().unwrap();
-                let name = relative.replace(std::path::MAIN_SEPARATOR, "/");
-                into.push((name, fs::read_to_string(&path).unwrap()));
-            }
-        }
-    }
+fn sources() -> io::Result<Vec<(String, String)>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
-    walk(&root, &root, &mut files);
-    files
+    walk(&root, "", &mut files)?;
+    Ok(files)
+}
+
+fn walk(dir: &Path, prefix: &str, into: &mut Vec<(String, String)>) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
+        if entry.file_type()?.is_dir() {
+            walk(&entry.path(), &format!("{name}/"), into)?;
+        } else if name.ends_with(".rs") {
+            into.push((name, fs::read_to_string(entry.path())?));
+        }
+    }
+    Ok(())
 }
 
 #[test]
 fn the_sources_keep_the_house_rules() {
-    let files = sources();
+    let files = sources().unwrap();
     assert!(files.len() > IMPORTS.len(), "the sources were not found");
     let broken: Vec<String> = check(&files).iter().map(ToString::to_string).collect();
     assert!(broken.is_empty(), "{} broken rules:\n{}", broken.len(), broken.join("\n"));
@@ -457,7 +453,7 @@ fn the_sources_keep_the_house_rules() {
 
 #[test]
 fn the_table_of_imports_names_every_module_and_has_no_ring() {
-    let files = sources();
+    let files = sources().unwrap();
     for (module, allowed) in IMPORTS {
         assert!(files.iter().any(|(path, _)| path.starts_with(module)), "no module {module}");
         // `swarm` reads a part of `peer`, which comes before it; so the order stays a flow.
@@ -512,6 +508,7 @@ fn a_planted_violation_is_found() {
         ("peer/mod.rs", "use crate::Node;", "through the crate's root"),
         ("peer/mod.rs", "fn f() { let t = Instant::now(); }", "time comes in"),
         ("store/mod.rs", "fn f() { let t = std::time::Instant::now(); }", "time comes in"),
+        ("store/mod.rs", "fn f() { let t = time::Instant::now(); }", "time comes in"),
         ("tracker/mod.rs", "fn f() { let t = SystemTime :: now(); }", "time comes in"),
         ("wire/codec.rs", "use tokio::io::AsyncRead;", "tokio is the engine's"),
         ("store/mod.rs", "fn f() { tokio::spawn(g()); }", "tokio is the engine's"),
