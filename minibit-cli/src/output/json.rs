@@ -1,0 +1,180 @@
+//! The events of `--json`: the contract with programs that drive this one.
+//!
+//! One object per line, with `event` first. Fields are added, never renamed or given another
+//! meaning. Sizes are bytes, times are seconds, hashes and ids lower-case hex. Documented for
+//! their readers in `docs/json-events.md`; a test keeps the two together.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::progress::{Standing, time_left};
+use super::units::percent;
+
+/// Anything that is printed with `--json`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub(crate) enum Event {
+    /// This node listens.
+    Listening { peer: String, addresses: Vec<String> },
+    /// A share is ready, and this fetches it.
+    Ticket {
+        ticket: String,
+        share: String,
+        name: String,
+        bytes: u64,
+        files: u64,
+        pieces: u64,
+        piece_size: u64,
+    },
+    /// The manifest of what is fetched is here.
+    Manifest {
+        share: String,
+        name: String,
+        bytes: u64,
+        files: u64,
+        pieces: u64,
+        piece_size: u64,
+        /// What is already here from an earlier run.
+        resumed_bytes: u64,
+        resumed_pieces: u64,
+    },
+    /// Where work stands, about once a second.
+    Progress {
+        /// `hashing`, `fetching`, `seeding` or `verifying`.
+        what: &'static str,
+        bytes: u64,
+        bytes_total: u64,
+        percent: u64,
+        pieces: u64,
+        pieces_total: u64,
+        /// Bytes per second.
+        rate: u64,
+        upload_rate: u64,
+        uploaded: u64,
+        peers: u64,
+        seeders: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        seconds_left: Option<u64>,
+    },
+    /// Something to know, while the work goes on.
+    Warning { message: String },
+    /// Every byte of a fetched share is verified and in place.
+    Done {
+        share: String,
+        path: PathBuf,
+        bytes: u64,
+        seconds: f64,
+        downloaded: u64,
+        uploaded: u64,
+        files: Vec<File>,
+    },
+    /// A node that shares was told to stop, or has seeded as long as it should.
+    Stopped { uploaded: u64, seconds: f64 },
+    /// What `verify` found.
+    Verified { path: PathBuf, ok: bool, bytes: u64, bad: Vec<Bad> },
+    /// What `inspect` read in a ticket.
+    InspectedTicket { share: String, trackers: Vec<String>, peers: Vec<String> },
+    /// What `inspect` read in a manifest.
+    InspectedManifest {
+        share: String,
+        name: String,
+        single: bool,
+        bytes: u64,
+        pieces: u64,
+        piece_size: u64,
+        /// How many files have each extension; "" for none.
+        extensions: BTreeMap<String, u64>,
+        files: Vec<File>,
+    },
+    /// One peer of the demo, at its end.
+    DemoPeer(DemoPeer),
+    /// The whole demo, at its end.
+    Demo(Demo),
+    /// The command failed; the last event.
+    Failed { code: u8, error: String },
+}
+
+/// A file of a share.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct File {
+    /// Its path within the share, with `/`.
+    pub(crate) path: String,
+    pub(crate) bytes: u64,
+    /// Its BLAKE3 hash, as `b3sum` prints it.
+    pub(crate) root: String,
+}
+
+/// Something that `verify` found wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Bad {
+    /// The file's path within the share; empty for the share as a whole.
+    pub(crate) path: String,
+    /// Where in the file, if it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) offset: Option<u64>,
+    pub(crate) problem: String,
+}
+
+/// What one peer of the demo did.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct DemoPeer {
+    pub(crate) peer: u64,
+    /// Whether it ended with a complete, verified copy.
+    pub(crate) success: bool,
+    /// From the start of the swarm until its copy was verified; 0 for one that began with all.
+    pub(crate) seconds: f64,
+    /// Messages it sent to peers and tracker, each BLOCO counted.
+    pub(crate) messages_sent: u64,
+    pub(crate) blocks_sent: u64,
+    pub(crate) connections: u64,
+    pub(crate) downloaded: u64,
+    pub(crate) uploaded: u64,
+    /// Pieces that did not match their hash and were fetched again.
+    pub(crate) pieces_refused: u64,
+}
+
+/// What the whole demo did.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Demo {
+    pub(crate) peers: u64,
+    pub(crate) start: String,
+    pub(crate) bytes: u64,
+    pub(crate) pieces: u64,
+    pub(crate) piece_size: u64,
+    /// From the start of the swarm until the last copy was verified.
+    pub(crate) seconds: f64,
+    /// Part of the peers that succeeded, 0 to 1.
+    pub(crate) success_rate: f64,
+    /// On average over the peers.
+    pub(crate) messages_per_peer: f64,
+    pub(crate) connections: u64,
+    /// The peer that was last, and when.
+    pub(crate) slowest_peer: u64,
+}
+
+impl Event {
+    /// Where work called `what` stands, at these rates.
+    pub(crate) fn progress(
+        what: &'static str,
+        standing: &Standing,
+        rate: u64,
+        upload_rate: u64,
+    ) -> Self {
+        Self::Progress {
+            what,
+            bytes: standing.bytes,
+            bytes_total: standing.bytes_total,
+            percent: percent(standing.bytes, standing.bytes_total),
+            pieces: standing.pieces,
+            pieces_total: standing.pieces_total,
+            rate,
+            upload_rate,
+            uploaded: standing.uploaded,
+            peers: standing.peers,
+            seeders: standing.seeders,
+            seconds_left: time_left(standing, rate).map(|left| left.as_secs()),
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Numbers as people read them: bytes, rates, times, parts.
+
+use std::fmt;
+use std::time::Duration;
+
+/// Bytes in the largest unit that leaves at least 1: `1.5 MiB`.
+pub(crate) struct Bytes(pub(crate) u64);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+        if self.0 < 1024 {
+            return write!(f, "{} B", self.0);
+        }
+        let mut value = self.0 as f64 / 1024.0;
+        let mut unit = 0;
+        // What would round to 1024.0 is 1.0 of the next unit.
+        while value >= 1023.95 && unit + 1 < UNITS.len() {
+            value /= 1024.0;
+            unit += 1;
+        }
+        write!(f, "{value:.1} {}", UNITS[unit])
+    }
+}
+
+/// A time to a precision that suits its length: `35 ms`, `1.25 s`, `3:07`, `2:03:07`.
+pub(crate) struct Time(pub(crate) Duration);
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.0.as_secs();
+        match seconds {
+            0 => write!(f, "{} ms", self.0.as_millis()),
+            1..60 => write!(f, "{:.2} s", self.0.as_secs_f64()),
+            _ => Countdown(self.0).fmt(f),
+        }
+    }
+}
+
+/// A time in whole seconds, as on a clock: `0:07`, `3:07`, `2:03:07`.
+pub(crate) struct Countdown(pub(crate) Duration);
+
+impl fmt::Display for Countdown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.0.as_secs();
+        if seconds >= 3600 {
+            write!(f, "{}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
+        } else {
+            write!(f, "{}:{:02}", seconds / 60, seconds % 60)
+        }
+    }
+}
+
+/// A part in whole percent, rounded down: 100 means all. Nothing of nothing is all.
+pub(crate) fn percent(part: u64, whole: u64) -> u64 {
+    if whole == 0 {
+        return 100;
+    }
+    // In 128 bits, so that no length overflows.
+    (u128::from(part.min(whole)) * 100 / u128::from(whole)) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_told_in_their_unit() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (1536, "1.5 KiB"),
+            ((1 << 20) - 1, "1.0 MiB"),
+            (5 << 30, "5.0 GiB"),
+            (u64::MAX, "16384.0 PiB"),
+        ] {
+            assert_eq!(Bytes(bytes).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn times_are_told_to_a_precision_that_suits() {
+        for (ms, text) in [
+            (0, "0 ms"),
+            (999, "999 ms"),
+            (1250, "1.25 s"),
+            (187_000, "3:07"),
+            (7_387_000, "2:03:07"),
+        ] {
+            assert_eq!(Time(Duration::from_millis(ms)).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_percentage_is_never_rounded_up() {
+        assert_eq!(percent(999, 1000), 99);
+        assert_eq!(percent(1000, 1000), 100);
+        assert_eq!(percent(u64::MAX - 1, u64::MAX), 99);
+        assert_eq!(percent(0, 0), 100);
+    }
+}
