@@ -186,7 +186,8 @@ pub(super) fn ones(word: u64) -> impl Iterator<Item = usize> {
     })
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(not(loom))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;

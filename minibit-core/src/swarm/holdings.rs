@@ -187,20 +187,16 @@ pub(super) fn place(piece: PieceIndex) -> (usize, u64) {
     (piece.index() / 64, 1 << (piece.get() % 64))
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(not(loom))]
+#[cfg(test)]
 mod tests {
+    use super::super::share_of;
     use super::*;
-    use crate::types::{Geometry, PieceSize};
     use proptest::prelude::*;
-
-    fn geometry(pieces: u32) -> Geometry {
-        let size = PieceSize::new(16384).unwrap();
-        Geometry::new(size, [u64::from(pieces) * 16384]).unwrap()
-    }
 
     #[test]
     fn a_seeder_and_an_empty_peer_have_no_bitmap_until_they_change() {
-        let geometry = geometry(1000);
+        let geometry = share_of(1000);
         let piece = geometry.piece(999).unwrap();
         let seeder = Holdings::from_set(&PieceSet::full(1000));
         assert!(seeder.is_full() && seeder.contains(piece) && !seeder.insert(piece));
@@ -221,7 +217,7 @@ mod tests {
             pieces in 1u32..200, full in any::<bool>(),
             changes in prop::collection::vec((any::<u32>(), any::<bool>()), 0..200),
         ) {
-            let geometry = geometry(pieces);
+            let geometry = share_of(pieces);
             let mut set = if full { PieceSet::full(pieces) } else { PieceSet::empty(pieces) };
             let holdings = Holdings::from_set(&set);
             for (raw, put) in changes {

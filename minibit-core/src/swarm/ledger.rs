@@ -222,7 +222,7 @@ impl Ledger {
     /// it is held. Several may be held at once.
     pub fn begin_write(&self, piece: PieceIndex, owner: LaneId) -> Option<WriteLease<'_>> {
         self.change(piece, |cell| cell.is_owned_by(owner).then(|| cell.with_write()).flatten())
-            .then_some(WriteLease { ledger: self, piece })
+            .then(|| WriteLease { ledger: self, piece })
     }
 
     fn end_write(&self, piece: PieceIndex) {
@@ -514,4 +514,187 @@ fn count_common(ours: &Bits, theirs: Option<&Bits>) -> u32 {
         from = word + 1;
     }
     count
+}
+
+#[cfg(not(loom))]
+#[cfg(test)]
+mod tests {
+    use super::super::{PickOrder, share_of};
+    use super::*;
+    use fastrand::Rng;
+
+    fn ledger(pieces: u32) -> Ledger {
+        Ledger::new(share_of(pieces), &PieceSet::empty(pieces), &PieceSet::full(pieces))
+    }
+
+    fn piece(ledger: &Ledger, number: u32) -> PieceIndex {
+        ledger.geometry().piece(number).unwrap()
+    }
+
+    fn claim(ledger: &Ledger, owner: LaneId) -> Option<PieceIndex> {
+        let seeder = Holdings::full(ledger.geometry().piece_count());
+        ledger.claim(&seeder, owner, PickOrder::RarestFirst, &mut Rng::with_seed(1))
+    }
+
+    #[test]
+    fn a_piece_goes_from_missing_through_flight_to_held_and_into_the_news() {
+        let ledger = ledger(1);
+        let (lane, only) = (ledger.new_lane(), piece(&ledger, 0));
+        assert_eq!((ledger.wanted_left(), ledger.has_open()), (1, true));
+        assert_eq!(claim(&ledger, lane), Some(only));
+        assert_eq!(ledger.in_flight().collect::<Vec<_>>(), [(only, lane)]);
+        assert!(!ledger.has_open() && !ledger.is_complete());
+        assert_eq!(claim(&ledger, ledger.new_lane()), None);
+
+        assert!(!ledger.verified(only, ledger.new_lane()), "only its owner can finish it");
+        assert!(ledger.verified(only, lane));
+        assert!(!ledger.verified(only, lane), "only once");
+        assert!(ledger.is_complete() && ledger.holds_all() && ledger.have(only));
+        assert_eq!(ledger.news(0).collect::<Vec<_>>(), [only]);
+        assert!(ledger.snapshot().is_full());
+        assert_eq!(ledger.in_flight().count(), 0);
+        assert!(!ledger.release(only, lane));
+    }
+
+    #[test]
+    fn a_released_piece_is_open_to_all_at_the_level_it_has_by_then() {
+        let ledger = ledger(1);
+        let (lane, only) = (ledger.new_lane(), piece(&ledger, 0));
+        claim(&ledger, lane);
+        let peer = Holdings::empty(1);
+        ledger.add_holder(&peer);
+        ledger.gain(&peer, only);
+        assert!(ledger.release(only, lane));
+        assert!(ledger.bitmap(1).contains(0) && !ledger.bitmap(0).contains(0));
+        assert!(ledger.begin_write(only, lane).is_none());
+        assert_eq!(claim(&ledger, lane), Some(only));
+    }
+
+    #[test]
+    fn a_take_over_waits_for_writes_and_then_shuts_the_old_owner_out() {
+        let ledger = ledger(1);
+        let (old, new, only) = (ledger.new_lane(), ledger.new_lane(), piece(&ledger, 0));
+        claim(&ledger, old);
+        let first = ledger.begin_write(only, old).unwrap();
+        let second = ledger.begin_write(only, old).unwrap();
+        assert!(!ledger.take_over(only, old, new));
+        drop(first);
+        assert!(!ledger.take_over(only, old, new), "one write still goes on");
+        drop(second);
+        assert!(!ledger.take_over(only, new, old), "not from one who does not own it");
+        assert!(ledger.take_over(only, old, new));
+        assert!(ledger.begin_write(only, old).is_none());
+        assert!(!ledger.verified(only, old) && !ledger.release(only, old));
+        assert_eq!(ledger.owner(only), Some(new));
+        assert!(ledger.begin_write(only, new).is_some());
+        assert!(ledger.verified(only, new));
+    }
+
+    #[test]
+    fn a_piece_given_up_during_a_write_opens_when_the_write_ends() {
+        let ledger = ledger(1);
+        let (lane, only) = (ledger.new_lane(), piece(&ledger, 0));
+        claim(&ledger, lane);
+        let lease = ledger.begin_write(only, lane).unwrap();
+        assert!(ledger.release(only, lane));
+        assert!(ledger.begin_write(only, lane).is_none(), "given up: no more writes");
+        assert_eq!(ledger.in_flight().count(), 0);
+        assert_eq!(claim(&ledger, ledger.new_lane()), None, "bytes may still land");
+        drop(lease);
+        assert_eq!(claim(&ledger, ledger.new_lane()), Some(only));
+    }
+
+    #[test]
+    fn a_piece_may_be_verified_while_its_last_lease_is_held() {
+        let ledger = ledger(1);
+        let (lane, only) = (ledger.new_lane(), piece(&ledger, 0));
+        claim(&ledger, lane);
+        let lease = ledger.begin_write(only, lane).unwrap();
+        assert_eq!(lease.piece(), only);
+        assert!(ledger.verified(only, lane));
+        drop(lease);
+        assert!(ledger.have(only) && !ledger.has_open());
+    }
+
+    #[test]
+    fn a_withdrawn_piece_is_neither_held_nor_fetched_again() {
+        let pieces = 70;
+        let full = PieceSet::full(pieces);
+        let ledger = Ledger::new(share_of(pieces), &full, &full);
+        assert!(ledger.is_complete() && ledger.holds_all());
+        let gone = piece(&ledger, 69);
+        assert!(ledger.withdraw(gone) && !ledger.withdraw(gone));
+        assert!(!ledger.have(gone) && !ledger.holds_all());
+        assert_eq!(ledger.have_count(), 69);
+        assert!(!ledger.snapshot().contains(gone));
+        assert_eq!(claim(&ledger, ledger.new_lane()), None);
+    }
+
+    #[test]
+    fn unwanted_pieces_are_never_claimed_and_not_counted_as_left() {
+        let mut wanted = PieceSet::empty(3);
+        let geometry = share_of(3);
+        wanted.insert(geometry.piece(1).unwrap());
+        let ledger = Ledger::new(geometry, &PieceSet::empty(3), &wanted);
+        assert_eq!(ledger.wanted_left(), 1);
+        let lane = ledger.new_lane();
+        let one = claim(&ledger, lane).unwrap();
+        assert_eq!((one.get(), claim(&ledger, lane)), (1, None));
+        ledger.verified(one, lane);
+        assert!(ledger.is_complete() && !ledger.holds_all());
+    }
+
+    #[test]
+    fn seeders_are_counted_apart_until_they_lose_a_piece() {
+        let ledger = ledger(100);
+        let seeder = Holdings::full(100);
+        ledger.add_holder(&seeder);
+        ledger.add_holder(&seeder);
+        assert_eq!((ledger.seeders(), ledger.availability(piece(&ledger, 7))), (1, 1));
+        assert!(ledger.cell(piece(&ledger, 7)).holders() == 0 && seeder.bits().is_none());
+
+        assert!(ledger.lose(&seeder, piece(&ledger, 7)));
+        assert!(!ledger.lose(&seeder, piece(&ledger, 7)));
+        assert_eq!(ledger.seeders(), 0);
+        assert_eq!(ledger.availability(piece(&ledger, 7)), 0);
+        assert_eq!(ledger.availability(piece(&ledger, 8)), 1);
+
+        assert!(ledger.gain(&seeder, piece(&ledger, 7)));
+        assert_eq!(ledger.availability(piece(&ledger, 7)), 1);
+        ledger.remove_holder(&seeder);
+        ledger.remove_holder(&seeder);
+        assert!((0..100).all(|at| ledger.availability(piece(&ledger, at)) == 0));
+    }
+
+    #[test]
+    fn we_want_what_is_open_or_in_flight_and_not_what_we_hold() {
+        let ledger = ledger(2);
+        let peer = Holdings::empty(2);
+        assert!(!ledger.wants_any(&peer));
+        ledger.add_holder(&peer);
+        ledger.gain(&peer, piece(&ledger, 0));
+        assert!(ledger.wants_any(&peer));
+        let lane = ledger.new_lane();
+        let rng = &mut Rng::with_seed(1);
+        let got = ledger.claim(&peer, lane, PickOrder::Random, rng).unwrap();
+        assert!(ledger.wants_any(&peer), "in flight is not held");
+        ledger.verified(got, lane);
+        assert!(!ledger.wants_any(&peer));
+        assert!(ledger.wants_any(&Holdings::full(2)));
+    }
+
+    #[test]
+    fn rare_pieces_are_those_of_the_four_lowest_counts_that_occur() {
+        // Piece n is held by n peers of six; the last peer holds only the most common one.
+        let ledger = ledger(7);
+        let peers: Vec<_> = (0..6).map(|_| Holdings::empty(7)).collect();
+        peers.iter().for_each(|peer| ledger.add_holder(peer));
+        for number in 1..7 {
+            for peer in peers.iter().take(number as usize) {
+                ledger.gain(peer, piece(&ledger, number));
+            }
+        }
+        let rare: Vec<_> = peers.iter().map(|peer| ledger.rare_held(peer)).collect();
+        assert_eq!(rare, [4, 3, 2, 1, 0, 0]);
+    }
 }

@@ -26,7 +26,8 @@ mod news;
 mod picker;
 mod sync;
 
-#[cfg(all(test, loom))]
+#[cfg(loom)]
+#[cfg(test)]
 mod loom_models;
 
 pub use cell::LaneId;
@@ -35,3 +36,11 @@ pub use holdings::Holdings;
 pub use ledger::{Ledger, WriteLease};
 pub use neighbours::{Caps, Direction, Greeting, KnownPeer, Neighbours, Refusal, Source, Verdict};
 pub use picker::PickOrder;
+
+/// A share of that many pieces.
+#[cfg(test)]
+fn share_of(pieces: u32) -> std::sync::Arc<crate::types::Geometry> {
+    use crate::types::{Geometry, PieceSize};
+    let size = PieceSize::new(16384).expect("a valid size");
+    std::sync::Arc::new(Geometry::new(size, [u64::from(pieces) * 16384]).expect("a valid share"))
+}

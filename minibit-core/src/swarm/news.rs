@@ -47,3 +47,19 @@ impl News {
             .map(|entry| entry - 1)
     }
 }
+
+#[cfg(not(loom))]
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn news_come_back_in_order_from_any_point_on() {
+        let news = News::new(3);
+        assert_eq!((news.len(), news.since(0).count()), (0, 0));
+        [2, 0, 1].into_iter().for_each(|piece| news.push(piece));
+        assert_eq!(news.since(0).collect::<Vec<_>>(), [2, 0, 1]);
+        assert_eq!(news.since(2).collect::<Vec<_>>(), [1]);
+        assert_eq!(news.since(3).count() + news.since(9).count(), 0);
+    }
+}

@@ -232,3 +232,360 @@ impl<F: FnMut(PieceIndex)> Search<'_, F> {
         }
     }
 }
+
+#[cfg(not(loom))]
+#[cfg(test)]
+mod tests {
+    use super::super::cell::level_of;
+    use super::super::share_of;
+    use super::*;
+    use crate::types::PieceSet;
+    use fastrand::Rng;
+    use proptest::prelude::*;
+    use std::collections::HashMap;
+
+    /// A swarm drawn as a string: a digit for each piece, how many peers hold it.
+    fn swarm(picture: &str) -> Drawn {
+        let counts: Vec<u32> = picture.chars().map(|c| c.to_digit(10).unwrap()).collect();
+        Drawn { have: " ".repeat(counts.len()), peer: "x".repeat(counts.len()), counts, seed: 0 }
+    }
+
+    struct Drawn {
+        counts: Vec<u32>,
+        have: String,
+        peer: String,
+        seed: u64,
+    }
+
+    impl Drawn {
+        /// Which pieces are not to be picked: `x` we hold it, `f` in flight, `-` not wanted.
+        fn have(mut self, picture: &str) -> Self {
+            assert_eq!(picture.len(), self.counts.len());
+            self.have = picture.into();
+            self
+        }
+
+        /// Which pieces the peer holds that is to be asked; all, if not said.
+        fn peer(mut self, picture: &str) -> Self {
+            assert_eq!(picture.len(), self.counts.len());
+            self.peer = picture.into();
+            self
+        }
+
+        fn seed(mut self, seed: u64) -> Self {
+            self.seed = seed;
+            self
+        }
+
+        fn set(picture: &str, marks: &str) -> PieceSet {
+            let geometry = share_of(picture.len() as u32);
+            let mut set = PieceSet::empty(picture.len() as u32);
+            for (piece, _) in
+                geometry.pieces().zip(picture.chars()).filter(|(_, mark)| marks.contains(*mark))
+            {
+                set.insert(piece);
+            }
+            set
+        }
+
+        fn ledger(&self) -> Ledger {
+            let geometry = share_of(self.counts.len() as u32);
+            let wanted = Self::set(&self.have, " fx");
+            let ledger = Ledger::new(geometry.clone(), &Self::set(&self.have, "x"), &wanted);
+            let flying = Holdings::from_set(&Self::set(&self.have, "f"));
+            let (lane, rng) = (ledger.new_lane(), &mut Rng::with_seed(0));
+            ledger.claim_many(&flying, lane, PickOrder::Random, 64, rng, &mut Vec::new());
+            for number in 0..9 {
+                let mut set = PieceSet::empty(self.counts.len() as u32);
+                for piece in geometry.pieces().filter(|piece| self.counts[piece.index()] > number) {
+                    set.insert(piece);
+                }
+                ledger.add_holder(&Holdings::from_set(&set));
+            }
+            ledger
+        }
+
+        fn pick_in(&self, order: PickOrder) -> Option<u32> {
+            let (ledger, peer) = (self.ledger(), Holdings::from_set(&Self::set(&self.peer, "x")));
+            let rng = &mut Rng::with_seed(self.seed);
+            ledger.claim(&peer, ledger.new_lane(), order, rng).map(PieceIndex::get)
+        }
+
+        fn pick(&self) -> Option<u32> {
+            self.pick_in(PickOrder::RarestFirst)
+        }
+    }
+
+    #[test]
+    fn the_worked_example_picks_the_piece_with_two_holders() {
+        assert_eq!(swarm("23556633").pick(), Some(0));
+        assert_eq!(swarm("35563263").pick(), Some(5));
+    }
+
+    #[test]
+    fn the_rarest_piece_is_picked_among_those_that_count() {
+        assert_eq!(swarm("1323").have("x   ").pick(), Some(2));
+        assert_eq!(swarm("1323").have("xxx ").pick(), Some(3));
+        assert_eq!(swarm("1323").have("f -x").pick(), Some(1));
+        assert_eq!(swarm("1323").have("fxx-").pick(), None);
+        assert_eq!(swarm("1323").peer(" x x").have("   x").pick(), Some(1));
+        assert_eq!(swarm("1323").peer("x   ").have("x   ").pick(), None);
+        assert_eq!(swarm("1323").peer("    ").pick(), None);
+        assert_eq!(swarm("9990").pick(), Some(3));
+    }
+
+    #[test]
+    fn playback_order_takes_the_lowest_number_whatever_its_rarity() {
+        assert_eq!(swarm("9991").have("x   ").pick_in(PickOrder::Sequential), Some(1));
+        assert_eq!(swarm("9991").peer("  xx").pick_in(PickOrder::Sequential), Some(2));
+    }
+
+    #[test]
+    fn ties_and_random_picks_fall_on_every_candidate() {
+        for order in [PickOrder::RarestFirst, PickOrder::Random] {
+            let mut seen: HashMap<u32, u32> = HashMap::new();
+            for seed in 0..400 {
+                let pick = swarm("12112").have("    x").seed(seed).pick_in(order).unwrap();
+                *seen.entry(pick).or_default() += 1;
+            }
+            let candidates: &[u32] =
+                if order == PickOrder::Random { &[0, 1, 2, 3] } else { &[0, 2, 3] };
+            assert_eq!(seen.len(), candidates.len(), "{order:?} {seen:?}");
+            assert!(candidates.iter().all(|piece| seen[piece] > 60), "{order:?} {seen:?}");
+        }
+    }
+
+    #[test]
+    fn a_peer_with_few_common_pieces_is_served_exactly_though_the_levels_are_full() {
+        // Level 1 is full of pieces the peer lacks; its own three have 3, 2 and 3 holders.
+        let pieces = 64 * 200;
+        let geometry = share_of(pieces);
+        let ledger =
+            Ledger::new(geometry.clone(), &PieceSet::empty(pieces), &PieceSet::full(pieces));
+        let mine = [5u32, 7000, 12_000];
+        let (mut others, mut own) = (PieceSet::full(pieces), PieceSet::empty(pieces));
+        for number in mine {
+            others.remove(geometry.piece(number).unwrap());
+            own.insert(geometry.piece(number).unwrap());
+        }
+        let peer = Holdings::from_set(&own);
+        let (twin, third) = (Holdings::from_set(&own), Holdings::empty(pieces));
+        for holder in [&peer, &twin, &third, &Holdings::from_set(&others)] {
+            ledger.add_holder(holder);
+        }
+        ledger.gain(&third, geometry.piece(mine[0]).unwrap());
+        ledger.gain(&third, geometry.piece(mine[2]).unwrap());
+        let mut out = Vec::new();
+        let (lane, rng) = (ledger.new_lane(), &mut Rng::with_seed(1));
+        let claimed = ledger.claim_many(&peer, lane, PickOrder::RarestFirst, 9, rng, &mut out);
+        let mut numbers: Vec<_> = out.iter().map(|piece| piece.get()).collect();
+        assert_eq!((claimed, numbers.remove(0)), (3, 7000));
+        numbers.sort_unstable();
+        assert_eq!(numbers, [5, 12_000]);
+    }
+
+    #[test]
+    fn four_threads_share_all_pieces_and_none_twice() {
+        let pieces = 5000;
+        let ledger =
+            Ledger::new(share_of(pieces), &PieceSet::empty(pieces), &PieceSet::full(pieces));
+        let news_maker = Holdings::empty(pieces);
+        ledger.add_holder(&news_maker);
+        let claimed: Vec<Vec<PieceIndex>> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4)
+                .map(|seed| {
+                    let ledger = &ledger;
+                    scope.spawn(move || {
+                        let (mut rng, mut out) = (Rng::with_seed(seed), Vec::new());
+                        let (lane, seeder) = (ledger.new_lane(), Holdings::full(pieces));
+                        let order = PickOrder::RarestFirst;
+                        while ledger.claim_many(&seeder, lane, order, 3, &mut rng, &mut out) > 0 {
+                            // Some come back, which moves them once more.
+                            if rng.u8(..8) == 0
+                                && let Some(piece) = out.pop()
+                            {
+                                assert!(ledger.release(piece, lane));
+                            }
+                        }
+                        out
+                    })
+                })
+                .collect();
+            for piece in ledger.geometry().pieces() {
+                ledger.gain(&news_maker, piece);
+            }
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        // What was released last may have been missed by threads that were about to end.
+        let (mut rest, lane) = (Vec::new(), ledger.new_lane());
+        let (seeder, rng) = (Holdings::full(pieces), &mut Rng::with_seed(9));
+        ledger.claim_many(&seeder, lane, PickOrder::Random, pieces as usize, rng, &mut rest);
+        let mut all: Vec<_> = claimed.into_iter().flatten().chain(rest).collect();
+        assert_eq!(all.len(), pieces as usize);
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), pieces as usize);
+        assert!(!ledger.has_open());
+    }
+
+    /// One step of a random history.
+    #[derive(Clone, Debug)]
+    enum Step {
+        Gain(usize, u32),
+        Lose(usize, u32),
+        Leave(usize),
+        Join(usize),
+        Claim { peer: usize, order: PickOrder, n: usize },
+        Release(usize),
+        Verify(usize),
+        Withdraw(u32),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let (peer, piece) = (0usize..PEERS, any::<u32>());
+        let order = prop_oneof![
+            4 => Just(PickOrder::RarestFirst),
+            1 => Just(PickOrder::Random),
+            1 => Just(PickOrder::Sequential),
+        ];
+        prop_oneof![
+            8 => (peer.clone(), piece).prop_map(|(peer, piece)| Step::Gain(peer, piece)),
+            2 => (peer.clone(), piece).prop_map(|(peer, piece)| Step::Lose(peer, piece)),
+            1 => peer.clone().prop_map(Step::Leave),
+            1 => peer.clone().prop_map(Step::Join),
+            6 => (peer, order, 1usize..5)
+                .prop_map(|(peer, order, n)| Step::Claim { peer, order, n }),
+            2 => any::<usize>().prop_map(Step::Release),
+            2 => any::<usize>().prop_map(Step::Verify),
+            1 => piece.prop_map(Step::Withdraw),
+        ]
+    }
+
+    /// As many as there are levels that are exact, and some more.
+    const PEERS: usize = 40;
+
+    /// The plain version: a `Vec` of pieces, counted afresh for each pick.
+    struct Naive {
+        open: Vec<bool>,
+        have: Vec<bool>,
+        counted: Vec<bool>,
+        holds: Vec<Vec<bool>>,
+    }
+
+    impl Naive {
+        fn holders(&self, piece: usize) -> u32 {
+            let counted = self.holds.iter().zip(&self.counted).filter(|(_, counted)| **counted);
+            counted.filter(|(holds, _)| holds[piece]).count() as u32
+        }
+
+        fn candidates(&self, peer: usize) -> Vec<usize> {
+            (0..self.open.len()).filter(|p| self.open[*p] && self.holds[peer][*p]).collect()
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+        #[test]
+        fn every_pick_is_one_that_plain_counting_would_allow(
+            pieces in prop_oneof![1u32..70, 70u32..600],
+            unwanted in prop::collection::vec(any::<u32>(), 0..3),
+            full in prop::collection::vec(prop::bool::weighted(0.1), PEERS),
+            steps in prop::collection::vec(step(), 0..400),
+            seed in any::<u64>(),
+        ) {
+            let geometry = share_of(pieces);
+            let mut wanted = PieceSet::full(pieces);
+            for raw in unwanted {
+                wanted.remove(geometry.piece(raw % pieces).unwrap());
+            }
+            let ledger = Ledger::new(geometry.clone(), &PieceSet::empty(pieces), &wanted);
+            let peers: Vec<_> = full.iter()
+                .map(|full| if *full { Holdings::full(pieces) } else { Holdings::empty(pieces) })
+                .collect();
+            let mut naive = Naive {
+                open: geometry.pieces().map(|piece| wanted.contains(piece)).collect(),
+                have: vec![false; pieces as usize],
+                counted: vec![false; PEERS],
+                holds: full.iter().map(|full| vec![*full; pieces as usize]).collect(),
+            };
+            let lane = ledger.new_lane();
+            let mut rng = Rng::with_seed(seed);
+            let mut flying: Vec<PieceIndex> = Vec::new();
+            for step in steps {
+                match step {
+                    Step::Join(peer) => {
+                        ledger.add_holder(&peers[peer]);
+                        naive.counted[peer] = true;
+                    }
+                    Step::Leave(peer) => {
+                        ledger.remove_holder(&peers[peer]);
+                        naive.counted[peer] = false;
+                    }
+                    Step::Gain(peer, raw) => {
+                        let piece = geometry.piece(raw % pieces).unwrap();
+                        let new = ledger.gain(&peers[peer], piece);
+                        prop_assert_eq!(new, !naive.holds[peer][piece.index()]);
+                        naive.holds[peer][piece.index()] = true;
+                    }
+                    Step::Lose(peer, raw) => {
+                        let piece = geometry.piece(raw % pieces).unwrap();
+                        let was = ledger.lose(&peers[peer], piece);
+                        prop_assert_eq!(was, naive.holds[peer][piece.index()]);
+                        naive.holds[peer][piece.index()] = false;
+                    }
+                    Step::Claim { peer, order, n } => {
+                        let mut out = Vec::new();
+                        let got =
+                            ledger.claim_many(&peers[peer], lane, order, n, &mut rng, &mut out);
+                        prop_assert_eq!(got, n.min(naive.candidates(peer).len()));
+                        for piece in &out {
+                            let candidates = naive.candidates(peer);
+                            prop_assert!(candidates.contains(&piece.index()));
+                            match order {
+                                PickOrder::RarestFirst => {
+                                    let apart = ledger.seeders();
+                                    let level = level_of(naive.holders(piece.index()) - apart);
+                                    let best = candidates
+                                        .iter()
+                                        .map(|other| level_of(naive.holders(*other) - apart))
+                                        .min();
+                                    prop_assert_eq!(Some(level), best);
+                                }
+                                PickOrder::Sequential => {
+                                    prop_assert_eq!(piece.index(), candidates[0]);
+                                }
+                                PickOrder::Random => {}
+                            }
+                            naive.open[piece.index()] = false;
+                        }
+                        flying.extend(out);
+                    }
+                    Step::Release(at) if !flying.is_empty() => {
+                        let piece = flying.swap_remove(at % flying.len());
+                        prop_assert!(ledger.release(piece, lane));
+                        naive.open[piece.index()] = true;
+                    }
+                    Step::Verify(at) if !flying.is_empty() => {
+                        let piece = flying.swap_remove(at % flying.len());
+                        prop_assert!(ledger.verified(piece, lane));
+                        naive.have[piece.index()] = true;
+                    }
+                    Step::Release(_) | Step::Verify(_) => {}
+                    Step::Withdraw(raw) => {
+                        let piece = geometry.piece(raw % pieces).unwrap();
+                        prop_assert_eq!(ledger.withdraw(piece), naive.have[piece.index()]);
+                        naive.have[piece.index()] = false;
+                    }
+                }
+                prop_assert_eq!(ledger.has_open(), naive.open.contains(&true));
+            }
+            for piece in geometry.pieces() {
+                prop_assert_eq!(ledger.availability(piece), naive.holders(piece.index()));
+                prop_assert_eq!(ledger.have(piece), naive.have[piece.index()]);
+            }
+            flying.sort_unstable();
+            let in_flight: Vec<_> = ledger.in_flight().map(|(piece, _)| piece).collect();
+            prop_assert_eq!(in_flight, flying);
+        }
+    }
+}
