@@ -12,20 +12,27 @@
 //! `content`), threads that outlive a call. Everything blocks, and may stall as disks do; the
 //! caller chooses the thread.
 
+mod cache;
 mod dir;
 mod error;
 mod handles;
+mod hashing;
 mod journal;
 mod mmap;
 mod part;
+mod prepare;
 mod served;
 mod source;
 mod target;
+mod verify;
+mod walk;
 
 pub use error::StoreError;
 pub use part::{PartOptions, PartStore, ResumeWarning, Resumed};
+pub use prepare::{PrepareError, PrepareOptions, PrepareWarning, PreparedShare, Progress, prepare};
 pub use served::{SendMethod, Served, ServedFile};
 pub use source::SourceStore;
+pub use verify::{BadFile, Problem, VerifyError, VerifyReport, verify};
 
 use crate::types::{BlockSpan, PieceIndex};
 

@@ -12,7 +12,6 @@
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::fd::BorrowedFd;
-use std::os::unix::fs::FileExt;
 use std::sync::{Arc, OnceLock};
 
 use rustix::io::Errno;
@@ -183,6 +182,7 @@ mod tests {
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
     use std::os::fd::AsFd;
+    use std::os::unix::fs::FileExt;
 
     use super::*;
 
