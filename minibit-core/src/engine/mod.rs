@@ -1,7 +1,36 @@
-//! placeholder
+//! The shell: sockets, timers, threads and the clock, around the values of the other modules.
+//!
+//! ```text
+//! node       one identity, its listening sockets, its shares
+//!   listener   connections from strangers: one frame, then to whom it names
+//!   bootstrap  a ticket to a manifest       resume   what a download has already
+//!   share      one share: its manager task and the user's handle
+//!     dial       connecting and REGISTRO
+//!     lane       one connection: payload between socket and file
+//!       buffers    receive buffers           disk    where pieces wait for a slow disk
+//!   tracker_server, tracker_client           the shells of `tracker`
+//! context    what these tasks share          stats   what users see of it
+//! ```
+//!
+//! Invariant: no rule of the protocol or of the swarm is decided here; this module carries
+//! out what the values say. Nothing that may wait for a disk runs on a network task, except
+//! writes that the page cache takes at once (see `disk`).
 
-mod frames;
-#[cfg_attr(not(test), expect(dead_code, reason = "the node comes with the next merge"))]
+mod bootstrap;
+mod buffers;
+mod context;
+mod dial;
+mod disk;
+mod lane;
+mod listener;
+mod node;
+mod resume;
+mod share;
+mod stats;
 mod tracker_client;
-#[cfg_attr(not(test), expect(dead_code, reason = "the node comes with the next merge"))]
 mod tracker_server;
+
+pub use bootstrap::BootstrapError;
+pub use node::{FirstPieces, GetError, GetOptions, Node, NodeConfig, NodeError, Selection};
+pub use share::{CompleteError, ShareHandle};
+pub use stats::{LinkStats, ShareStats};

@@ -8,6 +8,8 @@
 
 use bincode::config::{Configuration, Fixint, LittleEndian};
 
+use crate::types::{BlockSpan, PageId};
+
 use super::frame::{KIND_BLOCK, KIND_METADATA, PREFIX_LEN};
 
 const CONFIG: Configuration<LittleEndian, Fixint> =
@@ -74,6 +76,11 @@ struct RawMetadata {
 }
 
 impl BlockHeader {
+    /// The header of a block.
+    pub fn of(span: BlockSpan) -> Self {
+        Self { piece: span.piece().get(), offset: span.offset(), len: span.len() }
+    }
+
     /// Everything of a BLOCO frame but its payload of [`Self::len`] bytes.
     pub fn encode_frame_head(&self) -> [u8; BLOCK_HEAD_LEN] {
         frame_head(KIND_BLOCK, self, self.len)
@@ -85,6 +92,23 @@ impl BlockHeader {
 }
 
 impl MetadataHeader {
+    /// The head of a manifest's first chunk; the sender sets `len`, and `offset` of later ones.
+    pub fn manifest(total: u32) -> Self {
+        let page = PageId { file: 0, level: 0, page: 0 };
+        Self { item: MetadataItem::Manifest, ..Self::page(page, total) }
+    }
+
+    /// The same of a hash page; a `total` of 0 says that it is not held.
+    pub fn page(id: PageId, total: u32) -> Self {
+        let PageId { file, level, page } = id;
+        Self { item: MetadataItem::HashPage, level, file, page, offset: 0, total, len: 0 }
+    }
+
+    /// Which page this is a chunk of.
+    pub fn page_id(&self) -> PageId {
+        PageId { file: self.file, level: self.level, page: self.page }
+    }
+
     /// Everything of a METADADOS frame but its payload of [`Self::len`] bytes.
     pub fn encode_frame_head(&self) -> [u8; METADATA_HEAD_LEN] {
         let item = match self.item {

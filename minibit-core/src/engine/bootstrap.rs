@@ -1,0 +1,238 @@
+//! From a ticket to a manifest: the first peer that answers gives it, and stays as a link.
+//!
+//! A ticket names the share by the hash of its manifest, so a manifest from any stranger is
+//! proven by the ticket alone. All addresses are tried at once, those that trackers name as
+//! they come, and again with growing pauses until the caller's patience ends.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::AsyncWriteExt;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::dial::{self, DialError, Established};
+use super::tracker_client::Found;
+use crate::content::{HashBook, Manifest, ManifestError, PageError};
+use crate::peer::Introduction;
+use crate::types::{PageId, limits};
+use crate::wire::{Frame, FrameCodec, FrameLimits, Message, MetadataHeader, MetadataItem};
+
+/// Addresses tried at once.
+const AT_ONCE_MAX: usize = 16;
+/// First pause before an address is tried again; it doubles up to the last.
+const RETRY_FIRST: Duration = Duration::from_millis(500);
+const RETRY_LAST: Duration = Duration::from_secs(4);
+/// A peer that answers nothing for so long while we wait for metadata is given up.
+const ANSWER_TIME: Duration = Duration::from_secs(15);
+/// Bytes of other messages kept for the link while the manifest is on its way.
+const KEPT_MAX: usize = 512 * 1024;
+
+/// Why no manifest could be had.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BootstrapError {
+    /// No address of the ticket or of its trackers answered in time.
+    #[error("nobody in this ticket could be reached within {} s ({last})", patience.as_secs())]
+    Unreachable {
+        /// How long it was tried.
+        patience: Duration,
+        /// What the last attempt ran into.
+        last: String,
+    },
+    /// Whoever answered gave a manifest that is not the ticket's.
+    #[error("{addr} sent a manifest that does not belong to this ticket")]
+    Manifest {
+        /// Who.
+        addr: SocketAddr,
+        /// What is wrong with it.
+        source: ManifestError,
+    },
+}
+
+#[derive(Debug, thiserror::Error)]
+enum AttemptError {
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    #[error("bad manifest")]
+    Manifest(#[from] ManifestError),
+    #[error("it broke off while sending the manifest")]
+    BrokeOff,
+}
+
+/// A manifest, and the link over which it came.
+pub(super) struct Bootstrapped {
+    pub(super) manifest: Manifest,
+    pub(super) bytes: Bytes,
+    pub(super) link: Established,
+}
+
+/// Fetches the manifest from whoever answers first.
+pub(super) async fn fetch(
+    introduction: &Introduction,
+    addrs: &[SocketAddr],
+    found: &mut mpsc::Receiver<Found>,
+    patience: Duration,
+) -> Result<Bootstrapped, BootstrapError> {
+    let deadline = Instant::now() + patience;
+    let mut known: HashSet<SocketAddr> = HashSet::new();
+    let mut attempts = JoinSet::new();
+    let mut last = String::from("no address to try");
+    let mut refuted = None;
+    let mut start = |addr: SocketAddr, attempts: &mut JoinSet<_>| {
+        if known.len() < AT_ONCE_MAX && known.insert(addr) {
+            attempts.spawn(persist(addr, introduction.clone()));
+        }
+    };
+    for addr in addrs {
+        start(*addr, &mut attempts);
+    }
+    loop {
+        tokio::select! {
+            Some(outcome) = attempts.join_next() => match outcome {
+                Ok((_, Ok(bootstrapped))) => return Ok(bootstrapped),
+                Ok((addr, Err(AttemptError::Manifest(source)))) => {
+                    // It will not get better; the others go on.
+                    refuted = Some(BootstrapError::Manifest { addr, source });
+                }
+                Ok((addr, Err(error))) => {
+                    last = format!("{addr}: {error}");
+                    attempts.spawn(retry(addr, introduction.clone()));
+                }
+                Err(error) => last = error.to_string(),
+            },
+            Some(found) = found.recv() => {
+                for peer in found.peers.iter().filter(|peer| peer.id != introduction.id) {
+                    start(peer.socket_addr(), &mut attempts);
+                }
+            }
+            () = sleep_until(deadline) => {
+                return Err(refuted.unwrap_or(BootstrapError::Unreachable { patience, last }));
+            }
+        }
+    }
+}
+
+async fn persist(
+    addr: SocketAddr,
+    introduction: Introduction,
+) -> (SocketAddr, Result<Bootstrapped, AttemptError>) {
+    (addr, attempt(addr, &introduction).await)
+}
+
+/// Tries again, with growing pauses, until something else than "not there" comes of it.
+async fn retry(
+    addr: SocketAddr,
+    introduction: Introduction,
+) -> (SocketAddr, Result<Bootstrapped, AttemptError>) {
+    let mut pause = RETRY_FIRST;
+    loop {
+        sleep(pause).await;
+        match attempt(addr, &introduction).await {
+            Err(AttemptError::Dial(_)) => pause = (pause * 2).min(RETRY_LAST),
+            outcome => return (addr, outcome),
+        }
+    }
+}
+
+async fn attempt(
+    addr: SocketAddr,
+    introduction: &Introduction,
+) -> Result<Bootstrapped, AttemptError> {
+    let mut link = dial::dial(addr, introduction, true).await?;
+    ask(&mut link, &Message::RequestMetadata { manifest: true, pages: Vec::new() }).await?;
+    let mut metadata = MetadataReader::new(&mut link);
+    let (header, bytes) = metadata.next().await?;
+    if header.item != MetadataItem::Manifest {
+        return Err(AttemptError::BrokeOff);
+    }
+    metadata.end();
+    let manifest = Manifest::decode_for(&introduction.share, &bytes)?;
+    Ok(Bootstrapped { manifest, bytes, link })
+}
+
+async fn ask(link: &mut Established, message: &Message) -> Result<(), DialError> {
+    let mut out = BytesMut::new();
+    message.encode(&mut out);
+    link.stream.write_all(&out).await.map_err(|_| DialError::Closed)
+}
+
+/// Fetches hash pages over a link that is not yet part of the swarm. Pages that do not come
+/// or do not prove are left out: what they would have proven is fetched again.
+pub(super) async fn fetch_pages(link: &mut Established, hashes: &HashBook, pages: &[PageId]) {
+    for batch in pages.chunks(256) {
+        let request = Message::RequestMetadata { manifest: false, pages: batch.to_vec() };
+        if ask(link, &request).await.is_err() {
+            return;
+        }
+        let mut metadata = MetadataReader::new(link);
+        for _ in batch {
+            let Ok((header, bytes)) = metadata.next().await else { return };
+            if header.total == 0 {
+                continue;
+            }
+            match hashes.accept_page(header.page_id(), &bytes) {
+                Ok(()) | Err(PageError::Unproven(_)) => {}
+                Err(_) => return,
+            }
+        }
+        metadata.end();
+    }
+}
+
+/// Reads whole metadata items; other messages that come between are kept for the link.
+struct MetadataReader<'a> {
+    link: &'a mut Established,
+    codec: FrameCodec,
+    kept: BytesMut,
+}
+
+impl<'a> MetadataReader<'a> {
+    fn new(link: &'a mut Established) -> Self {
+        // The share's size is not known yet, so the largest bitmap must pass.
+        let limits = FrameLimits::established(limits::PIECES_MAX, link.agreed.block_len);
+        Self { link, codec: FrameCodec::new(limits), kept: BytesMut::new() }
+    }
+
+    /// The next item, put together from its chunks. Grows as bytes come, up to the cap.
+    async fn next(&mut self) -> Result<(MetadataHeader, Bytes), AttemptError> {
+        let mut item: Option<(MetadataHeader, BytesMut)> = None;
+        loop {
+            let read =
+                dial::read_frame(&mut self.link.stream, &mut self.link.inbound, &mut self.codec);
+            let frame = timeout(ANSWER_TIME, read).await.map_err(|_| DialError::Timeout)??;
+            match frame {
+                Frame::Metadata { header, payload } => {
+                    let (first, bytes) = item.get_or_insert_with(|| (header, BytesMut::new()));
+                    let fits = header.total as usize <= limits::MANIFEST_LEN_MAX
+                        && header.total == first.total
+                        && header.offset as usize == bytes.len()
+                        && bytes.len() + payload.len() <= header.total as usize;
+                    if !fits || (payload.is_empty() && header.total > 0) {
+                        return Err(AttemptError::BrokeOff);
+                    }
+                    bytes.extend_from_slice(&payload);
+                    if bytes.len() == header.total as usize
+                        && let Some((first, bytes)) = item.take()
+                    {
+                        return Ok((first, bytes.freeze()));
+                    }
+                }
+                Frame::Control(message) if self.kept.len() < KEPT_MAX => {
+                    message.encode(&mut self.kept);
+                }
+                _ => return Err(AttemptError::BrokeOff),
+            }
+        }
+    }
+
+    /// Puts back what was kept, ahead of what has not been looked at.
+    fn end(self) {
+        let Self { link, mut kept, .. } = self;
+        kept.extend_from_slice(&link.inbound);
+        link.inbound = kept;
+    }
+}

@@ -1,0 +1,122 @@
+//! Connecting to a peer: TCP, REGISTRO, and what the two agree on.
+//!
+//! Not here: whom to dial and when (`swarm::neighbours`), what follows the handshake (`lane`).
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_util::codec::Decoder;
+
+use crate::peer::{Agreed, HandshakeError, Introduction};
+use crate::wire::{Frame, FrameCodec, FrameLimits, LaneKey, Message, Register, WireError};
+
+/// From the first SYN to the other side's REGISTRO.
+pub(super) const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
+
+/// Why no link came to be.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(super) enum DialError {
+    #[error("no connection")]
+    Connect(#[source] io::Error),
+    #[error("no answer within {} s", HANDSHAKE_TIME.as_secs())]
+    Timeout,
+    #[error("the connection was closed during the handshake")]
+    Closed,
+    #[error("unreadable answer")]
+    Wire(#[from] WireError),
+    #[error("answered something else than REGISTRO")]
+    NotRegister,
+    #[error("the other side {0}")]
+    Refused(#[from] HandshakeError),
+}
+
+/// A connection whose two ends know each other.
+#[derive(Debug)]
+pub(super) struct Established {
+    pub(super) stream: TcpStream,
+    /// What was read behind the handshake.
+    pub(super) inbound: BytesMut,
+    pub(super) agreed: Agreed,
+    pub(super) addr: SocketAddr,
+    /// Whether we said that we answer requests from the start.
+    pub(super) unchoked: bool,
+    /// Whether we said that we hold everything.
+    pub(super) told_complete: bool,
+}
+
+/// Connects to a peer and introduces ourselves.
+pub(super) async fn dial(
+    addr: SocketAddr,
+    introduction: &Introduction,
+    unchoked: bool,
+) -> Result<Established, DialError> {
+    let work = async {
+        let mut stream = TcpStream::connect(addr).await.map_err(DialError::Connect)?;
+        send_register(&mut stream, introduction.register(unchoked)).await?;
+        let mut inbound = BytesMut::new();
+        let theirs = read_register(&mut stream, &mut inbound).await?;
+        let agreed = introduction.check(&theirs)?;
+        let told_complete = introduction.complete;
+        Ok(Established { stream, inbound, agreed, addr, unchoked, told_complete })
+    };
+    timeout(HANDSHAKE_TIME, work).await.unwrap_or(Err(DialError::Timeout))
+}
+
+/// Opens a further lane of a link by its key. Nothing is answered.
+pub(super) async fn dial_lane(
+    addr: SocketAddr,
+    introduction: &Introduction,
+    key: LaneKey,
+) -> Result<TcpStream, DialError> {
+    let work = async {
+        let mut stream = TcpStream::connect(addr).await.map_err(DialError::Connect)?;
+        let mut register = introduction.register(false);
+        register.lane = Some(key);
+        send_register(&mut stream, register).await?;
+        Ok(stream)
+    };
+    timeout(HANDSHAKE_TIME, work).await.unwrap_or(Err(DialError::Timeout))
+}
+
+async fn send_register(stream: &mut TcpStream, register: Register) -> Result<(), DialError> {
+    let _ = stream.set_nodelay(true);
+    let mut out = BytesMut::new();
+    Message::Register(register).encode(&mut out);
+    stream.write_all(&out).await.map_err(|_| DialError::Closed)
+}
+
+/// Reads the first frame of a connection, which must be a REGISTRO. What follows it stays in
+/// `inbound`.
+pub(super) async fn read_register(
+    stream: &mut TcpStream,
+    inbound: &mut BytesMut,
+) -> Result<Register, DialError> {
+    let mut codec = FrameCodec::new(FrameLimits::before_handshake());
+    match read_frame(stream, inbound, &mut codec).await? {
+        Frame::Control(Message::Register(register)) => Ok(register),
+        _ => Err(DialError::NotRegister),
+    }
+}
+
+/// Reads one frame; what follows it stays in `inbound`.
+pub(super) async fn read_frame(
+    stream: &mut TcpStream,
+    inbound: &mut BytesMut,
+    codec: &mut FrameCodec,
+) -> Result<Frame, DialError> {
+    loop {
+        if let Some(frame) = codec.decode(inbound)? {
+            return Ok(frame);
+        }
+        let got = stream.read_buf(inbound).await.map_err(|_| DialError::Closed)?;
+        if got == 0 {
+            return Err(DialError::Closed);
+        }
+    }
+}

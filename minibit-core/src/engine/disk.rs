@@ -1,0 +1,94 @@
+//! Where pieces wait when the disk is slower than the network.
+//!
+//! On a fast disk a lane writes what it received at once, while it is in cache; nothing is
+//! faster. A write that stalls would stall every other lane on the same core, so a lane that
+//! has met a slow write hands its next pieces to one writing thread, through a queue bounded
+//! by permits. A lane without a permit stops reading its socket, and the peer's window closes:
+//! back-pressure reaches the sender and memory stays bounded.
+//!
+//! Invariant: a piece's end is handled after all of its writes, since the queue is one line.
+
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+use super::buffers::PooledBuf;
+use crate::store::PieceStore;
+use crate::types::BlockSpan;
+
+/// Buffers that may wait: with blocks of 256 KiB, 4 MiB.
+const DEPTH: usize = 16;
+
+/// Something to be done on the writing thread, in order.
+pub(super) enum Job {
+    /// Bytes for the file, and what to do if that fails or is no longer wanted.
+    Write {
+        span: BlockSpan,
+        buf: PooledBuf,
+        /// Runs around the write: takes the lease, and reports an error.
+        write: Box<dyn FnOnce(&dyn PieceStore, BlockSpan, &[u8]) + Send>,
+        permit: OwnedSemaphorePermit,
+    },
+    /// All writes of a piece were queued before this.
+    Finish(Box<dyn FnOnce() + Send>),
+}
+
+/// The queue of one share. Its thread starts with the first slow write.
+pub(super) struct DiskQueue {
+    store: Arc<dyn PieceStore>,
+    permits: Arc<Semaphore>,
+    jobs: OnceLock<mpsc::UnboundedSender<Job>>,
+    deepest: AtomicUsize,
+}
+
+impl DiskQueue {
+    pub(super) fn new(store: Arc<dyn PieceStore>) -> Self {
+        Self {
+            store,
+            permits: Arc::new(Semaphore::new(DEPTH)),
+            jobs: OnceLock::new(),
+            deepest: AtomicUsize::new(0),
+        }
+    }
+
+    /// A place in the queue, if there is one now.
+    pub(super) fn try_permit(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.permits).try_acquire_owned().ok()
+    }
+
+    /// Waits for a place in the queue.
+    pub(super) async fn permit(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.permits).acquire_owned().await.ok()
+    }
+
+    /// Most buffers that ever waited at once.
+    pub(super) fn deepest(&self) -> usize {
+        self.deepest.load(Relaxed)
+    }
+
+    /// Queues a job. Bounded: a write carries a permit, and there is one end for each piece.
+    pub(super) fn push(&self, job: Job) {
+        self.deepest.fetch_max(DEPTH - self.permits.available_permits(), Relaxed);
+        let jobs = self.jobs.get_or_init(|| spawn_writer(Arc::clone(&self.store)));
+        // The thread ends only after this sender is dropped.
+        let _ = jobs.send(job);
+    }
+}
+
+fn spawn_writer(store: Arc<dyn PieceStore>) -> mpsc::UnboundedSender<Job> {
+    let (jobs, mut queue) = mpsc::unbounded_channel();
+    tokio::task::spawn_blocking(move || {
+        while let Some(job) = queue.blocking_recv() {
+            match job {
+                Job::Write { span, buf, write, permit } => {
+                    write(&*store, span, &buf[..span.len() as usize]);
+                    drop(buf);
+                    drop(permit);
+                }
+                Job::Finish(finish) => finish(),
+            }
+        }
+    });
+    jobs
+}

@@ -1,0 +1,191 @@
+//! Accepting connections: one frame from a stranger decides where a connection goes.
+//!
+//! Until its REGISTRO is here a stranger gets 4 KiB and five seconds. Handshakes are bounded
+//! for each address and in all; when there are too many the oldest gives way, because an
+//! honest one takes a round trip and only a hostile one grows old.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::AbortHandle;
+use tokio::time::{sleep, timeout};
+
+use super::context::lock;
+use super::dial::{HANDSHAKE_TIME, read_register};
+use super::node::NodeInner;
+use super::share::{Event, join_lane};
+use crate::types::limits;
+use crate::wire::{Destination, Register};
+
+/// Pause after the system could not give us a connection (out of descriptors, say).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Accepts until the node is gone.
+pub(super) async fn run(listener: TcpListener, node: Arc<NodeInner>) {
+    let pending = Arc::new(Pending::default());
+    loop {
+        match listener.accept().await {
+            Ok((stream, addr)) => admit(stream, addr, &node, &pending),
+            Err(error) => {
+                tracing::warn!(%error, "could not accept a connection");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn admit(stream: TcpStream, addr: SocketAddr, node: &Arc<NodeInner>, pending: &Arc<Pending>) {
+    let ip = addr.ip().to_canonical();
+    let number = pending.reserve(ip);
+    let (node, place) = (Arc::clone(node), Place { pending: Arc::clone(pending), number });
+    let task = tokio::spawn(async move {
+        let mut stream = stream;
+        let mut inbound = BytesMut::new();
+        let outcome = timeout(HANDSHAKE_TIME, read_register(&mut stream, &mut inbound)).await;
+        drop(place);
+        match outcome {
+            Ok(Ok(register)) => route(&node, stream, inbound, register, addr).await,
+            Ok(Err(error)) => tracing::debug!(%addr, %error, "bad handshake"),
+            Err(_) => tracing::debug!(%addr, "handshake took too long"),
+        }
+    });
+    pending.started(number, task.abort_handle());
+}
+
+/// Hands a connection to whom its REGISTRO names.
+async fn route(
+    node: &NodeInner,
+    stream: TcpStream,
+    inbound: BytesMut,
+    register: Register,
+    addr: SocketAddr,
+) {
+    let addr = SocketAddr::new(addr.ip().to_canonical(), addr.port());
+    if register.destination == Destination::Tracker {
+        node.serve_tracker(stream, inbound, register, addr).await;
+        return;
+    }
+    let Some(share) = node.share_of(&register.share) else {
+        tracing::debug!(%addr, share = %register.share, "wants a share that is not here");
+        return;
+    };
+    let Some(key) = register.lane else {
+        share.context.tell(Event::Accepted { stream, inbound, register, addr });
+        return;
+    };
+    let link = share
+        .context
+        .links()
+        .values()
+        .find(|link| link.key == key && link.agreed.peer == register.id && !link.initiated)
+        .cloned();
+    match link {
+        Some(link) => join_lane(&share.context, link, stream, inbound),
+        None => tracing::debug!(%addr, "a lane of no link"),
+    }
+}
+
+/// Handshakes that are going on, the oldest first.
+#[derive(Default)]
+struct Pending {
+    queue: Mutex<(u64, VecDeque<Handshake>)>,
+}
+
+struct Handshake {
+    number: u64,
+    ip: IpAddr,
+    task: Option<AbortHandle>,
+}
+
+/// A handshake's place among the pending ones; free once dropped.
+struct Place {
+    pending: Arc<Pending>,
+    number: u64,
+}
+
+impl Pending {
+    /// Makes room for one more, and takes it.
+    fn reserve(&self, ip: IpAddr) -> u64 {
+        let mut queue = lock(&self.queue);
+        let (next, handshakes) = &mut *queue;
+        let of_address = handshakes.iter().filter(|handshake| handshake.ip == ip).count();
+        let oldest = if of_address >= limits::PENDING_PER_ADDR_MAX {
+            handshakes.iter().position(|handshake| handshake.ip == ip)
+        } else {
+            (handshakes.len() >= limits::PENDING_MAX).then_some(0)
+        };
+        if let Some(oldest) = oldest.and_then(|at| handshakes.remove(at))
+            && let Some(task) = oldest.task
+        {
+            task.abort();
+        }
+        *next += 1;
+        handshakes.push_back(Handshake { number: *next, ip, task: None });
+        *next
+    }
+
+    /// The reserved handshake runs as this task (unless it is over already).
+    fn started(&self, number: u64, task: AbortHandle) {
+        let mut queue = lock(&self.queue);
+        if let Some(handshake) = queue.1.iter_mut().find(|known| known.number == number) {
+            handshake.task = Some(task);
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut queue = lock(&self.pending.queue);
+        queue.1.retain(|handshake| handshake.number != self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(last: u8) -> IpAddr {
+        IpAddr::from([192, 0, 2, last])
+    }
+
+    fn count(pending: &Pending) -> usize {
+        lock(&pending.queue).1.len()
+    }
+
+    #[tokio::test]
+    async fn the_ninth_handshake_of_an_address_ends_its_oldest_and_no_other() {
+        let pending = Pending::default();
+        let task = tokio::spawn(std::future::pending::<()>());
+        let first = pending.reserve(ip(1));
+        pending.started(first, task.abort_handle());
+        let other = tokio::spawn(std::future::pending::<()>());
+        let stranger = pending.reserve(ip(2));
+        pending.started(stranger, other.abort_handle());
+        for _ in 1..limits::PENDING_PER_ADDR_MAX {
+            pending.reserve(ip(1));
+        }
+        assert!(!task.is_finished());
+        pending.reserve(ip(1));
+        assert!(task.await.unwrap_err().is_cancelled());
+        assert!(!other.is_finished());
+        assert_eq!(count(&pending), limits::PENDING_PER_ADDR_MAX + 1);
+    }
+
+    #[test]
+    fn handshakes_are_bounded_in_all_and_leave_their_place_when_over() {
+        let pending = Arc::new(Pending::default());
+        let mut last = 0;
+        for number in 0..=u8::MAX {
+            last = pending.reserve(ip(number));
+        }
+        assert_eq!(count(&pending), limits::PENDING_MAX);
+        last = pending.reserve(IpAddr::from([198, 51, 100, 1])).max(last);
+        assert_eq!(count(&pending), limits::PENDING_MAX);
+        drop(Place { pending: Arc::clone(&pending), number: last });
+        assert_eq!(count(&pending), limits::PENDING_MAX - 1);
+    }
+}

@@ -1,0 +1,395 @@
+//! A node: one identity, its listening sockets, and the shares it takes part in.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::bootstrap::{self, BootstrapError};
+use super::context::{NodeContext, ShareContext, ShareParts, lock};
+use super::dial::Established;
+use super::share::{self, Event, ManagerParts, ShareHandle};
+use super::tracker_client::{Found, TrackerClient};
+use super::tracker_server::TrackerServer;
+use super::{listener, resume};
+use crate::content::{Manifest, Ticket};
+use crate::peer::Introduction;
+use crate::store::{PartStore, PieceStore, PreparedShare, StoreError};
+use crate::swarm::{Caps, ChokePolicy, Choker, KnownPeer, Neighbours, Slots, Source};
+use crate::tracker::Rules;
+use crate::types::{PeerId, PieceSet, ShareId};
+use crate::wire::Register;
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 1024;
+/// Lists of peers that trackers may have sent and nobody has looked at.
+const FOUND_QUEUE: usize = 64;
+
+/// How a node behaves.
+#[derive(Debug, Clone)]
+pub struct NodeConfig {
+    /// Where to listen. The first one's port is the one that others are told. Empty: one port
+    /// of the system's choice on every address, IPv6 and IPv4.
+    pub listen: Vec<SocketAddr>,
+    /// Its identity; random if not given.
+    pub peer_id: Option<PeerId>,
+    /// How many peers are answered at a time.
+    pub slots: Slots,
+    /// Which peers are answered first.
+    pub policy: ChokePolicy,
+    /// How many links each share has.
+    pub links: Caps,
+    /// Lanes of each link; by distance and cores if not given.
+    pub lanes: Option<u8>,
+    /// Seed of every random choice; from the system if not given.
+    pub seed: Option<u64>,
+    /// Also be a tracker, by these rules.
+    pub tracker: Option<Rules>,
+}
+
+impl Default for NodeConfig {
+    fn default() -> Self {
+        Self {
+            listen: Vec::new(),
+            peer_id: None,
+            slots: Slots::default(),
+            policy: ChokePolicy::default(),
+            links: Caps::default(),
+            lanes: None,
+            seed: None,
+            tracker: None,
+        }
+    }
+}
+
+/// Why a node could not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NodeError {
+    /// The address is taken, not ours, or not allowed.
+    #[error("could not listen on {addr}")]
+    Listen {
+        /// Where.
+        addr: SocketAddr,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The node takes part in this share already.
+    #[error("this share is here already")]
+    Duplicate,
+}
+
+/// Why a download did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GetError {
+    /// No manifest could be had.
+    #[error(transparent)]
+    Bootstrap(#[from] BootstrapError),
+    /// The target could not be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The selection names no file.
+    #[error("no file of this share was selected")]
+    NothingSelected,
+    /// See [`NodeError::Duplicate`].
+    #[error("this share is here already")]
+    Duplicate,
+    /// Our own tasks were stopped meanwhile.
+    #[error("stopped")]
+    Stopped,
+}
+
+/// Says of each file in the manifest's order whether it is wanted.
+pub type Selection = Box<dyn Fn(&Manifest) -> Vec<bool> + Send + Sync>;
+
+/// How a download is made.
+pub struct GetOptions {
+    /// Directory into which the share is put; made if missing.
+    pub dir: PathBuf,
+    /// Which files; `None` for all.
+    pub select: Option<Selection>,
+    /// See [`PartOptions::force`].
+    pub force: bool,
+    /// How long to try to reach somebody.
+    pub patience: Duration,
+    /// Pieces copied in before the swarm starts (the first blocks of `demo`).
+    pub first_pieces: Option<FirstPieces>,
+}
+
+/// Where a peer's first pieces come from, instead of the swarm.
+pub struct FirstPieces {
+    /// Which.
+    pub pieces: Box<dyn Fn(&Manifest) -> PieceSet + Send + Sync>,
+    /// A store that holds them.
+    pub from: Arc<dyn PieceStore>,
+}
+
+/// One peer. Dropping it stops listening; its shares go on until they are stopped.
+#[derive(Debug)]
+pub struct Node {
+    inner: Arc<NodeInner>,
+    addrs: Vec<SocketAddr>,
+    listeners: Vec<JoinHandle<()>>,
+}
+
+pub(super) struct NodeInner {
+    context: Arc<NodeContext>,
+    config: NodeConfig,
+    tracker: Option<TrackerServer>,
+    shares: Mutex<HashMap<ShareId, ShareHandle>>,
+}
+
+impl std::fmt::Debug for NodeInner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NodeInner").field("id", &self.context.id).finish_non_exhaustive()
+    }
+}
+
+impl NodeInner {
+    pub(super) fn share_of(&self, id: &ShareId) -> Option<ShareHandle> {
+        lock(&self.shares).get(id).cloned()
+    }
+
+    pub(super) async fn serve_tracker(
+        &self,
+        stream: TcpStream,
+        inbound: BytesMut,
+        register: Register,
+        addr: SocketAddr,
+    ) {
+        if let Some(tracker) = &self.tracker {
+            tracker.serve(stream, inbound, register, addr).await;
+        }
+    }
+}
+
+impl Node {
+    /// Starts listening.
+    ///
+    /// # Errors
+    /// [`NodeError::Listen`].
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub async fn start(config: NodeConfig) -> Result<Self, NodeError> {
+        let sockets = bind_all(&config.listen)?;
+        let addrs: Vec<SocketAddr> =
+            sockets.iter().filter_map(|socket| socket.local_addr().ok()).collect();
+        let port = addrs.first().map_or(0, SocketAddr::port);
+        let seed = config.seed.unwrap_or_else(|| fastrand::u64(..));
+        let id =
+            config.peer_id.unwrap_or_else(|| PeerId::random(&mut fastrand::Rng::with_seed(seed)));
+        let context = Arc::new(NodeContext::new(id, port, config.lanes, seed));
+        let tracker = config.tracker.clone().map(|rules| TrackerServer::new(rules, seed));
+        let inner = Arc::new(NodeInner { context, config, tracker, shares: Mutex::default() });
+        let listeners = sockets
+            .into_iter()
+            .map(|socket| tokio::spawn(listener::run(socket, Arc::clone(&inner))))
+            .collect();
+        Ok(Self { inner, addrs, listeners })
+    }
+
+    /// Its identity.
+    pub fn id(&self) -> PeerId {
+        self.inner.context.id
+    }
+
+    /// Where it listens, with the ports the system chose.
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.addrs
+    }
+
+    /// Every share it takes part in.
+    pub fn shares(&self) -> Vec<ShareHandle> {
+        lock(&self.inner.shares).values().cloned().collect()
+    }
+
+    /// Offers a prepared share, and announces it to the trackers. A node that is a tracker
+    /// itself announces it there, too.
+    ///
+    /// # Errors
+    /// [`NodeError::Duplicate`].
+    pub async fn share(
+        &self,
+        prepared: PreparedShare,
+        trackers: &[SocketAddr],
+    ) -> Result<ShareHandle, NodeError> {
+        let PreparedShare { manifest, hashes, store, .. } = prepared;
+        let pieces = manifest.geometry().piece_count();
+        let opened = Opened {
+            parts: ShareParts {
+                manifest_bytes: Bytes::from(manifest.encode()),
+                manifest,
+                hashes,
+                store: Arc::new(store),
+                have: PieceSet::full(pieces),
+                wanted: PieceSet::full(pieces),
+            },
+            part: None,
+            done: Some(PathBuf::new()),
+        };
+        let share = opened.parts.manifest.share_id();
+        let mut trackers = trackers.to_vec();
+        trackers.extend(self.own_tracker());
+        let (clients, found) = self.trackers(share, &trackers, true);
+        self.open(opened, clients, found, None).map_err(|()| NodeError::Duplicate)
+    }
+
+    /// Starts (or takes up again) a download: fetches the manifest from whoever the ticket
+    /// leads to and opens the target. The transfer then goes on by itself; see
+    /// [`ShareHandle::completed`].
+    ///
+    /// # Errors
+    /// [`GetError`].
+    pub async fn get(&self, ticket: &Ticket, options: GetOptions) -> Result<ShareHandle, GetError> {
+        if self.inner.share_of(&ticket.share()).is_some_and(|share| !share.is_over()) {
+            return Err(GetError::Duplicate);
+        }
+        let introduction = Introduction {
+            id: self.id(),
+            share: ticket.share(),
+            port: self.inner.context.port,
+            complete: false,
+        };
+        let (clients, mut found) = self.trackers(ticket.share(), ticket.trackers(), false);
+        let bootstrapped =
+            bootstrap::fetch(&introduction, ticket.peers(), &mut found, options.patience).await?;
+        let (opened, link) = resume::open_download(bootstrapped, options).await?;
+        let first = FirstLink { link, peers: ticket.peers().to_vec() };
+        self.open(opened, clients, found, Some(first)).map_err(|()| GetError::Duplicate)
+    }
+
+    /// Leaves every swarm and stops listening.
+    pub async fn shutdown(self) {
+        for share in self.shares() {
+            share.stop().await;
+        }
+    }
+
+    /// How this node's own tracker is reached from here.
+    fn own_tracker(&self) -> Option<SocketAddr> {
+        self.inner.tracker.as_ref()?;
+        let addr = *self.addrs.first()?;
+        let ip = match addr.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            ip => ip,
+        };
+        Some(SocketAddr::new(ip, addr.port()))
+    }
+
+    fn trackers(
+        &self,
+        share: ShareId,
+        addrs: &[SocketAddr],
+        complete: bool,
+    ) -> (Vec<TrackerClient>, mpsc::Receiver<Found>) {
+        let (found_by, found) = mpsc::channel(FOUND_QUEUE);
+        let context = &self.inner.context;
+        let clients = addrs
+            .iter()
+            .map(|addr| {
+                TrackerClient::spawn(
+                    *addr,
+                    context.id,
+                    share,
+                    context.port,
+                    complete,
+                    found_by.clone(),
+                    context.rng(),
+                )
+            })
+            .collect();
+        (clients, found)
+    }
+
+    fn open(
+        &self,
+        opened: Opened,
+        trackers: Vec<TrackerClient>,
+        found: mpsc::Receiver<Found>,
+        first: Option<FirstLink>,
+    ) -> Result<ShareHandle, ()> {
+        let mut shares = lock(&self.inner.shares);
+        let id = opened.parts.manifest.share_id();
+        if shares.get(&id).is_some_and(|share| !share.is_over()) {
+            return Err(());
+        }
+        let config = &self.inner.config;
+        let (tell, events) = mpsc::unbounded_channel();
+        let node = Arc::clone(&self.inner.context);
+        let context = Arc::new(ShareContext::new(node, opened.parts, tell));
+        let mut neighbours = Neighbours::new(self.id(), config.links);
+        if let Some(first) = first {
+            let known = first.peers.iter().map(|addr| KnownPeer { id: None, addr: *addr });
+            neighbours.learn(context.now(), Source::Ticket, known);
+            context.tell(Event::Established(first.link));
+        }
+        let handle = share::spawn(ManagerParts {
+            context,
+            events,
+            part: opened.part,
+            choker: Choker::new(config.policy, config.slots),
+            neighbours,
+            trackers,
+            found,
+            done: opened.done,
+        });
+        shares.insert(id, handle.clone());
+        Ok(handle)
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        for listener in &self.listeners {
+            listener.abort();
+        }
+    }
+}
+
+/// A share whose store is open.
+pub(super) struct Opened {
+    pub(super) parts: ShareParts,
+    pub(super) part: Option<Arc<PartStore>>,
+    pub(super) done: Option<PathBuf>,
+}
+
+struct FirstLink {
+    link: Established,
+    peers: Vec<SocketAddr>,
+}
+
+fn bind_all(listen: &[SocketAddr]) -> Result<Vec<TcpListener>, NodeError> {
+    if !listen.is_empty() {
+        return listen.iter().map(|addr| bind(*addr)).collect();
+    }
+    // Both families by one socket; without IPv6 in the system, IPv4 alone.
+    let any6 = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 0);
+    let any4 = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
+    bind(any6).or_else(|_| bind(any4)).map(|socket| vec![socket])
+}
+
+fn bind(addr: SocketAddr) -> Result<TcpListener, NodeError> {
+    let open = || {
+        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+        if addr.is_ipv6() {
+            socket.set_only_v6(!addr.ip().is_unspecified())?;
+        }
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&addr.into())?;
+        socket.listen(BACKLOG)?;
+        TcpListener::from_std(socket.into())
+    };
+    open().map_err(|source| NodeError::Listen { addr, source })
+}

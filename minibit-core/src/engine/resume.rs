@@ -1,0 +1,173 @@
+//! Opening a download: what is there already, what must be looked at again, what is wanted.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use super::bootstrap::{self, Bootstrapped};
+use super::context::ShareParts;
+use super::dial::Established;
+use super::node::{FirstPieces, GetError, GetOptions, Opened};
+use crate::content::{HashBook, Manifest, PieceHasher};
+use crate::store::{PartOptions, PartStore, PieceStore, StoreError};
+use crate::types::{PageId, PieceIndex, PieceSet, limits};
+
+/// Opens the target of a download. The proofs of what is there already come over `link`,
+/// and pieces that an unclean stop has left in doubt are hashed again.
+pub(super) async fn open_download(
+    bootstrapped: Bootstrapped,
+    options: GetOptions,
+) -> Result<(Opened, Established), GetError> {
+    let Bootstrapped { manifest, bytes, mut link } = bootstrapped;
+    let selection = match &options.select {
+        Some(select) => select(&manifest),
+        None => vec![true; manifest.files().len()],
+    };
+    if !selection.contains(&true) {
+        return Err(GetError::NothingSelected);
+    }
+    let GetOptions { dir, force, first_pieces, .. } = options;
+    let opening = manifest.clone();
+    let (store, resumed) = blocking(move || {
+        // Like `cp`: done means verified and in place, not yet proof against a power cut.
+        let part_options = PartOptions { force, sync: false, ..PartOptions::default() };
+        PartStore::open(&dir, &opening, &selection, part_options)
+    })
+    .await??;
+    for warning in &resumed.warnings {
+        tracing::warn!(%warning, "taking up an earlier download");
+    }
+    let store = Arc::new(store);
+    let hashes = Arc::new(HashBook::new(&manifest));
+    let mut have = resumed.have;
+    let mut doubtful = resumed.doubtful;
+    if let Some(first) = first_pieces {
+        let work = (manifest.clone(), Arc::clone(&store), have.clone());
+        let copied = blocking(move || copy_first(&first, &work.0, &*work.1, &work.2)).await??;
+        insert_all(&mut doubtful, &copied, &manifest);
+    }
+    let mut unproven = have.clone();
+    insert_all(&mut unproven, &doubtful, &manifest);
+    bootstrap::fetch_pages(&mut link, &hashes, &pages_of(&hashes, &unproven, &manifest)).await;
+    if !doubtful.is_empty() {
+        let work = (Arc::clone(&store), Arc::clone(&hashes), manifest.clone());
+        let right = blocking(move || check_pieces(&*work.0, &work.1, &work.2, &doubtful)).await??;
+        insert_all(&mut have, &right, &manifest);
+    }
+    let hashes = Arc::into_inner(hashes).ok_or(GetError::Stopped)?;
+    let parts = ShareParts {
+        manifest,
+        manifest_bytes: bytes,
+        hashes,
+        wanted: store.wanted().clone(),
+        store: Arc::clone(&store) as Arc<dyn PieceStore>,
+        have,
+    };
+    Ok((Opened { parts, part: Some(store), done: None }, link))
+}
+
+/// Runs what waits for the disk on a thread that may.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, GetError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| GetError::Stopped)
+}
+
+fn insert_all(set: &mut PieceSet, more: &PieceSet, manifest: &Manifest) {
+    for piece in more.iter().filter_map(|number| manifest.geometry().piece(number)) {
+        set.insert(piece);
+    }
+}
+
+/// The pages that prove these pieces, in the order in which they can be proven.
+fn pages_of(hashes: &HashBook, pieces: &PieceSet, manifest: &Manifest) -> Vec<PageId> {
+    let mut pages: Vec<PageId> = Vec::new();
+    for piece in pieces.iter().filter_map(|number| manifest.geometry().piece(number)) {
+        for page in hashes.pages_needed(piece) {
+            // Pieces come in order, so a page asked for already is among the last ones; the
+            // top of a file comes first and stays needed until it is here.
+            if !pages.iter().rev().take_while(|p| p.file == page.file).any(|p| *p == page) {
+                pages.push(page);
+            }
+        }
+    }
+    pages
+}
+
+/// Copies a peer's first pieces from a store on this machine. They count only after they were
+/// verified like any other.
+fn copy_first(
+    first: &FirstPieces,
+    manifest: &Manifest,
+    store: &dyn PieceStore,
+    have: &PieceSet,
+) -> Result<PieceSet, StoreError> {
+    let geometry = manifest.geometry();
+    let pieces = (first.pieces)(manifest);
+    let mut buf = vec![0; limits::BLOCK_LEN_MAX as usize];
+    for piece in pieces.iter().filter_map(|number| geometry.piece(number)) {
+        if have.contains(piece) {
+            continue;
+        }
+        for span in geometry.blocks(piece, limits::BLOCK_LEN_MAX) {
+            let bytes = &mut buf[..span.len() as usize];
+            first.from.read(span, bytes)?;
+            store.write(span, bytes)?;
+        }
+    }
+    Ok(pieces)
+}
+
+/// Hashes pieces that may be there, on all cores, and puts those on record that are right.
+fn check_pieces(
+    store: &dyn PieceStore,
+    hashes: &HashBook,
+    manifest: &Manifest,
+    doubtful: &PieceSet,
+) -> Result<PieceSet, StoreError> {
+    let geometry = manifest.geometry();
+    let pieces: Vec<PieceIndex> =
+        doubtful.iter().filter_map(|number| geometry.piece(number)).collect();
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut right = Vec::new();
+        let mut buf = vec![0; limits::BLOCK_LEN_MAX as usize];
+        while let Some(piece) = pieces.get(next.fetch_add(1, Relaxed)) {
+            if is_right(store, hashes, manifest, *piece, &mut buf) {
+                right.push(*piece);
+            }
+        }
+        right
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let right: Vec<PieceIndex> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().filter_map(|worker| worker.join().ok()).flatten().collect()
+    });
+    let mut set = PieceSet::empty(geometry.piece_count());
+    for piece in right {
+        store.complete(piece)?;
+        set.insert(piece);
+    }
+    Ok(set)
+}
+
+/// Whether a piece is there and has its hash. What cannot be read or proven is not.
+fn is_right(
+    store: &dyn PieceStore,
+    hashes: &HashBook,
+    manifest: &Manifest,
+    piece: PieceIndex,
+    buf: &mut [u8],
+) -> bool {
+    let geometry = manifest.geometry();
+    let Some(expected) = hashes.expected(piece) else { return false };
+    let mut hasher = PieceHasher::new(geometry, piece);
+    for span in geometry.blocks(piece, limits::BLOCK_LEN_MAX) {
+        let bytes = &mut buf[..span.len() as usize];
+        if store.read(span, bytes).is_err() {
+            return false;
+        }
+        hasher.update(bytes);
+    }
+    hasher.finish() == expected
+}

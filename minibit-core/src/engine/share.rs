@@ -1,0 +1,744 @@
+//! One share of a node: its manager task, and the handle that users hold.
+//!
+//! The manager owns the decisions that concern more than one link: whom to dial, whom to
+//! answer, when peers hear the news, when it is done. It is never on the way of a block.
+//!
+//! Not here: sockets' bytes (`lane`), the rules themselves (`swarm`).
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64};
+use std::sync::{Mutex, OnceLock};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+
+use super::context::{CloseReason, Link, ShareContext, lock};
+use super::dial::{self, Established};
+use super::lane::{Lane, LaneEnd, LaneParts};
+use super::stats::{LinkStats, ShareStats};
+use super::tracker_client::{Found, TrackerClient};
+use crate::content::Manifest;
+use crate::peer::{Agreed, Introduction};
+use crate::store::{PartStore, StoreError};
+use crate::swarm::{
+    Choker, Direction, Greeting, Holdings, KnownPeer, LaneId, LinkId, Neighbours, PeerView, Verdict,
+};
+use crate::types::{PieceIndex, ShareId};
+use crate::wire::{LaneKey, Message, Penalty, Register};
+
+/// How long news waits for more of it, with few links; with many the wait grows, so that
+/// telling them never becomes the work.
+const NEWS_DELAY: Duration = Duration::from_millis(5);
+/// Added to [`NEWS_DELAY`] for each link.
+const NEWS_DELAY_EACH: Duration = Duration::from_micros(250);
+/// Longest that news waits.
+const NEWS_DELAY_MAX: Duration = Duration::from_millis(250);
+/// How often a pause because of a full disk is tried again.
+const DISK_RETRY: Duration = Duration::from_secs(2);
+/// How often what was received is brought to the disk for good.
+const CHECKPOINT: Duration = Duration::from_secs(30);
+/// How long peers and trackers are given to hear that we leave.
+const GOODBYE: Duration = Duration::from_millis(300);
+/// Looks at neighbours and slots at least this often.
+const TICK: Duration = Duration::from_secs(1);
+
+/// What the manager is told.
+pub(super) enum Event {
+    /// Somebody connected and said what it wants.
+    Accepted { stream: TcpStream, inbound: BytesMut, register: Register, addr: SocketAddr },
+    /// We connected, and were answered.
+    Established(Established),
+    /// We could not connect, or were not welcome.
+    DialFailed { addr: SocketAddr },
+    /// A link is over.
+    LinkEnded { link: LinkId, end: Option<LaneEnd> },
+    /// A link that we made should have more lanes.
+    LanesWanted(LinkId),
+    /// The last wanted piece was verified.
+    Complete,
+    /// The disk is full.
+    DiskFull(StoreError),
+    /// The disk failed.
+    Failed(StoreError),
+    /// Leave, and say when it is done.
+    Stop(oneshot::Sender<()>),
+}
+
+/// Where a share stands.
+#[derive(Debug, Clone)]
+pub(super) enum Phase {
+    Active,
+    Done(PathBuf),
+    Failed(Arc<StoreError>),
+    Stopped,
+}
+
+impl ShareContext {
+    /// A piece was fetched from this link, verified and written.
+    pub(super) fn keep(&self, link: &Link, piece: PieceIndex, owner: LaneId) {
+        {
+            // Under a lease, so that nobody takes the piece over between record and ledger.
+            let Some(_lease) = self.ledger.begin_write(piece, owner) else { return };
+            if let Err(error) = self.store.complete(piece) {
+                self.ledger.release(piece, owner);
+                self.disk_failed(error);
+                return;
+            }
+            self.ledger.verified(piece, owner);
+        }
+        let len = u64::from(self.geometry.piece_len(piece));
+        link.verified_bytes.fetch_add(len, Relaxed);
+        self.bytes_left.fetch_sub(len, Relaxed);
+        self.counters.pieces_fetched.fetch_add(1, Relaxed);
+        self.news();
+        if self.ledger.is_complete() {
+            self.completed_us.store(self.now().as_micros() as u64, Relaxed);
+            self.tell(Event::Complete);
+        }
+    }
+
+    /// Our disk refused. Nothing more is asked for until the manager has looked at it.
+    pub(super) fn disk_failed(&self, error: StoreError) {
+        if self.paused.swap(true, Relaxed) {
+            return;
+        }
+        self.tell(if error.is_disk_full() { Event::DiskFull(error) } else { Event::Failed(error) });
+    }
+
+    /// A source is not what was hashed any more: its pieces are no longer ours to offer.
+    pub(super) fn withdraw_file_of(&self, piece: PieceIndex, error: &StoreError) {
+        let file = self.geometry.file_of(piece);
+        let mut withdrawn = lock(&self.withdrawn);
+        let before = withdrawn.len();
+        withdrawn.extend(self.geometry.pieces_of(file).filter(|p| self.ledger.withdraw(*p)));
+        if withdrawn.len() == before {
+            return;
+        }
+        drop(withdrawn);
+        tracing::warn!(%error, "withdrawn from the share");
+        lock(&self.warnings).push(format!("{error}; it is no longer shared"));
+        self.wake_all();
+    }
+}
+
+/// A share that a node takes part in. Clones are handles to the same share.
+#[derive(Clone)]
+pub struct ShareHandle {
+    pub(super) context: Arc<ShareContext>,
+    pub(super) phase: watch::Receiver<Phase>,
+}
+
+impl std::fmt::Debug for ShareHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("ShareHandle").field(&self.context.id).finish()
+    }
+}
+
+/// Why a share could not be completed.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum CompleteError {
+    /// Our disk failed.
+    #[error("the disk failed")]
+    Store(#[source] Arc<StoreError>),
+    /// The share was stopped before it was complete.
+    #[error("stopped before it was complete")]
+    Stopped,
+}
+
+impl ShareHandle {
+    /// Which share this is.
+    pub fn id(&self) -> ShareId {
+        self.context.id
+    }
+
+    /// What the share consists of.
+    pub fn manifest(&self) -> &Manifest {
+        &self.context.manifest
+    }
+
+    /// A snapshot of its progress; cheap enough for every frame of a progress bar.
+    pub fn stats(&self) -> ShareStats {
+        ShareStats::of(&self.context)
+    }
+
+    /// Every link of the moment.
+    pub fn links(&self) -> Vec<LinkStats> {
+        self.context.links().values().map(|link| LinkStats::of(link)).collect()
+    }
+
+    /// Waits until every wanted byte is verified and in place under its final name, and
+    /// returns that name. For a share that was complete from the start, at once.
+    ///
+    /// # Errors
+    /// [`CompleteError`] if that will not happen any more.
+    pub async fn completed(&self) -> Result<PathBuf, CompleteError> {
+        let mut phase = self.phase.clone();
+        loop {
+            match phase.borrow_and_update().clone() {
+                Phase::Done(path) => return Ok(path),
+                Phase::Failed(error) => return Err(CompleteError::Store(error)),
+                Phase::Stopped => return Err(CompleteError::Stopped),
+                Phase::Active => {}
+            }
+            if phase.changed().await.is_err() {
+                return Err(CompleteError::Stopped);
+            }
+        }
+    }
+
+    /// Leaves the swarm: peers and trackers are told, and what was received is brought to the
+    /// disk, so that nothing is hashed again when the share is taken up later.
+    pub async fn stop(&self) {
+        let (done, stopped) = oneshot::channel();
+        self.context.tell(Event::Stop(done));
+        let _ = stopped.await;
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        matches!(*self.phase.borrow(), Phase::Stopped)
+    }
+}
+
+/// What a manager starts from.
+pub(super) struct ManagerParts {
+    pub(super) context: Arc<ShareContext>,
+    pub(super) events: mpsc::UnboundedReceiver<Event>,
+    /// The download's own store, to be finished; `None` for a share of the user's files.
+    pub(super) part: Option<Arc<PartStore>>,
+    pub(super) choker: Choker,
+    pub(super) neighbours: Neighbours,
+    pub(super) trackers: Vec<TrackerClient>,
+    pub(super) found: mpsc::Receiver<Found>,
+    /// Where the files are, if the share is complete from the start.
+    pub(super) done: Option<PathBuf>,
+}
+
+/// Starts the manager of a share.
+pub(super) fn spawn(parts: ManagerParts) -> ShareHandle {
+    let first = match &parts.done {
+        Some(path) => Phase::Done(path.clone()),
+        None => Phase::Active,
+    };
+    let (phase, watching) = watch::channel(first);
+    let handle = ShareHandle { context: Arc::clone(&parts.context), phase: watching };
+    let now = parts.context.now();
+    let rng = parts.context.node.rng();
+    let manager = Manager {
+        complete: parts.done.is_some(),
+        context: parts.context,
+        part: parts.part,
+        choker: parts.choker,
+        neighbours: parts.neighbours,
+        trackers: parts.trackers,
+        phase,
+        news_at: None,
+        retry_at: None,
+        checkpoint_at: now + CHECKPOINT,
+        dials: JoinSet::new(),
+        rng,
+    };
+    tokio::spawn(manager.run(parts.events, parts.found));
+    handle
+}
+
+struct Manager {
+    context: Arc<ShareContext>,
+    part: Option<Arc<PartStore>>,
+    choker: Choker,
+    neighbours: Neighbours,
+    trackers: Vec<TrackerClient>,
+    phase: watch::Sender<Phase>,
+    complete: bool,
+    news_at: Option<Duration>,
+    retry_at: Option<Duration>,
+    checkpoint_at: Duration,
+    dials: JoinSet<()>,
+    rng: fastrand::Rng,
+}
+
+impl Manager {
+    async fn run(
+        mut self,
+        mut events: mpsc::UnboundedReceiver<Event>,
+        mut found: mpsc::Receiver<Found>,
+    ) {
+        let context = Arc::clone(&self.context);
+        if !self.complete && context.ledger.is_complete() {
+            self.finish().await;
+        }
+        loop {
+            self.dial();
+            let wake = context.node.clock.instant(self.next_wake());
+            let mut stop = None;
+            tokio::select! {
+                event = events.recv() => match event {
+                    Some(Event::Stop(done)) => stop = Some(Some(done)),
+                    Some(event) => self.on_event(event).await,
+                    None => stop = Some(None),
+                },
+                Some(found) = found.recv() => self.on_found(&found),
+                () = context.news_wanted.notified() => self.schedule_news(),
+                () = context.slots_changed.notified() => self.choose_slots(),
+                () = tokio::time::sleep_until(wake) => self.on_time().await,
+                Some(_) = self.dials.join_next() => {}
+            }
+            if let Some(done) = stop {
+                self.leave().await;
+                drop(done);
+                return;
+            }
+        }
+    }
+
+    fn next_wake(&self) -> Duration {
+        let now = self.context.now();
+        [self.news_at, self.retry_at, Some(self.choker.next_round()), self.neighbours.next_dial()]
+            .into_iter()
+            .flatten()
+            .fold(now + TICK, Duration::min)
+    }
+
+    async fn on_time(&mut self) {
+        let now = self.context.now();
+        if self.news_at.is_some_and(|at| now >= at) {
+            self.release_news();
+        }
+        if self.retry_at.is_some_and(|at| now >= at) {
+            self.retry_at = None;
+            self.context.paused.store(false, Relaxed);
+            *lock(&self.context.pause_reason) = None;
+            self.context.wake_all();
+        }
+        if now >= self.choker.next_round() {
+            self.choose_slots();
+        }
+        if now >= self.checkpoint_at {
+            self.checkpoint_at = now + CHECKPOINT;
+            self.checkpoint();
+        }
+    }
+
+    async fn on_event(&mut self, event: Event) {
+        match event {
+            Event::Accepted { stream, inbound, register, addr } => {
+                self.on_accepted(stream, inbound, &register, addr);
+            }
+            Event::Established(established) => self.on_established(established),
+            Event::DialFailed { addr } => {
+                self.neighbours.dial_failed(self.context.now(), addr, &mut self.rng);
+            }
+            Event::LinkEnded { link, end } => self.on_link_ended(link, end),
+            Event::LanesWanted(link) => self.open_lanes(link),
+            Event::Complete => self.finish().await,
+            Event::DiskFull(error) => {
+                tracing::warn!(%error, "paused: the disk is full");
+                *lock(&self.context.pause_reason) = Some(error.to_string());
+                self.retry_at = Some(self.context.now() + DISK_RETRY);
+            }
+            Event::Failed(error) => {
+                self.phase.send_replace(Phase::Failed(Arc::new(error)));
+            }
+            Event::Stop(_) => {}
+        }
+    }
+
+    // ---- links ----
+
+    fn introduction(&self) -> Introduction {
+        Introduction {
+            id: self.context.node.id,
+            share: self.context.id,
+            port: self.context.node.port,
+            complete: self.context.ledger.holds_all(),
+        }
+    }
+
+    fn on_found(&mut self, found: &Found) {
+        let peers = found
+            .peers
+            .iter()
+            .map(|peer| KnownPeer { id: Some(peer.id), addr: peer.socket_addr() });
+        self.neighbours.learn(self.context.now(), found.source, peers);
+    }
+
+    fn dial(&mut self) {
+        let now = self.context.now();
+        if self.context.ledger.holds_all() && !self.trackers.is_empty() {
+            // Whoever lacks something finds us; a seeder that dials only doubles links.
+            return;
+        }
+        for addr in self.neighbours.dial(now, &mut self.rng) {
+            let context = Arc::clone(&self.context);
+            let introduction = self.introduction();
+            let unchoked = self.has_free_slot();
+            self.dials.spawn(async move {
+                match dial::dial(addr, &introduction, unchoked).await {
+                    Ok(established) => context.tell(Event::Established(established)),
+                    Err(error) => {
+                        tracing::debug!(%addr, %error, "could not connect");
+                        context.tell(Event::DialFailed { addr });
+                    }
+                }
+            });
+        }
+    }
+
+    fn has_free_slot(&self) -> bool {
+        let (regular, _) = self.choker.slots();
+        self.context.links().len() + self.dials.len() < regular
+    }
+
+    fn on_accepted(
+        &mut self,
+        stream: TcpStream,
+        inbound: BytesMut,
+        register: &Register,
+        addr: SocketAddr,
+    ) {
+        let introduction = self.introduction();
+        let agreed = match introduction.check(register) {
+            Ok(agreed) => agreed,
+            Err(error) => {
+                tracing::debug!(%addr, %error, "refused a peer");
+                return;
+            }
+        };
+        let unchoked = self.has_free_slot();
+        let key = LaneKey::random(&mut self.rng);
+        let mut answer = introduction.register(unchoked);
+        answer.key = Some(key);
+        let mut outbound = BytesMut::new();
+        Message::Register(answer).encode(&mut outbound);
+        self.context.counters.messages_sent.fetch_add(1, Relaxed);
+        let told_complete = introduction.complete;
+        self.add_link(NewLink {
+            stream,
+            inbound,
+            outbound,
+            agreed,
+            addr,
+            initiated: false,
+            key,
+            unchoked,
+            told_complete,
+        });
+    }
+
+    fn on_established(&mut self, established: Established) {
+        let Established { stream, inbound, agreed, addr, unchoked, told_complete } = established;
+        self.context.counters.messages_sent.fetch_add(1, Relaxed);
+        let Some(key) = agreed.key else { return };
+        self.add_link(NewLink {
+            stream,
+            inbound,
+            outbound: BytesMut::new(),
+            agreed,
+            addr,
+            initiated: true,
+            key,
+            unchoked,
+            told_complete,
+        });
+    }
+
+    fn add_link(&mut self, new: NewLink) {
+        let context = Arc::clone(&self.context);
+        let now = context.now();
+        let id = LinkId(context.node.next_number() as u32);
+        let verdict = self.neighbours.greeted(now, new.greeting(id), &mut self.rng);
+        match verdict {
+            Verdict::Keep => {}
+            Verdict::Replace(old) => {
+                if let Some(old) = context.links().get(&old) {
+                    old.close(CloseReason::Gone);
+                }
+            }
+            Verdict::Refuse(reason) => {
+                tracing::debug!(addr = %new.addr, %reason, "dropped a connection");
+                return;
+            }
+        }
+        let pieces = context.geometry.piece_count();
+        let holdings =
+            if new.agreed.complete { Holdings::full(pieces) } else { Holdings::empty(pieces) };
+        let interested = !new.agreed.complete;
+        let choked = !new.agreed.unchoked;
+        let link = Arc::new(Link {
+            id,
+            agreed: new.agreed,
+            addr: new.addr,
+            initiated: new.initiated,
+            told_complete: new.told_complete,
+            key: new.key,
+            joined: now,
+            holdings,
+            choking: AtomicBool::new(!new.unchoked),
+            choked: AtomicBool::new(choked),
+            chokes: AtomicU32::new(0),
+            interested: AtomicBool::new(interested),
+            snubbed: AtomicBool::new(false),
+            suspect: Mutex::new(None),
+            verified_bytes: AtomicU64::new(0),
+            uploaded_bytes: AtomicU64::new(0),
+            last_heard_us: AtomicU64::new(now.as_micros() as u64),
+            lane_count: AtomicU8::new(0),
+            lanes_asked: AtomicU8::new(1),
+            round_trip_us: AtomicU64::new(0),
+            closing: OnceLock::new(),
+            lane_wakes: Mutex::default(),
+        });
+        context.ledger.add_holder(&link.holdings);
+        context.links().insert(id, Arc::clone(&link));
+        context.counters.connections.fetch_add(1, Relaxed);
+        tracing::info!(
+            peer = %link.agreed.peer.short(), addr = %link.addr, initiated = link.initiated, "linked"
+        );
+        self.choose_slots();
+        spawn_lane(LaneParts {
+            context,
+            link,
+            stream: new.stream,
+            inbound: new.inbound,
+            outbound: new.outbound,
+            first: true,
+        });
+    }
+
+    fn on_link_ended(&mut self, id: LinkId, end: Option<LaneEnd>) {
+        let Some(link) = self.context.links().remove(&id) else { return };
+        self.context.ledger.remove_holder(&link.holdings);
+        let banned = match &end {
+            Some(LaneEnd::Violation(violation)) => violation.penalty() == Penalty::Ban,
+            Some(LaneEnd::Wire(error)) => error.penalty() == Penalty::Ban,
+            _ => false,
+        };
+        let now = self.context.now();
+        let peer = link.agreed.peer.short();
+        match &end {
+            Some(end @ (LaneEnd::Violation(_) | LaneEnd::Wire(_))) => {
+                tracing::warn!(%peer, addr = %link.addr, reason = %end, banned, "link ended");
+                if banned {
+                    lock(&self.context.warnings)
+                        .push(format!("peer {peer} at {} was banned: it {end}", link.addr));
+                }
+            }
+            Some(end) => tracing::info!(%peer, reason = %end, "link ended"),
+            None => tracing::error!(%peer, "link ended by a fault of ours"),
+        }
+        if banned {
+            self.neighbours.ban(id);
+        }
+        self.neighbours.closed(now, id, &mut self.rng);
+        self.choose_slots();
+        self.context.wake_all();
+    }
+
+    /// Opens as many further lanes on a link of ours as it asked for.
+    fn open_lanes(&mut self, id: LinkId) {
+        let Some(link) = self.context.links().get(&id).cloned() else { return };
+        let wanted = link.lanes_asked.load(Relaxed).min(link.agreed.lanes_max);
+        for _ in link.lane_count.load(Relaxed)..wanted {
+            let (context, link) = (Arc::clone(&self.context), Arc::clone(&link));
+            let introduction = self.introduction();
+            self.dials.spawn(async move {
+                match dial::dial_lane(link.addr, &introduction, link.key).await {
+                    Ok(stream) => join_lane(&context, link, stream, BytesMut::new()),
+                    Err(error) => tracing::debug!(%error, "could not open a lane"),
+                }
+            });
+        }
+    }
+
+    // ---- slots and news ----
+
+    fn choose_slots(&mut self) {
+        let now = self.context.now();
+        let links: Vec<Arc<Link>> = self.context.links().values().cloned().collect();
+        let views: Vec<PeerView> = links.iter().map(|link| self.view(link)).collect();
+        let complete = self.context.ledger.is_complete();
+        let changes = self.choker.tick(now, complete, &views, &mut self.rng);
+        let changed: HashMap<LinkId, bool> = changes.into_iter().collect();
+        for link in links {
+            if let Some(unchoke) = changed.get(&link.id) {
+                link.choking.store(!unchoke, Relaxed);
+                link.wake();
+            }
+        }
+    }
+
+    fn view(&self, link: &Link) -> PeerView {
+        PeerView {
+            id: link.id,
+            interested: link.interested.load(Relaxed) && !link.holdings.is_full(),
+            verified_from: link.verified_bytes.load(Relaxed),
+            uploaded_to: link.uploaded_bytes.load(Relaxed),
+            rare_pieces: self.context.ledger.rare_held(&link.holdings),
+            joined_at: link.joined,
+            snubbed: link.snubbed.load(Relaxed),
+        }
+    }
+
+    fn schedule_news(&mut self) {
+        let links = self.context.links().len() as u32;
+        let delay = (NEWS_DELAY + NEWS_DELAY_EACH * links).min(NEWS_DELAY_MAX);
+        self.news_at.get_or_insert(self.context.now() + delay);
+    }
+
+    fn release_news(&mut self) {
+        self.news_at = None;
+        // In this order: a piece verified right after the flag is lowered raises it again.
+        self.context.news_pending.store(false, Release);
+        self.context.news_released.store(self.context.ledger.news_len(), Release);
+        for link in self.context.links().values() {
+            link.wake_first();
+        }
+    }
+
+    // ---- ends ----
+
+    async fn finish(&mut self) {
+        if std::mem::replace(&mut self.complete, true) {
+            return;
+        }
+        let Some(part) = self.part.clone() else { return };
+        let finished = tokio::task::spawn_blocking(move || part.finish()).await;
+        let phase = match finished {
+            Ok(Ok(path)) => Phase::Done(path),
+            Ok(Err(error)) => Phase::Failed(Arc::new(error)),
+            Err(_) => Phase::Stopped,
+        };
+        for tracker in &self.trackers {
+            tracker.complete();
+        }
+        self.phase.send_replace(phase);
+        self.release_news();
+        self.choose_slots();
+    }
+
+    fn checkpoint(&self) {
+        let Some(part) = self.part.clone().filter(|_| !self.complete) else { return };
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = part.checkpoint() {
+                tracing::warn!(%error, "checkpoint failed");
+            }
+        });
+    }
+
+    async fn leave(&mut self) {
+        self.dials.abort_all();
+        let links: Vec<Arc<Link>> = self.context.links().values().cloned().collect();
+        for link in &links {
+            link.close(CloseReason::Leaving);
+        }
+        let trackers = std::mem::take(&mut self.trackers);
+        let told = async {
+            for tracker in trackers {
+                tracker.leave().await;
+            }
+            while links.iter().any(|link| link.lane_count.load(Acquire) > 0) {
+                self.context.lane_gone.notified().await;
+            }
+        };
+        let _ = tokio::time::timeout(GOODBYE, told).await;
+        if let Some(part) = self.part.clone().filter(|_| !self.complete) {
+            let saved = tokio::task::spawn_blocking(move || part.checkpoint()).await;
+            if let Ok(Err(error)) = saved {
+                tracing::warn!(%error, "the last checkpoint failed");
+            }
+        }
+        if !matches!(*self.phase.borrow(), Phase::Done(_) | Phase::Failed(_)) {
+            self.phase.send_replace(Phase::Stopped);
+        }
+    }
+}
+
+struct NewLink {
+    stream: TcpStream,
+    inbound: BytesMut,
+    outbound: BytesMut,
+    agreed: Agreed,
+    addr: SocketAddr,
+    initiated: bool,
+    key: LaneKey,
+    unchoked: bool,
+    told_complete: bool,
+}
+
+impl NewLink {
+    fn greeting(&self, link: LinkId) -> Greeting {
+        let (direction, port) = if self.initiated {
+            (Direction::Dialled, self.addr.port())
+        } else {
+            (Direction::Accepted, self.agreed.port)
+        };
+        let addr = SocketAddr::new(self.addr.ip(), port);
+        Greeting { link, id: self.agreed.peer, direction, addr }
+    }
+}
+
+/// Reports the end of a link however its first lane ends, a panic included.
+struct EndReport {
+    context: Arc<ShareContext>,
+    link: LinkId,
+    end: Option<LaneEnd>,
+}
+
+impl Drop for EndReport {
+    fn drop(&mut self) {
+        self.context.tell(Event::LinkEnded { link: self.link, end: self.end.take() });
+    }
+}
+
+fn spawn_lane(parts: LaneParts) {
+    let link = Arc::clone(&parts.link);
+    let mut report = parts.first.then(|| EndReport {
+        context: Arc::clone(&parts.context),
+        link: link.id,
+        end: None,
+    });
+    let lane = Lane::new(parts);
+    tokio::spawn(async move {
+        let end = lane.run().await;
+        match &mut report {
+            Some(report) => report.end = Some(end),
+            // What a lane's peer did wrong, the link's peer did wrong.
+            None => match end {
+                LaneEnd::Violation(violation) => link.close(CloseReason::Violation(violation)),
+                LaneEnd::Wire(error) => {
+                    tracing::warn!(%error, "a lane sent an unreadable frame");
+                    link.close(CloseReason::Gone);
+                }
+                end => tracing::debug!(reason = %end, "lane ended"),
+            },
+        }
+    });
+}
+
+/// Adds a connection to a link as a further lane, if the link may have one more.
+pub(super) fn join_lane(
+    context: &Arc<ShareContext>,
+    link: Arc<Link>,
+    stream: TcpStream,
+    inbound: BytesMut,
+) {
+    if link.lane_count.load(Relaxed) >= link.agreed.lanes_max || link.closing.get().is_some() {
+        return;
+    }
+    context.counters.connections.fetch_add(1, Relaxed);
+    spawn_lane(LaneParts {
+        context: Arc::clone(context),
+        link,
+        stream,
+        inbound,
+        outbound: BytesMut::new(),
+        first: false,
+    });
+}

@@ -1,0 +1,127 @@
+//! Snapshots of a share's progress for those who watch: the command line, tests, metrics.
+
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use super::context::{Link, ShareContext, lock};
+use crate::types::PeerId;
+
+/// Where a share stands at one moment. Sums are since it was opened.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct ShareStats {
+    /// Pieces of the selected files.
+    pub pieces_total: u32,
+    /// Of these, verified and written.
+    pub pieces_have: u32,
+    /// Bytes of the selected files.
+    pub bytes_total: u64,
+    /// Of these, verified and written.
+    pub bytes_have: u64,
+    /// Payload bytes received in blocks that were asked for.
+    pub bytes_downloaded: u64,
+    /// Payload bytes sent.
+    pub bytes_uploaded: u64,
+    /// Payload bytes received and thrown away.
+    pub bytes_wasted: u64,
+    /// Peers linked to at the moment.
+    pub links: usize,
+    /// Of these, with every piece.
+    pub seeders: usize,
+    /// Connections made or accepted, lanes included.
+    pub connections: u64,
+    /// Messages sent to peers, BLOCO frames included.
+    pub messages_sent: u64,
+    /// BLOCO frames sent.
+    pub blocks_sent: u64,
+    /// Pieces fetched and verified.
+    pub pieces_fetched: u64,
+    /// Pieces fetched whose bytes were wrong.
+    pub pieces_refused: u64,
+    /// Most buffers that ever waited for the disk at once.
+    pub disk_queue_peak: usize,
+    /// Since the share was opened.
+    pub elapsed: Duration,
+    /// From opening to the last verified piece, once there.
+    pub completed_after: Option<Duration>,
+    /// Why nothing is asked for at the moment.
+    pub paused: Option<String>,
+    /// What the user should know, oldest first.
+    pub warnings: Vec<String>,
+}
+
+impl ShareStats {
+    pub(super) fn of(context: &ShareContext) -> Self {
+        let counters = &context.counters;
+        let (links, seeders) = {
+            let links = context.links();
+            let seeders = links.values().filter(|link| link.holdings.is_full()).count();
+            (links.len(), seeders)
+        };
+        let bytes_left = context.bytes_left.load(Relaxed);
+        let completed = context.completed_us.load(Relaxed);
+        Self {
+            pieces_total: context.pieces_wanted,
+            pieces_have: context.pieces_wanted.saturating_sub(context.ledger.wanted_left()),
+            bytes_total: context.bytes_wanted,
+            bytes_have: context.bytes_wanted.saturating_sub(bytes_left),
+            bytes_downloaded: counters.downloaded.load(Relaxed),
+            bytes_uploaded: counters.uploaded.load(Relaxed),
+            bytes_wasted: counters.wasted.load(Relaxed),
+            links,
+            seeders,
+            connections: counters.connections.load(Relaxed),
+            messages_sent: counters.messages_sent.load(Relaxed),
+            blocks_sent: counters.blocks_sent.load(Relaxed),
+            pieces_fetched: counters.pieces_fetched.load(Relaxed),
+            pieces_refused: counters.pieces_refused.load(Relaxed),
+            disk_queue_peak: context.disk.deepest(),
+            elapsed: context.now().saturating_sub(context.opened),
+            completed_after: (completed > 0)
+                .then(|| Duration::from_micros(completed).saturating_sub(context.opened)),
+            paused: lock(&context.pause_reason).clone(),
+            warnings: lock(&context.warnings).clone(),
+        }
+    }
+}
+
+/// Where one link stands at one moment. Sums are since it was made.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct LinkStats {
+    /// Who it is with.
+    pub peer: PeerId,
+    /// Where the peer is.
+    pub addr: SocketAddr,
+    /// Connections it has.
+    pub lanes: u8,
+    /// Pieces the peer holds.
+    pub pieces: u32,
+    /// Bytes of verified pieces from it.
+    pub bytes_from: u64,
+    /// Payload bytes sent to it.
+    pub bytes_to: u64,
+    /// Round trip of a request, 0 while unknown.
+    pub round_trip: Duration,
+    /// We do not answer it.
+    pub choking: bool,
+    /// It does not answer us.
+    pub choked: bool,
+}
+
+impl LinkStats {
+    pub(super) fn of(link: &Link) -> Self {
+        Self {
+            peer: link.agreed.peer,
+            addr: link.addr,
+            lanes: link.lane_count.load(Relaxed),
+            pieces: link.holdings.len(),
+            bytes_from: link.verified_bytes.load(Relaxed),
+            bytes_to: link.uploaded_bytes.load(Relaxed),
+            round_trip: Duration::from_micros(link.round_trip_us.load(Relaxed)),
+            choking: link.choking.load(Relaxed),
+            choked: link.choked.load(Relaxed),
+        }
+    }
+}

@@ -1,0 +1,423 @@
+//! What one lane has asked its peer for, and what may arrive on it.
+//!
+//! Blocks arrive in the order they were asked for, and the blocks of a piece follow each
+//! other on one lane, so a piece is hashed as it comes and never assembled in memory. A piece
+//! in flight belongs to one lane of one peer: blame for bad bytes is exact.
+//!
+//! Invariant: [`Arrival::Take`] is only answered for the oldest block asked for and not yet
+//! received, cancelled or given up; anything else is thrown away or is a violation.
+//! Not here: the bytes and their hash (`content`), which piece to take next (`swarm`).
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::facts::Violation;
+use super::meter::RateMeter;
+use crate::types::{BlockSpan, Geometry, PieceIndex, limits};
+use crate::wire::{BlockHeader, RawBlock};
+
+/// A lane whose peer sends nothing for this long, though asked, is given up; or for
+/// [`PATIENCE`] times what it should have taken, if that is longer.
+const STALL_MIN: Duration = Duration::from_secs(3);
+/// Never wait longer than this for the next byte.
+const STALL_MAX: Duration = Duration::from_secs(30);
+/// See [`STALL_MIN`].
+const PATIENCE: u32 = 8;
+
+/// What to do with a BLOCO whose header has arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrival {
+    /// The next bytes of a piece that is ours to fetch.
+    Take {
+        /// Which bytes.
+        span: BlockSpan,
+    },
+    /// Bytes no longer needed, or never asked for: read them and throw them away.
+    Discard,
+}
+
+/// The receiving half of a lane.
+#[derive(Debug)]
+pub struct Download {
+    block_len: u32,
+    asked: VecDeque<BlockSpan>,
+    in_flight: u64,
+    /// Blocks given up that the peer may already have sent.
+    forgiven: VecDeque<BlockSpan>,
+    /// The piece whose later blocks are still to be asked for, and from which offset.
+    asking: Option<(PieceIndex, u32)>,
+    meter: RateMeter,
+    /// When the lane was last idle and asked: the next header gives a round trip.
+    asked_when_idle: Option<Duration>,
+    last_progress: Duration,
+    unasked: u32,
+}
+
+impl Download {
+    /// A lane with nothing asked for. `block_len` is what the handshake agreed on, in bytes.
+    pub fn new(block_len: u32, now: Duration) -> Self {
+        Self {
+            block_len,
+            asked: VecDeque::new(),
+            in_flight: 0,
+            forgiven: VecDeque::new(),
+            asking: None,
+            meter: RateMeter::new(now),
+            asked_when_idle: None,
+            last_progress: now,
+            unasked: 0,
+        }
+    }
+
+    /// Whether so little is in flight that it is time to ask for more. Half a window, so that
+    /// requests travel in batches.
+    pub fn wants_more(&self) -> bool {
+        self.in_flight <= self.meter.window() / 2
+            && self.asked.len() <= limits::REQUESTS_IN_FLIGHT_MAX / 2
+    }
+
+    /// Fills the window. `claim` gives the next piece that is ours to fetch from this peer, or
+    /// `None`. Returns the blocks to ask for, in order.
+    pub fn top_up(
+        &mut self,
+        geometry: &Geometry,
+        now: Duration,
+        mut claim: impl FnMut() -> Option<PieceIndex>,
+    ) -> Vec<BlockSpan> {
+        let window = self.meter.window();
+        let was_idle = self.asked.is_empty();
+        let mut new = Vec::new();
+        while self.asked.len() < limits::REQUESTS_IN_FLIGHT_MAX {
+            let fits = self.in_flight + u64::from(self.block_len) <= window;
+            if !fits && !self.asked.is_empty() {
+                break;
+            }
+            let Some((piece, offset)) = self.asking.take().or_else(|| claim().map(|p| (p, 0)))
+            else {
+                break;
+            };
+            let piece_len = geometry.piece_len(piece);
+            let len = self.block_len.min(piece_len - offset);
+            let Some(span) =
+                geometry.block(u64::from(piece.get()), u64::from(offset), u64::from(len))
+            else {
+                break;
+            };
+            if span.end() < piece_len {
+                self.asking = Some((piece, span.end()));
+            }
+            self.in_flight += u64::from(span.len());
+            self.asked.push_back(span);
+            new.push(span);
+        }
+        if was_idle && !new.is_empty() {
+            self.asked_when_idle = Some(now);
+            self.last_progress = now;
+            self.meter.resume(now);
+        }
+        new
+    }
+
+    /// A BLOCO header arrived.
+    ///
+    /// # Errors
+    /// [`Violation::OutsideShare`] if it is no block of the share, [`Violation::WrongBlock`] if
+    /// it starts where the next block starts but has another length, or comes out of order;
+    /// [`Violation::UnaskedBlocks`] once too many came that nobody asked for.
+    pub fn on_block(
+        &mut self,
+        header: &BlockHeader,
+        geometry: &Geometry,
+        now: Duration,
+    ) -> Result<Arrival, Violation> {
+        let span = geometry
+            .block(u64::from(header.piece), u64::from(header.offset), u64::from(header.len))
+            .ok_or(Violation::OutsideShare)?;
+        if self.asked.front() == Some(&span) {
+            if let Some(asked) = self.asked_when_idle.take() {
+                self.meter.round_trip_sample(now.saturating_sub(asked));
+            }
+            return Ok(Arrival::Take { span });
+        }
+        if let Some(at) = self.forgiven.iter().position(|known| *known == span) {
+            self.forgiven.remove(at);
+            return Ok(Arrival::Discard);
+        }
+        let same_start =
+            |known: &BlockSpan| known.piece() == span.piece() && known.offset() == span.offset();
+        if self.asked.iter().chain(&self.forgiven).any(same_start) {
+            return Err(Violation::WrongBlock);
+        }
+        self.unasked += 1;
+        if self.unasked > limits::UNASKED_BLOCKS_MAX {
+            return Err(Violation::UnaskedBlocks);
+        }
+        Ok(Arrival::Discard)
+    }
+
+    /// Some bytes of the current block arrived.
+    pub fn on_bytes(&mut self, bytes: u32, now: Duration) {
+        self.meter.arrived(bytes, now);
+        self.last_progress = now;
+    }
+
+    /// The current block is all here. Its piece may have been given up since its header came;
+    /// then there is nothing left to settle.
+    pub fn on_block_done(&mut self, span: BlockSpan) {
+        if self.asked.front() == Some(&span) {
+            self.asked.pop_front();
+            self.in_flight -= u64::from(span.len());
+        } else {
+            self.forgiven.retain(|known| *known != span);
+        }
+    }
+
+    /// The peer will not send these. Returns the pieces that this lane gives up for it.
+    pub fn on_refused(&mut self, blocks: &[RawBlock]) -> Vec<PieceIndex> {
+        let mut pieces: Vec<PieceIndex> = Vec::new();
+        for span in &self.asked {
+            if blocks.contains(&RawBlock::from(*span)) && !pieces.contains(&span.piece()) {
+                pieces.push(span.piece());
+            }
+        }
+        for piece in &pieces {
+            self.give_up(*piece);
+        }
+        // What was refused does not come.
+        self.forgiven.retain(|span| !blocks.contains(&RawBlock::from(*span)));
+        pieces
+    }
+
+    /// The peer chokes us, or the lane is given up: every piece goes back. Returns them.
+    pub fn give_up_all(&mut self) -> Vec<PieceIndex> {
+        let pieces = self.pieces();
+        for piece in &pieces {
+            self.give_up(*piece);
+        }
+        pieces
+    }
+
+    /// This lane no longer fetches the piece. Returns the blocks to cancel.
+    pub fn give_up(&mut self, piece: PieceIndex) -> Vec<BlockSpan> {
+        if self.asking.is_some_and(|(asking, _)| asking == piece) {
+            self.asking = None;
+        }
+        let (gone, kept): (VecDeque<_>, VecDeque<_>) =
+            self.asked.drain(..).partition(|span| span.piece() == piece);
+        self.asked = kept;
+        self.in_flight -= gone.iter().map(|span| u64::from(span.len())).sum::<u64>();
+        self.forgiven.extend(&gone);
+        // Bounded: what is older than that will not come any more.
+        let excess = self.forgiven.len().saturating_sub(2 * limits::REQUESTS_IN_FLIGHT_MAX);
+        self.forgiven.drain(..excess);
+        if self.asked.is_empty() {
+            self.asked_when_idle = None;
+        }
+        gone.into()
+    }
+
+    /// The pieces this lane is fetching, in the order they will come.
+    pub fn pieces(&self) -> Vec<PieceIndex> {
+        let mut pieces: Vec<PieceIndex> = Vec::new();
+        for span in &self.asked {
+            if pieces.last() != Some(&span.piece()) {
+                pieces.push(span.piece());
+            }
+        }
+        // A piece claimed but with no block asked for does not exist: the first block is
+        // asked for when it is claimed. One whose later blocks are still to be asked for is
+        // the last in the queue, or all its asked blocks have come.
+        if let Some((piece, _)) = self.asking
+            && pieces.last() != Some(&piece)
+        {
+            pieces.push(piece);
+        }
+        pieces
+    }
+
+    /// Whether nothing is asked for.
+    pub fn is_idle(&self) -> bool {
+        self.asked.is_empty() && self.asking.is_none()
+    }
+
+    /// Bytes asked for and not yet received.
+    pub fn in_flight(&self) -> u64 {
+        self.in_flight
+    }
+
+    /// Speed and distance of this lane.
+    pub fn meter(&self) -> &RateMeter {
+        &self.meter
+    }
+
+    /// When the peer has to have sent something; `None` while nothing is asked for. Follows
+    /// the lane's own rate: eight times what the blocks in flight should take.
+    pub fn deadline(&self) -> Option<Duration> {
+        let first = self.asked.front()?;
+        let expected = self.meter.time_for(u64::from(first.len())).unwrap_or_default()
+            + self.meter.round_trip().unwrap_or_default();
+        Some(self.last_progress + (expected * PATIENCE).clamp(STALL_MIN, STALL_MAX))
+    }
+
+    /// How long until everything asked for should be here, judged at `now`: by the rate, but
+    /// never sooner than the lane has already been without progress. `None` while unknown.
+    pub fn expected_rest(&self, now: Duration) -> Option<Duration> {
+        let silent = now.saturating_sub(self.last_progress);
+        self.meter.time_for(self.in_flight).map(|rest| rest.max(silent))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::PieceSize;
+
+    const BLOCK: u32 = 16384;
+
+    fn geometry() -> Geometry {
+        let size = PieceSize::new(2 * BLOCK).unwrap();
+        Geometry::new(size, [200 * 2 * u64::from(BLOCK)]).unwrap()
+    }
+
+    /// A lane that has asked for the first window, claiming pieces 0, 1, 2, …
+    fn asked(geometry: &Geometry) -> (Download, Vec<BlockSpan>) {
+        let mut lane = Download::new(BLOCK, Duration::ZERO);
+        let mut pieces = geometry.pieces();
+        let spans = lane.top_up(geometry, Duration::ZERO, || pieces.next());
+        (lane, spans)
+    }
+
+    fn header(span: BlockSpan) -> BlockHeader {
+        BlockHeader { piece: span.piece().get(), offset: span.offset(), len: span.len() }
+    }
+
+    fn take(lane: &mut Download, span: BlockSpan, now: Duration) {
+        let arrival = lane.on_block(&header(span), &geometry(), now).unwrap();
+        assert_eq!(arrival, Arrival::Take { span });
+        lane.on_bytes(span.len(), now);
+        lane.on_block_done(span);
+    }
+
+    #[test]
+    fn a_window_of_blocks_is_asked_for_piece_by_piece_in_order() {
+        let geometry = geometry();
+        let (lane, spans) = asked(&geometry);
+        assert_eq!(spans.len(), 16, "256 KiB of 16 KiB blocks");
+        let expected: Vec<_> =
+            geometry.pieces().flat_map(|piece| geometry.blocks(piece, BLOCK)).take(16).collect();
+        assert_eq!(spans, expected);
+        assert_eq!(lane.in_flight(), 16 * u64::from(BLOCK));
+        assert!(!lane.wants_more());
+    }
+
+    #[test]
+    fn more_is_asked_for_only_when_half_the_window_has_come() {
+        let geometry = geometry();
+        let (mut lane, spans) = asked(&geometry);
+        let mut blocks_before_refill = 0;
+        for span in &spans {
+            if lane.wants_more() {
+                break;
+            }
+            take(&mut lane, *span, Duration::from_millis(1));
+            blocks_before_refill += 1;
+        }
+        assert_eq!(blocks_before_refill, 8);
+    }
+
+    #[test]
+    fn blocks_not_asked_for_are_thrown_away_and_then_banned() {
+        let geometry = geometry();
+        let (mut lane, _) = asked(&geometry);
+        let stranger = BlockHeader { piece: 150, offset: 0, len: BLOCK };
+        for _ in 0..limits::UNASKED_BLOCKS_MAX {
+            assert_eq!(lane.on_block(&stranger, &geometry, Duration::ZERO), Ok(Arrival::Discard));
+        }
+        assert_eq!(
+            lane.on_block(&stranger, &geometry, Duration::ZERO),
+            Err(Violation::UnaskedBlocks)
+        );
+    }
+
+    #[test]
+    fn a_block_of_another_length_or_outside_the_share_is_banned() {
+        let geometry = geometry();
+        let (mut lane, _) = asked(&geometry);
+        for (piece, offset, len, reason) in [
+            (0, 0, BLOCK - 1, Violation::WrongBlock),
+            (0, 0, BLOCK + 1, Violation::WrongBlock),
+            (200, 0, 1, Violation::OutsideShare),
+            (0, 0, 0, Violation::OutsideShare),
+        ] {
+            let header = BlockHeader { piece, offset, len };
+            assert_eq!(lane.on_block(&header, &geometry, Duration::ZERO), Err(reason));
+        }
+    }
+
+    #[test]
+    fn a_block_after_our_cancel_is_thrown_away_without_penalty() {
+        let geometry = geometry();
+        let (mut lane, spans) = asked(&geometry);
+        let cancelled = lane.give_up(spans[0].piece());
+        assert_eq!(cancelled, &spans[..2]);
+        for _ in 0..2 * limits::UNASKED_BLOCKS_MAX {
+            let (mut lane, spans) = asked(&geometry);
+            lane.give_up(spans[0].piece());
+            let verdict = lane.on_block(&header(spans[0]), &geometry, Duration::ZERO);
+            assert_eq!(verdict, Ok(Arrival::Discard));
+        }
+        take(&mut lane, spans[2], Duration::ZERO);
+    }
+
+    #[test]
+    fn a_piece_given_up_in_the_middle_of_a_block_leaves_the_books_balanced() {
+        let geometry = geometry();
+        let (mut lane, spans) = asked(&geometry);
+        let verdict = lane.on_block(&header(spans[0]), &geometry, Duration::ZERO);
+        assert_eq!(verdict, Ok(Arrival::Take { span: spans[0] }));
+        lane.give_up(spans[0].piece());
+        lane.on_block_done(spans[0]);
+        assert_eq!(lane.in_flight(), 14 * u64::from(BLOCK));
+        take(&mut lane, spans[2], Duration::ZERO);
+    }
+
+    #[test]
+    fn a_refusal_gives_the_whole_piece_back() {
+        let geometry = geometry();
+        let (mut lane, spans) = asked(&geometry);
+        let pieces = lane.on_refused(&[RawBlock::from(spans[3])]);
+        assert_eq!(pieces, [spans[3].piece()]);
+        assert!(!lane.pieces().contains(&spans[3].piece()));
+    }
+
+    #[test]
+    fn choking_gives_everything_back() {
+        let geometry = geometry();
+        let (mut lane, _) = asked(&geometry);
+        assert_eq!(lane.give_up_all().len(), 8);
+        assert!(lane.is_idle());
+        assert_eq!((lane.in_flight(), lane.deadline()), (0, None));
+    }
+
+    #[test]
+    fn the_deadline_follows_the_lanes_own_rate() {
+        let geometry = geometry();
+        let (mut lane, spans) = asked(&geometry);
+        assert_eq!(lane.deadline(), Some(STALL_MIN));
+        // 16 KiB a second: the next block is due in a second, eight times that is allowed.
+        take(&mut lane, spans[0], Duration::from_secs(1));
+        let deadline = lane.deadline().unwrap().as_secs();
+        assert!((9..=18).contains(&deadline), "{deadline}");
+    }
+
+    #[test]
+    fn a_silent_lane_is_expected_to_take_at_least_as_long_again() {
+        let geometry = geometry();
+        let (mut lane, spans) = asked(&geometry);
+        take(&mut lane, spans[0], Duration::from_millis(10));
+        let soon = lane.expected_rest(Duration::from_millis(20)).unwrap();
+        assert!(soon < Duration::from_secs(1));
+        let later = lane.expected_rest(Duration::from_secs(60)).unwrap();
+        assert!(later >= Duration::from_secs(59));
+    }
+}

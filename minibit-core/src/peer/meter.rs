@@ -1,0 +1,160 @@
+//! How fast a lane is, how far its peer, and what follows for windows and lane counts.
+
+use std::time::Duration;
+
+use crate::types::limits;
+
+/// Least time between two samples of the rate; shorter ones measure the scheduler.
+const SAMPLE: Duration = Duration::from_millis(5);
+/// Bytes in flight that a lane starts with, and never goes under.
+const WINDOW_MIN: u64 = limits::BLOCK_LEN_MAX as u64;
+/// Bytes in flight that one lane never exceeds: a gigabit over 130 ms. More distance takes
+/// more lanes, because the kernel's send buffer bounds each of them first.
+const WINDOW_MAX: u64 = 16 * 1024 * 1024;
+/// Time added to the round trip in the window: wake-ups and batching at both ends.
+const HANDLING: Duration = Duration::from_millis(1);
+
+/// Throughput and round trip of one lane, learnt from the blocks that arrive.
+#[derive(Debug, Clone)]
+pub struct RateMeter {
+    bytes_per_s: f64,
+    sample_started: Duration,
+    sample_bytes: u64,
+    round_trip: Option<Duration>,
+}
+
+impl RateMeter {
+    /// A meter that knows nothing yet.
+    pub fn new(now: Duration) -> Self {
+        Self { bytes_per_s: 0.0, sample_started: now, sample_bytes: 0, round_trip: None }
+    }
+
+    /// The lane goes from idle to waiting: time without requests does not count.
+    pub fn resume(&mut self, now: Duration) {
+        self.sample_started = now;
+        self.sample_bytes = 0;
+    }
+
+    /// That many payload bytes arrived.
+    pub fn arrived(&mut self, bytes: u32, now: Duration) {
+        self.sample_bytes += u64::from(bytes);
+        let took = now.saturating_sub(self.sample_started);
+        if took < SAMPLE {
+            return;
+        }
+        let sample = self.sample_bytes as f64 / took.as_secs_f64();
+        // Long samples outweigh the past; a burst of short ones is smoothed.
+        let weight = (took.as_secs_f64() / 0.1).clamp(0.2, 0.8);
+        self.bytes_per_s = if self.bytes_per_s == 0.0 {
+            sample
+        } else {
+            self.bytes_per_s * (1.0 - weight) + sample * weight
+        };
+        self.resume(now);
+    }
+
+    /// The first answer to a request on an idle lane took this long.
+    pub fn round_trip_sample(&mut self, sample: Duration) {
+        self.round_trip = Some(match self.round_trip {
+            Some(known) if known < sample => known + (sample - known) / 16,
+            _ => sample,
+        });
+    }
+
+    /// Bytes per second, 0 while unknown.
+    pub fn rate(&self) -> f64 {
+        self.bytes_per_s
+    }
+
+    /// Round trip of a request, while unknown `None`.
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.round_trip
+    }
+
+    /// Bytes to keep in flight: twice bandwidth times delay, so that the lane never runs dry
+    /// while a request is on its way, and growth by doubling while the window is the limit.
+    pub fn window(&self) -> u64 {
+        let span = self.round_trip.unwrap_or_default() + HANDLING;
+        let wanted = 2.0 * self.bytes_per_s * span.as_secs_f64();
+        (wanted as u64).clamp(WINDOW_MIN, WINDOW_MAX)
+    }
+
+    /// How long `bytes` more should take at the current rate; `None` while it is unknown.
+    pub fn time_for(&self, bytes: u64) -> Option<Duration> {
+        (self.bytes_per_s >= 1.0)
+            .then(|| Duration::from_secs_f64((bytes as f64 / self.bytes_per_s).min(1e6)))
+    }
+}
+
+/// How many lanes a link should have.
+///
+/// One while there is little to move. Else one for each core, up to two: hashing bounds a
+/// lane on a fast network, and more than two gained nothing on two cores. With distance more,
+/// since one connection carries no more than its send buffer (4 MiB by default) a round trip.
+pub fn lanes_wanted(round_trip: Option<Duration>, cores: usize, bytes_left: u64) -> u8 {
+    const WORTH_A_LANE: u64 = 8 * 1024 * 1024;
+    if bytes_left < WORTH_A_LANE {
+        return 1;
+    }
+    let near = cores.clamp(1, 2) as u8;
+    let far = match round_trip.unwrap_or_default().as_millis() {
+        0..=2 => near,
+        3..=9 => 4,
+        _ => 8,
+    };
+    let worth = (bytes_left / WORTH_A_LANE).clamp(1, u64::from(limits::LANES_MAX)) as u8;
+    far.max(near).min(worth + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1024 * 1024;
+
+    /// Feeds a steady rate for two seconds, in blocks.
+    fn steady(bytes_per_s: u64, round_trip: Duration) -> RateMeter {
+        let mut meter = RateMeter::new(Duration::ZERO);
+        meter.round_trip_sample(round_trip);
+        let block = 65_536;
+        for number in 1..=(2 * bytes_per_s / block) {
+            let now = Duration::from_secs_f64((number * block) as f64 / bytes_per_s as f64);
+            meter.arrived(block as u32, now);
+        }
+        meter
+    }
+
+    #[test]
+    fn the_window_holds_twice_bandwidth_times_delay() {
+        let meter = steady(100 * MIB, Duration::from_millis(20));
+        let want = 2.0 * 100.0 * 0.021;
+        let got = meter.window() as f64 / MIB as f64;
+        assert!((got / want - 1.0).abs() < 0.1, "{got} MiB, wanted about {want}");
+    }
+
+    #[test]
+    fn the_window_never_leaves_its_bounds() {
+        assert_eq!(RateMeter::new(Duration::ZERO).window(), WINDOW_MIN);
+        assert_eq!(steady(1000 * MIB, Duration::from_millis(500)).window(), WINDOW_MAX);
+    }
+
+    #[test]
+    fn the_round_trip_follows_the_smallest_sample_and_forgets_slowly() {
+        let mut meter = RateMeter::new(Duration::ZERO);
+        meter.round_trip_sample(Duration::from_millis(160));
+        meter.round_trip_sample(Duration::from_millis(20));
+        assert_eq!(meter.round_trip(), Some(Duration::from_millis(20)));
+        meter.round_trip_sample(Duration::from_millis(180));
+        assert_eq!(meter.round_trip(), Some(Duration::from_millis(30)));
+    }
+
+    #[test]
+    fn lanes_follow_cores_distance_and_what_is_left() {
+        let far = Some(Duration::from_millis(20));
+        assert_eq!(lanes_wanted(None, 2, MIB), 1);
+        assert_eq!(lanes_wanted(None, 8, 1024 * MIB), 2);
+        assert_eq!(lanes_wanted(None, 1, 1024 * MIB), 1);
+        assert_eq!(lanes_wanted(far, 2, 1024 * MIB), 8);
+        assert_eq!(lanes_wanted(far, 2, 16 * MIB), 3);
+    }
+}

@@ -1,0 +1,179 @@
+//! What a peer has asked for on one lane and has not got yet.
+//!
+//! A choke or a piece that is gone is judged here, at the sender, not hoped for at the
+//! receiver. Only spans wait in the queue; bytes are read when the socket takes them.
+//! Not here: the bytes, or whether the peer deserves them (`swarm::choker`).
+
+use std::collections::VecDeque;
+
+use super::facts::Violation;
+use crate::types::{BlockSpan, Geometry, PieceIndex, limits};
+use crate::wire::{Message, RawBlock, RefuseReason};
+
+/// The queue of blocks to send on one lane.
+#[derive(Debug, Default)]
+pub struct Upload {
+    queue: VecDeque<BlockSpan>,
+}
+
+impl Upload {
+    /// The peer asks for blocks. Those that will not be sent are returned as NEGADO messages.
+    ///
+    /// `block_len` is the longest block agreed on; `choking` whether we choke this peer;
+    /// `held` whether we have a piece, verified.
+    ///
+    /// # Errors
+    /// [`Violation::OutsideShare`] for a block that no piece of the share contains, or that is
+    /// empty or longer than agreed. Nothing of the message is queued then.
+    pub fn on_request(
+        &mut self,
+        blocks: &[RawBlock],
+        geometry: &Geometry,
+        block_len: u32,
+        choking: bool,
+        held: impl Fn(PieceIndex) -> bool,
+    ) -> Result<Vec<Message>, Violation> {
+        let mut spans = Vec::with_capacity(blocks.len());
+        for raw in blocks {
+            let span = geometry
+                .block(raw.piece, raw.offset, raw.len)
+                .filter(|span| span.len() <= block_len)
+                .ok_or(Violation::OutsideShare)?;
+            spans.push(span);
+        }
+        let mut refused = Refused::default();
+        for span in spans {
+            if choking {
+                refused.choked.push(span.into());
+            } else if !held(span.piece()) {
+                refused.not_held.push(span.into());
+            } else if self.queue.len() >= limits::REQUESTS_IN_FLIGHT_MAX {
+                refused.too_many.push(span.into());
+            } else {
+                self.queue.push_back(span);
+            }
+        }
+        Ok(refused.into_messages())
+    }
+
+    /// The peer no longer needs these; what is not in the queue is ignored.
+    pub fn on_cancel(&mut self, blocks: &[RawBlock]) {
+        self.queue.retain(|span| !blocks.contains(&RawBlock::from(*span)));
+    }
+
+    /// We choke the peer: what was not sent is void.
+    pub fn on_choking(&mut self) {
+        self.queue.clear();
+    }
+
+    /// The next block to send, taken off the queue.
+    pub fn next(&mut self) -> Option<BlockSpan> {
+        self.queue.pop_front()
+    }
+
+    /// The block after those already taken, to be read ahead.
+    pub fn peek(&self) -> Option<BlockSpan> {
+        self.queue.front().copied()
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+}
+
+#[derive(Default)]
+struct Refused {
+    choked: Vec<RawBlock>,
+    not_held: Vec<RawBlock>,
+    too_many: Vec<RawBlock>,
+}
+
+impl Refused {
+    fn into_messages(self) -> Vec<Message> {
+        [
+            (self.choked, RefuseReason::Choked),
+            (self.not_held, RefuseReason::NotHeld),
+            (self.too_many, RefuseReason::TooMany),
+        ]
+        .into_iter()
+        .filter(|(blocks, _)| !blocks.is_empty())
+        .map(|(blocks, reason)| Message::Refuse { blocks, reason })
+        .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::PieceSize;
+
+    const LEN: u32 = 16384;
+
+    fn geometry() -> Geometry {
+        let size = PieceSize::new(32768).unwrap();
+        Geometry::new(size, [300 * 32768 + 5]).unwrap()
+    }
+
+    fn raw(piece: u64, offset: u64, len: u64) -> RawBlock {
+        RawBlock { piece, offset, len }
+    }
+
+    fn ask(upload: &mut Upload, blocks: &[RawBlock], choking: bool) -> Vec<Message> {
+        upload
+            .on_request(blocks, &geometry(), LEN, choking, |piece| piece.get() != 7)
+            .expect("blocks inside the share")
+    }
+
+    #[test]
+    fn blocks_come_out_in_the_order_they_were_asked_for() {
+        let mut upload = Upload::default();
+        assert!(ask(&mut upload, &[raw(2, 0, 16384), raw(1, 16384, 16384)], false).is_empty());
+        assert_eq!(upload.next().map(RawBlock::from), Some(raw(2, 0, 16384)));
+        assert_eq!(upload.next().map(RawBlock::from), Some(raw(1, 16384, 16384)));
+        assert_eq!(upload.next(), None);
+    }
+
+    #[test]
+    fn a_choked_peer_and_a_missing_piece_are_answered_clearly_and_never_queued() {
+        let mut upload = Upload::default();
+        let refused =
+            |piece, reason| vec![Message::Refuse { blocks: vec![raw(piece, 0, 10)], reason }];
+        assert_eq!(ask(&mut upload, &[raw(1, 0, 10)], true), refused(1, RefuseReason::Choked));
+        assert_eq!(ask(&mut upload, &[raw(7, 0, 10)], false), refused(7, RefuseReason::NotHeld));
+        assert!(upload.is_empty());
+    }
+
+    #[test]
+    fn the_257th_request_is_refused_and_the_first_256_stand() {
+        let mut upload = Upload::default();
+        let many: Vec<_> = (10..10 + 257).map(|piece| raw(piece, 0, 100)).collect();
+        let answers = ask(&mut upload, &many, false);
+        let last = vec![raw(266, 0, 100)];
+        assert_eq!(answers, [Message::Refuse { blocks: last, reason: RefuseReason::TooMany }]);
+        assert_eq!(std::iter::from_fn(|| upload.next()).count(), 256);
+    }
+
+    #[test]
+    fn blocks_beyond_the_piece_empty_or_longer_than_agreed_are_banned() {
+        let cases =
+            [raw(0, 0, 0), raw(0, 0, 16385), raw(0, 32768, 1), raw(300, 0, 6), raw(301, 0, 1)];
+        for block in cases {
+            let mut upload = Upload::default();
+            let asked = [raw(1, 0, 100), block];
+            let verdict = upload.on_request(&asked, &geometry(), LEN, false, |_| true);
+            assert_eq!(verdict, Err(Violation::OutsideShare), "{block:?}");
+            assert!(upload.is_empty(), "nothing of a bad message is served");
+        }
+    }
+
+    #[test]
+    fn cancelled_and_choked_blocks_are_not_sent() {
+        let mut upload = Upload::default();
+        ask(&mut upload, &[raw(1, 0, 10), raw(2, 0, 10)], false);
+        upload.on_cancel(&[raw(1, 0, 10), raw(9, 0, 10)]);
+        assert_eq!(upload.peek().map(RawBlock::from), Some(raw(2, 0, 10)));
+        upload.on_choking();
+        assert!(upload.is_empty());
+    }
+}
