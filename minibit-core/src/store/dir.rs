@@ -406,11 +406,6 @@ impl DirTarget {
         Err(StoreError::TargetExists { path: self.last_path() })
     }
 
-    /// Returns when the names in the directory would survive a power cut.
-    pub(super) fn sync_names(&self) -> Result<(), StoreError> {
-        rustix::fs::fsync(&self.dir).map_err(StoreError::io("sync", &self.dir_path))
-    }
-
     /// Removes the journal, the last step of a download.
     pub(super) fn remove_journal(&self) -> Result<(), StoreError> {
         self.remove(&self.names.journal)
@@ -584,6 +579,10 @@ impl Target for DirTarget {
             }
             Ok(())
         }
+    }
+
+    fn sync_names(&self) -> io::Result<()> {
+        Ok(rustix::fs::fsync(&self.dir)?)
     }
 
     fn replace_journal(&self, bytes: &[u8], durable: bool) -> io::Result<ServedFile> {

@@ -24,8 +24,8 @@ use super::target::RawFile;
 use crate::types::{Geometry, PieceIndex, PieceSet, ShareId};
 
 const MAGIC: [u8; 8] = *b"MBJOURN1";
-/// Magic, share id, epoch, piece count, file count.
-const FIXED_LEN: usize = 8 + 32 + 16 + 4 + 4;
+/// Magic, share id, epoch, piece count, file count, whether finishing.
+const FIXED_LEN: usize = 8 + 32 + 16 + 4 + 4 + 1;
 const CHECK_LEN: usize = 32;
 const RECORD_LEN: usize = 8;
 
@@ -151,19 +151,15 @@ pub(super) fn len_max(geometry: &Geometry) -> u64 {
     header_len(geometry) as u64 + records * RECORD_LEN as u64
 }
 
-fn encode_header(
-    share: ShareId,
-    geometry: &Geometry,
-    epoch: Epoch,
-    selection: &[bool],
-    knowledge: &Knowledge,
-) -> Vec<u8> {
+fn encode_header(opening: &Opening<'_>) -> Vec<u8> {
+    let Opening { share, geometry, epoch, selection, knowledge, finishing } = *opening;
     let mut bytes = Vec::with_capacity(header_len(geometry));
     bytes.extend_from_slice(&MAGIC);
     bytes.extend_from_slice(&share.0);
     bytes.extend_from_slice(&epoch.0);
     bytes.extend_from_slice(&geometry.piece_count().to_le_bytes());
     bytes.extend_from_slice(&(geometry.files().len() as u32).to_le_bytes());
+    bytes.push(u8::from(finishing));
     bytes.extend(selection.chunks(8).map(|eight| {
         eight
             .iter()
@@ -194,7 +190,7 @@ pub(super) fn parse(
     }
     let counts = [geometry.piece_count(), geometry.files().len() as u32].map(u32::to_le_bytes);
     let len = header_len(geometry);
-    if fixed[56..] != counts.concat() || bytes.len() < len {
+    if fixed[56..64] != counts.concat() || bytes.len() < len {
         return Err(Unusable::Corrupt);
     }
     let (header, records) = bytes.split_at(len);
@@ -214,8 +210,8 @@ pub(super) fn parse(
     };
     let then = Epoch(fixed[40..56].try_into().map_err(|_| Unusable::Corrupt)?);
     let mut knowledge = Knowledge { durable: set(0)?, live: set(1)?, doubtful: set(2)? };
-    let finishing = replay(records, &check, geometry, then.is_same(now), &mut knowledge);
-    Ok(Found { knowledge, selection, finishing })
+    let marked = replay(records, &check, geometry, then.is_same(now), &mut knowledge);
+    Ok(Found { knowledge, selection, finishing: marked || fixed[64] != 0 })
 }
 
 /// Applies the records after the header; tells whether the finishing mark is among them.
@@ -297,6 +293,8 @@ pub(super) struct Opening<'a> {
     pub(super) epoch: Epoch,
     pub(super) selection: &'a [bool],
     pub(super) knowledge: &'a Knowledge,
+    /// Everything selected has its final name already.
+    pub(super) finishing: bool,
 }
 
 impl<F: RawFile> Journal<F> {
@@ -305,8 +303,8 @@ impl<F: RawFile> Journal<F> {
         opening: &Opening<'_>,
         create: impl FnOnce(&[u8]) -> io::Result<F>,
     ) -> io::Result<Self> {
-        let Opening { share, geometry, epoch, selection, knowledge } = *opening;
-        let bytes = encode_header(share, geometry, epoch, selection, knowledge);
+        let Opening { geometry, knowledge, finishing, .. } = *opening;
+        let bytes = encode_header(opening);
         let mut header = [0; CHECK_LEN];
         header.copy_from_slice(&bytes[bytes.len() - CHECK_LEN..]);
         let mut recorded = knowledge.durable.clone();
@@ -321,7 +319,7 @@ impl<F: RawFile> Journal<F> {
             covered: 0,
             live_at_start: !knowledge.live.is_empty(),
             recorded,
-            is_finishing: false,
+            is_finishing: finishing,
         })
     }
 

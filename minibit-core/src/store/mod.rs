@@ -27,6 +27,11 @@ mod target;
 mod verify;
 mod walk;
 
+#[cfg(test)]
+mod fault;
+#[cfg(test)]
+mod testing;
+
 pub use error::StoreError;
 pub use part::{PartOptions, PartStore, ResumeWarning, Resumed};
 pub use prepare::{PrepareError, PrepareOptions, PrepareWarning, PreparedShare, Progress, prepare};

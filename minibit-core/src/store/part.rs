@@ -132,6 +132,7 @@ impl PartStore {
             epoch: target.epoch(),
             selection,
             knowledge: &knowledge,
+            finishing: target.is_renamed(),
         };
         if !target.is_renamed() {
             target.make_tree()?;
@@ -192,7 +193,8 @@ impl PartStore {
         let target = &self.parts.target;
         target.rename(self.replace)?;
         if self.sync {
-            target.sync_names()?;
+            let synced = target.sync_names();
+            synced.map_err(StoreError::io("sync the directory of", &self.path()))?;
         }
         target.remove_journal()?;
         Ok(target.last_path())
@@ -351,7 +353,7 @@ impl Arrival<'_> {
 
 /// What the journal says about a part that is there. Without a usable journal every piece may
 /// be there.
-fn knowledge_of(
+pub(super) fn knowledge_of(
     found: Option<Result<Found, Unusable>>,
     geometry: &Geometry,
     warnings: &mut Vec<ResumeWarning>,
@@ -367,7 +369,7 @@ fn knowledge_of(
 }
 
 /// Forgets the pieces whose bytes can not all be there; returns how many had been believed.
-fn drop_missing(
+pub(super) fn drop_missing(
     geometry: &Geometry,
     surveyed: &[Option<OnDisk>],
     knowledge: &mut Knowledge,
@@ -388,7 +390,7 @@ fn drop_missing(
 
 /// The rules of a download, over any kind of disk.
 #[derive(Debug)]
-struct Parts<T: Target> {
+pub(super) struct Parts<T: Target> {
     target: T,
     geometry: Arc<Geometry>,
     handles: Handles<T::File>,
@@ -397,12 +399,14 @@ struct Parts<T: Target> {
     unsynced: Box<[AtomicU64]>,
     /// One checkpoint at a time.
     checkpointing: Mutex<()>,
+    /// Whether the names of the journal and of the part would survive a power cut.
+    names_synced: AtomicBool,
     sync_failed: AtomicBool,
 }
 
 impl<T: Target> Parts<T> {
     /// Starts a new journal that says what is known; `resuming` if it replaces another.
-    fn open(
+    pub(super) fn open(
         target: T,
         opening: &Opening<'_>,
         open_files: usize,
@@ -417,6 +421,7 @@ impl<T: Target> Parts<T> {
             journal: Mutex::new(journal),
             unsynced: (0..files.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
             checkpointing: Mutex::new(()),
+            names_synced: AtomicBool::new(false),
             sync_failed: AtomicBool::new(false),
             geometry,
         };
@@ -426,7 +431,7 @@ impl<T: Target> Parts<T> {
         Ok(parts)
     }
 
-    fn journal(&self) -> MutexGuard<'_, Journal<T::File>> {
+    pub(super) fn journal(&self) -> MutexGuard<'_, Journal<T::File>> {
         // A journal is whole after every call of it.
         self.journal.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -435,7 +440,11 @@ impl<T: Target> Parts<T> {
         self.handles.get_or_open(file, || self.target.open(file))
     }
 
-    fn write(&self, span: BlockSpan, bytes: &[u8]) -> Result<(), (FileIndex, io::Error)> {
+    pub(super) fn write(
+        &self,
+        span: BlockSpan,
+        bytes: &[u8],
+    ) -> Result<(), (FileIndex, io::Error)> {
         assert_eq!(bytes.len(), span.len() as usize, "the bytes of one block");
         let (file, start) = self.geometry.locate(span.piece());
         let at = start + u64::from(span.offset());
@@ -444,14 +453,18 @@ impl<T: Target> Parts<T> {
             .map_err(|error| (file, error))
     }
 
-    fn read(&self, span: BlockSpan, buf: &mut [u8]) -> Result<(), (FileIndex, io::Error)> {
+    pub(super) fn read(
+        &self,
+        span: BlockSpan,
+        buf: &mut [u8],
+    ) -> Result<(), (FileIndex, io::Error)> {
         assert_eq!(buf.len(), span.len() as usize, "room for one block");
         let (file, start) = self.geometry.locate(span.piece());
         let at = start + u64::from(span.offset());
         self.handle(file).and_then(|handle| handle.read_at(buf, at)).map_err(|error| (file, error))
     }
 
-    fn complete(&self, piece: PieceIndex) -> io::Result<()> {
+    pub(super) fn complete(&self, piece: PieceIndex) -> io::Result<()> {
         // The mark comes after the piece's writes and before its record. So a checkpoint that
         // counts the record either finds the mark, or an earlier one found it and synced the
         // file after those writes.
@@ -464,7 +477,7 @@ impl<T: Target> Parts<T> {
         self.unsynced[file / 64].fetch_or(1 << (file % 64), Ordering::AcqRel);
     }
 
-    fn checkpoint(&self) -> Result<(), CheckpointError> {
+    pub(super) fn checkpoint(&self) -> Result<(), CheckpointError> {
         let _one = self.checkpointing.lock().unwrap_or_else(PoisonError::into_inner);
         if self.sync_failed.load(Ordering::Acquire) {
             return Err(CheckpointError::FailedBefore);
@@ -473,7 +486,12 @@ impl<T: Target> Parts<T> {
         let Some(records) = self.journal().uncovered() else { return Ok(()) };
         self.sync_data()?;
         self.journal().checkpoint(records).map_err(CheckpointError::Journal)?;
-        self.sync_journal()
+        self.sync_journal()?;
+        if !self.names_synced.load(Ordering::Acquire) {
+            self.target.sync_names().map_err(|error| self.distrust(error))?;
+            self.names_synced.store(true, Ordering::Release);
+        }
+        Ok(())
     }
 
     /// Brings the files with new pieces to the disk.
@@ -525,7 +543,7 @@ impl<T: Target> Parts<T> {
 
 /// Why a checkpoint was not made.
 #[derive(Debug)]
-enum CheckpointError {
+pub(super) enum CheckpointError {
     Data(io::Error),
     Journal(io::Error),
     FailedBefore,
@@ -543,121 +561,13 @@ impl CheckpointError {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::fs::{self, File};
+    use std::os::unix::fs::{FileExt, FileTypeExt, symlink};
 
     use tempfile::TempDir;
 
+    use super::super::testing::Share;
     use super::*;
-    use crate::content::{FileEntry, PieceHasher, merge_pieces};
-    use crate::types::{Digest, PieceSize};
-
-    /// A share in memory: its manifest and the bytes of its files.
-    struct Share {
-        manifest: Manifest,
-        contents: Vec<Vec<u8>>,
-    }
-
-    fn root(contents: &[u8]) -> Digest {
-        let geometry =
-            Geometry::new(PieceSize::new(16384).unwrap(), [contents.len() as u64]).unwrap();
-        let pieces: Vec<Digest> = geometry
-            .pieces()
-            .map(|piece| {
-                let start = geometry.locate(piece).1 as usize;
-                let mut hasher = PieceHasher::new(&geometry, piece);
-                hasher.update(&contents[start..][..geometry.piece_len(piece) as usize]);
-                hasher.finish()
-            })
-            .collect();
-        merge_pieces(&pieces)
-    }
-
-    impl Share {
-        fn new(name: &str, files: &[(&[&str], usize)]) -> Self {
-            let mut rng = fastrand::Rng::with_seed(files.len() as u64);
-            let contents: Vec<Vec<u8>> =
-                files.iter().map(|(_, len)| (0..*len).map(|_| rng.u8(..)).collect()).collect();
-            let entries = files
-                .iter()
-                .zip(&contents)
-                .map(|((path, len), bytes)| FileEntry {
-                    path: path.iter().map(ToString::to_string).collect(),
-                    len: *len as u64,
-                    root: root(bytes),
-                })
-                .collect();
-            let single = files.len() == 1 && files[0].0 == [name];
-            let size = PieceSize::new(16384).unwrap();
-            let manifest = Manifest::new(name.into(), single, size, entries).unwrap();
-            Self { manifest, contents }
-        }
-
-        fn film() -> Self {
-            Self::new("film", &[(&["film"], 100_000)])
-        }
-
-        fn folder() -> Self {
-            let files: [(&[&str], usize); 5] = [
-                (&["a", "b", "deep"], 40_000),
-                (&["a", "small"], 1),
-                (&["empty"], 0),
-                (&["other"], 16_384),
-                (&["z", "empty"], 0),
-            ];
-            Self::new("folder", &files)
-        }
-
-        fn geometry(&self) -> &Geometry {
-            self.manifest.geometry()
-        }
-
-        fn everything(&self) -> Vec<bool> {
-            vec![true; self.contents.len()]
-        }
-
-        fn open(&self, dir: &TempDir) -> Result<(PartStore, Resumed), StoreError> {
-            self.open_with(dir, PartOptions::default())
-        }
-
-        fn open_with(
-            &self,
-            dir: &TempDir,
-            options: PartOptions,
-        ) -> Result<(PartStore, Resumed), StoreError> {
-            PartStore::open(dir.path(), &self.manifest, &self.everything(), options)
-        }
-
-        fn bytes(&self, span: BlockSpan) -> &[u8] {
-            let (file, start) = self.geometry().locate(span.piece());
-            let start = start as usize + span.offset() as usize;
-            &self.contents[file.index()][start..][..span.len() as usize]
-        }
-
-        fn fetch(&self, store: &PartStore, numbers: impl IntoIterator<Item = u32>) {
-            for number in numbers {
-                let piece = self.geometry().piece(number).unwrap();
-                for block in self.geometry().blocks(piece, 5_000) {
-                    store.write(block, self.bytes(block)).unwrap();
-                }
-                store.complete(piece).unwrap();
-            }
-        }
-
-        fn all(&self) -> std::ops::Range<u32> {
-            0..self.geometry().piece_count()
-        }
-
-        fn assert_in_place(&self, dir: &TempDir) {
-            for (entry, contents) in self.manifest.files().iter().zip(&self.contents) {
-                let mut path = dir.path().to_owned();
-                if !self.manifest.is_single() {
-                    path.push(self.manifest.name());
-                }
-                path.extend(&entry.path);
-                assert!(fs::read(&path).unwrap() == *contents, "{}", path.display());
-            }
-        }
-    }
 
     fn listing(dir: &TempDir) -> Vec<String> {
         let mut names: Vec<String> = fs::read_dir(dir.path())
@@ -666,6 +576,14 @@ mod tests {
             .collect();
         names.sort();
         names
+    }
+
+    fn force() -> PartOptions {
+        PartOptions { force: true, ..PartOptions::default() }
+    }
+
+    fn numbers(set: &PieceSet) -> Vec<u32> {
+        set.iter().collect()
     }
 
     #[test]
@@ -681,5 +599,382 @@ mod tests {
             assert_eq!(listing(&dir), [share.manifest.name()]);
             assert_eq!(store.finish().unwrap(), path, "finishing again does nothing");
         }
+    }
+
+    #[test]
+    fn what_was_completed_is_known_after_the_process_died_and_only_that() {
+        for share in [Share::film(), Share::folder()] {
+            let dir = TempDir::new().unwrap();
+            let (store, _) = share.open(&dir).unwrap();
+            share.fetch(&store, [0, 2, 3]);
+            let half = share.geometry().block(1, 0, 9_000).unwrap();
+            store.write(half, share.bytes(half)).unwrap();
+            drop(store);
+            let (store, resumed) = share.open(&dir).unwrap();
+            assert_eq!(numbers(&resumed.have), [0, 2, 3]);
+            assert!(resumed.doubtful.is_empty() && resumed.warnings.is_empty());
+            assert!(matches!(store.finish(), Err(StoreError::Incomplete { .. })));
+            share.fetch(&store, share.all());
+            store.finish().unwrap();
+            share.assert_in_place(&dir);
+        }
+    }
+
+    #[test]
+    fn a_second_download_to_the_same_place_is_refused_until_the_first_is_gone() {
+        let (share, dir) = (Share::film(), TempDir::new().unwrap());
+        let (first, _) = share.open(&dir).unwrap();
+        assert!(matches!(share.open(&dir), Err(StoreError::InUse { .. })));
+        assert!(matches!(share.open_with(&dir, force()), Err(StoreError::InUse { .. })));
+        drop(first);
+        share.open(&dir).unwrap();
+    }
+
+    #[test]
+    fn whatever_has_the_final_name_is_refused_and_left_alone() {
+        for share in [Share::film(), Share::folder()] {
+            for kind in ["file", "directory", "link", "dangling link", "fifo"] {
+                let dir = TempDir::new().unwrap();
+                let path = dir.path().join(share.manifest.name());
+                plant(&path, kind);
+                let outcome = share.open(&dir);
+                assert!(matches!(outcome, Err(StoreError::TargetExists { .. })), "{outcome:?}");
+                assert_eq!(listing(&dir), [share.manifest.name()], "{kind}");
+            }
+        }
+    }
+
+    /// Puts something that is not ours in the way.
+    fn plant(path: &Path, kind: &str) {
+        match kind {
+            "file" => fs::write(path, "mine").unwrap(),
+            "directory" => {
+                fs::create_dir(path).unwrap();
+                fs::write(path.join("mine"), "mine").unwrap();
+            }
+            "link" => symlink("/etc/passwd", path).unwrap(),
+            "dangling link" => symlink("/nowhere/at/all", path).unwrap(),
+            "fifo" => {
+                let (mode, kind) = (rustix::fs::Mode::RUSR, rustix::fs::FileType::Fifo);
+                rustix::fs::mknodat(rustix::fs::CWD, path, kind, mode, 0).unwrap();
+            }
+            other => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn with_force_a_file_or_directory_is_replaced_only_at_the_end() {
+        for share in [Share::film(), Share::folder()] {
+            for kind in ["file", "directory"] {
+                let dir = TempDir::new().unwrap();
+                let path = dir.path().join(share.manifest.name());
+                plant(&path, kind);
+                let (store, _) = share.open_with(&dir, force()).unwrap();
+                share.fetch(&store, share.all());
+                let mine = if kind == "file" { path.clone() } else { path.join("mine") };
+                assert_eq!(fs::read(mine).unwrap(), b"mine");
+                store.finish().unwrap();
+                share.assert_in_place(&dir);
+                assert_eq!(listing(&dir), [share.manifest.name()]);
+            }
+        }
+    }
+
+    #[test]
+    fn links_and_devices_are_refused_even_with_force() {
+        let share = Share::film();
+        for name in ["film", "film.part", "film.part.minibit"] {
+            for kind in ["link", "dangling link", "fifo"] {
+                let dir = TempDir::new().unwrap();
+                let path = dir.path().join(name);
+                plant(&path, kind);
+                let outcome = share.open_with(&dir, force());
+                assert!(matches!(outcome, Err(StoreError::NotOurs { .. })), "{name} {outcome:?}");
+                assert_eq!(listing(&dir), [name]);
+                let kept = path.symlink_metadata().unwrap().file_type();
+                assert!(kept.is_symlink() || kept.is_fifo());
+            }
+        }
+    }
+
+    #[test]
+    fn a_part_without_a_journal_is_not_ours_unless_forced() {
+        let (share, dir) = (Share::film(), TempDir::new().unwrap());
+        let mut theirs = share.contents[0].clone();
+        theirs[20_000] ^= 1;
+        fs::write(dir.path().join("film.part"), &theirs).unwrap();
+        assert!(matches!(share.open(&dir), Err(StoreError::TargetExists { .. })));
+        assert_eq!(listing(&dir), ["film.part"]);
+        assert!(fs::read(dir.path().join("film.part")).unwrap() == theirs);
+        let (store, resumed) = share.open_with(&dir, force()).unwrap();
+        assert!(resumed.have.is_empty() && resumed.doubtful.is_full());
+        assert_eq!(resumed.warnings, [ResumeWarning::NoJournal]);
+        let block = share.geometry().block(0, 100, 50).unwrap();
+        let mut buffer = [0; 50];
+        store.read(block, &mut buffer).unwrap();
+        assert_eq!(buffer, share.bytes(block));
+    }
+
+    #[test]
+    fn a_link_on_the_way_to_a_file_leads_nowhere() {
+        let (share, dir) = (Share::folder(), TempDir::new().unwrap());
+        let outside = TempDir::new().unwrap();
+        let (store, _) = share.open(&dir).unwrap();
+        drop(store);
+        let inside = dir.path().join("folder.part/a");
+        fs::remove_dir_all(&inside).unwrap();
+        symlink(outside.path(), &inside).unwrap();
+        assert!(share.open(&dir).is_err());
+
+        fs::remove_file(&inside).unwrap();
+        let (store, _) = share.open(&dir).unwrap();
+        // Planted while the download runs, for a directory and for a file.
+        fs::remove_dir_all(&inside).unwrap();
+        symlink(outside.path(), &inside).unwrap();
+        let secret = outside.path().join("secret");
+        fs::write(&secret, "secret").unwrap();
+        symlink(&secret, dir.path().join("folder.part/other")).unwrap();
+        for piece in [0, 4] {
+            let block = share.geometry().block(piece, 0, 9).unwrap();
+            assert!(store.write(block, share.bytes(block)).is_err(), "piece {piece}");
+        }
+        assert_eq!(fs::read(&secret).unwrap(), b"secret");
+        assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_name_taken_during_the_download_is_not_overwritten_at_its_end() {
+        for share in [Share::film(), Share::folder()] {
+            let dir = TempDir::new().unwrap();
+            let (store, _) = share.open(&dir).unwrap();
+            share.fetch(&store, share.all());
+            let path = dir.path().join(share.manifest.name());
+            fs::write(&path, "mine").unwrap();
+            assert!(matches!(store.finish(), Err(StoreError::TargetExists { .. })));
+            assert_eq!(fs::read(&path).unwrap(), b"mine");
+            fs::remove_file(&path).unwrap();
+            store.finish().unwrap();
+            share.assert_in_place(&dir);
+        }
+    }
+
+    #[test]
+    fn a_download_that_died_after_its_last_rename_is_finished_by_the_next() {
+        for share in [Share::film(), Share::folder()] {
+            let dir = TempDir::new().unwrap();
+            let (store, _) = share.open(&dir).unwrap();
+            share.fetch(&store, share.all());
+            store.parts.announce_finish(false).unwrap();
+            store.parts.target.rename(Replace::Refuse).unwrap();
+            drop(store);
+            let (store, resumed) = share.open(&dir).unwrap();
+            assert!(resumed.have.is_full());
+            store.serve(share.geometry().piece(0).unwrap()).unwrap();
+            drop(store);
+            let (store, _) = share.open(&dir).unwrap();
+            store.finish().unwrap();
+            share.assert_in_place(&dir);
+            assert_eq!(listing(&dir), [share.manifest.name()]);
+        }
+    }
+
+    #[test]
+    fn a_file_that_only_looks_like_the_finished_one_is_refused() {
+        let (share, dir) = (Share::film(), TempDir::new().unwrap());
+        let (store, _) = share.open(&dir).unwrap();
+        share.fetch(&store, share.all());
+        store.parts.announce_finish(false).unwrap();
+        drop(store);
+        fs::remove_file(dir.path().join("film.part")).unwrap();
+        fs::write(dir.path().join("film"), "short").unwrap();
+        assert!(matches!(share.open(&dir), Err(StoreError::TargetExists { .. })));
+        assert_eq!(fs::read(dir.path().join("film")).unwrap(), b"short");
+    }
+
+    #[test]
+    fn pieces_that_disappeared_from_the_disk_are_fetched_again() {
+        let (share, dir) = (Share::folder(), TempDir::new().unwrap());
+        let (store, _) = share.open(&dir).unwrap();
+        share.fetch(&store, share.all());
+        drop(store);
+        let part = dir.path().join("folder.part");
+        File::options().write(true).open(part.join("a/b/deep")).unwrap().set_len(20_000).unwrap();
+        fs::remove_file(part.join("other")).unwrap();
+        let (store, resumed) = share.open(&dir).unwrap();
+        assert_eq!(numbers(&resumed.have), [0, 3]);
+        assert_eq!(resumed.warnings, [ResumeWarning::Lost { pieces: 3 }]);
+        share.fetch(&store, [1, 2, 4]);
+        store.finish().unwrap();
+        share.assert_in_place(&dir);
+    }
+
+    #[test]
+    fn a_damaged_or_foreign_journal_means_a_full_check_of_what_is_there() {
+        let share = Share::film();
+        let other = Share::new("film", &[(&["film"], 70_000)]);
+        for (damage, warning) in [
+            ("cut", ResumeWarning::CorruptJournal),
+            ("flip", ResumeWarning::CorruptJournal),
+            ("long", ResumeWarning::CorruptJournal),
+            ("foreign", ResumeWarning::ForeignJournal),
+        ] {
+            let dir = TempDir::new().unwrap();
+            let first = if damage == "foreign" { &other } else { &share };
+            let (store, _) = first.open(&dir).unwrap();
+            first.fetch(&store, [0, 1]);
+            drop(store);
+            let journal = dir.path().join("film.part.minibit");
+            let file = File::options().write(true).open(&journal).unwrap();
+            match damage {
+                "cut" => file.set_len(70).unwrap(),
+                "flip" => file.write_all_at(b"?", 64).unwrap(),
+                "long" => file.set_len(1 << 30).unwrap(),
+                _ => {}
+            }
+            let (store, resumed) = share.open(&dir).unwrap();
+            assert_eq!(resumed.warnings, [warning], "{damage}");
+            assert!(resumed.have.is_empty());
+            let reachable = if damage == "foreign" { 4 } else { 7 };
+            assert_eq!(resumed.doubtful.len(), reachable, "{damage}");
+            // What is checked but not yet completed stays doubtful over another death.
+            share.fetch(&store, [0]);
+            drop(store);
+            let (_, resumed) = share.open(&dir).unwrap();
+            assert_eq!(numbers(&resumed.have), [0]);
+            assert_eq!(resumed.doubtful.len(), reachable - 1);
+            assert!(resumed.warnings.is_empty());
+        }
+    }
+
+    #[test]
+    fn only_selected_files_are_made_and_another_selection_can_follow() {
+        let (share, dir) = (Share::folder(), TempDir::new().unwrap());
+        let open = |selection: [bool; 5]| {
+            PartStore::open(dir.path(), &share.manifest, &selection, PartOptions::default())
+        };
+        let (store, _) = open([false, true, true, false, false]).unwrap();
+        assert_eq!(numbers(store.wanted()), [3]);
+        share.fetch(&store, [3]);
+        drop(store);
+        let mut made: Vec<PathBuf> = Vec::new();
+        super::super::walk::walk::<super::super::walk::Unreadable>(
+            &dir.path().join("folder.part"),
+            &mut |path, _| {
+                made.push(path.to_owned());
+                Ok(())
+            },
+        )
+        .unwrap();
+        made.sort();
+        assert_eq!(made, [Path::new("a/small"), Path::new("empty")]);
+        let (store, resumed) = open([false, true, false, true, true]).unwrap();
+        assert_eq!(numbers(&resumed.have), [3]);
+        share.fetch(&store, [4]);
+        store.finish().unwrap();
+        assert!(!dir.path().join("folder/a/b").exists());
+        assert!(dir.path().join("folder/z/empty").exists());
+    }
+
+    #[test]
+    fn a_share_that_cannot_fit_is_refused_with_both_numbers_and_leaves_nothing() {
+        let size = crate::types::PieceSize::new(16 << 20).unwrap();
+        let len = crate::types::limits::SHARE_LEN_MAX;
+        let file = crate::content::FileEntry {
+            path: vec!["huge".into()],
+            len,
+            root: crate::types::Digest([1; 32]),
+        };
+        let manifest = Manifest::new("huge".into(), true, size, vec![file]).unwrap();
+        let dir = TempDir::new().unwrap();
+        let outcome = PartStore::open(dir.path(), &manifest, &[true], PartOptions::default());
+        match outcome {
+            Err(error @ StoreError::NoSpace { needed, free, .. }) => {
+                assert!(needed == len && free < len && error.is_disk_full());
+            }
+            other => panic!("this disk has room for 16 TiB? {other:?}"),
+        }
+        assert!(listing(&dir).is_empty());
+    }
+
+    #[test]
+    fn names_of_any_legal_length_and_two_long_ones_that_begin_alike_can_be_downloaded() {
+        let dir = TempDir::new().unwrap();
+        let mut open = Vec::new();
+        for name in [
+            "x".repeat(255),
+            format!("{}y", "x".repeat(254)),
+            format!("a{}", "é".repeat(127)),
+            "x".repeat(238),
+            "x".repeat(239),
+        ] {
+            let share = Share::new(&name, &[(&[&name], 10)]);
+            let (store, _) = share.open(&dir).unwrap();
+            share.fetch(&store, [0]);
+            open.push((share, store));
+        }
+        for (share, store) in open {
+            store.finish().unwrap();
+            share.assert_in_place(&dir);
+        }
+    }
+
+    #[test]
+    fn more_files_than_handles_may_be_open_are_written_and_served_all_the_same() {
+        let names: Vec<String> = (0..300).map(|number| format!("file{number:03}")).collect();
+        let paths: Vec<[&str; 1]> = names.iter().map(|name| [&**name]).collect();
+        let files: Vec<(&[&str], usize)> = paths.iter().map(|path| (&path[..], 20_000)).collect();
+        let (share, dir) = (Share::new("many", &files), TempDir::new().unwrap());
+        let options = PartOptions { open_files: 4, ..PartOptions::default() };
+        let (store, _) = share.open_with(&dir, options).unwrap();
+        std::thread::scope(|scope| {
+            for thread in 0..3 {
+                let (store, share) = (&store, &share);
+                scope.spawn(move || share.fetch(store, (thread..600).step_by(3)));
+            }
+        });
+        store.checkpoint().unwrap();
+        let served: Vec<Served> =
+            share.geometry().pieces().map(|piece| store.serve(piece).unwrap()).collect();
+        assert!(served.iter().all(|served| served.file.len() == 20_000));
+        drop(served);
+        store.finish().unwrap();
+        share.assert_in_place(&dir);
+    }
+
+    #[test]
+    fn a_million_pieces_are_resumed_and_their_journal_stays_small() {
+        let pieces = crate::types::limits::PIECES_MAX;
+        let size = crate::types::PieceSize::new(16384).unwrap();
+        let geometry = Geometry::new(size, [u64::from(pieces) * 16384]).unwrap();
+        let share = crate::types::ShareId([3; 32]);
+        let epoch = journal::Epoch([1; 16]);
+        let nothing = Knowledge::nothing(pieces);
+        let opening = Opening {
+            share,
+            geometry: &geometry,
+            epoch,
+            selection: &[true],
+            knowledge: &nothing,
+            finishing: false,
+        };
+        let mut journal = Journal::start(&opening, |header| {
+            let file = tempfile::tempfile()?;
+            file.write_all_at(header, 0)?;
+            Ok(super::super::ServedFile::new(file, 0, SendMethod::default()))
+        })
+        .unwrap();
+        for piece in geometry.pieces() {
+            journal.piece(piece).unwrap();
+        }
+        let file = journal.file();
+        let len = file.file().metadata().unwrap().len();
+        assert!(len < 9_000_000, "{len}");
+        assert!(len <= journal::len_max(&geometry));
+        let mut bytes = vec![0; len as usize];
+        file.read_at(&mut bytes, 0).unwrap();
+        let found = journal::parse(&bytes, share, &geometry, epoch).unwrap();
+        assert!(found.knowledge.live.is_full());
+        let found = journal::parse(&bytes, share, &geometry, journal::Epoch([2; 16])).unwrap();
+        assert!(found.knowledge.live.is_empty() && found.knowledge.doubtful.is_full());
     }
 }

@@ -156,6 +156,12 @@ impl ServedFile {
         Ok(self.mapping.get_or_init(|| fresh))
     }
 
+    /// What the share says the file's length is, in bytes; never 0 for a file with pieces.
+    #[expect(clippy::len_without_is_empty, reason = "nothing is ever sent of an empty file")]
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
     /// The open file itself.
     pub(super) fn file(&self) -> &File {
         &self.file

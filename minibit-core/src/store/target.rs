@@ -26,7 +26,9 @@ pub(super) trait Target: Send + Sync {
     fn open(&self, file: FileIndex) -> io::Result<Self::File>;
     /// Returns when all files of the share would survive a power cut.
     fn sync_all(&self) -> io::Result<()>;
-    /// Puts a new journal in place of the old one, all or nothing. With `durable` that also
-    /// holds for a power cut.
+    /// Returns when the names of the part and of the journal would survive a power cut.
+    fn sync_names(&self) -> io::Result<()>;
+    /// Puts a new journal in place of the old one, all or nothing. With `durable` its contents survive a
+    /// power cut; which of the two the name means then, only [`Self::sync_names`] decides.
     fn replace_journal(&self, bytes: &[u8], durable: bool) -> io::Result<Self::File>;
 }
