@@ -3,8 +3,8 @@
 //!
 //! Run with `RUSTFLAGS="--cfg loom" cargo test -p minibit-core --release --lib loom`.
 //! Ledgers of one piece keep the models small; the tiers of a bitmap have their own model.
-//! Threads may be interrupted at most three times where the whole tree would take minutes:
-//! the races told in the headers need one or two.
+//! Threads may be interrupted four or five times; the races told in the headers need one or
+//! two. Each model was seen to fail with the step or the ordering that it is about taken out.
 
 use std::sync::Arc;
 
@@ -49,7 +49,7 @@ fn assert_nothing_lost(ledger: &Ledger) {
 
 #[test]
 fn loom_of_two_claims_one_wins() {
-    check(3, || {
+    check(5, || {
         let ledger = ledger();
         let threads: Vec<_> = (0..2)
             .map(|_| {
@@ -66,7 +66,7 @@ fn loom_of_two_claims_one_wins() {
 
 #[test]
 fn loom_gain_lose_and_claim_lose_no_level() {
-    check(2, || {
+    check(4, || {
         let ledger = ledger();
         let lane = ledger.new_lane();
         let stays = Holdings::empty(1);
@@ -97,7 +97,7 @@ fn loom_gain_lose_and_claim_lose_no_level() {
 
 #[test]
 fn loom_claim_and_release_against_gain_lose_no_level() {
-    check(2, || {
+    check(4, || {
         let ledger = ledger();
         let lane = ledger.new_lane();
         let gainer = {
@@ -119,7 +119,7 @@ fn loom_claim_and_release_against_gain_lose_no_level() {
 
 #[test]
 fn loom_nothing_is_written_after_a_take_over() {
-    check(3, || {
+    check(5, || {
         let ledger = ledger();
         let (old, new) = (ledger.new_lane(), ledger.new_lane());
         assert!(claim(&ledger, old));
@@ -146,7 +146,7 @@ fn loom_nothing_is_written_after_a_take_over() {
 
 #[test]
 fn loom_a_piece_given_up_during_a_write_opens_after_it() {
-    check(3, || {
+    check(5, || {
         let ledger = ledger();
         let (old, new) = (ledger.new_lane(), ledger.new_lane());
         assert!(claim(&ledger, old));
@@ -172,7 +172,7 @@ fn loom_a_piece_given_up_during_a_write_opens_after_it() {
 
 #[test]
 fn loom_readers_see_whole_news_only() {
-    check(3, || {
+    check(5, || {
         let news = Arc::new(News::new(2));
         let writers: Vec<_> = (0..2)
             .map(|piece| {
@@ -190,7 +190,7 @@ fn loom_readers_see_whole_news_only() {
 
 #[test]
 fn loom_news_follow_the_piece_they_tell_of() {
-    check(3, || {
+    check(5, || {
         let ledger = ledger();
         let lane = ledger.new_lane();
         assert!(claim(&ledger, lane));
@@ -211,35 +211,35 @@ fn loom_news_follow_the_piece_they_tell_of() {
 
 #[test]
 fn loom_upper_tiers_never_hide_a_bit() {
-    check(3, || {
-        // Two words below one: both threads fill and empty the first.
+    check(5, || {
+        // Word 1, which a search from word 0 on finds through the upper tier only.
         let bits = Arc::new(Bits::empty(65));
-        bits.insert(0, 1);
+        bits.insert(1, 1);
         let remover = {
             let bits = bits.clone();
-            thread::spawn(move || bits.remove(0, 1))
+            thread::spawn(move || bits.remove(1, 1))
         };
-        bits.insert(0, 2);
+        bits.insert(1, 2);
         remover.join().expect("no panic");
-        assert_eq!(bits.next_common(None, 0, &mut 0), Some((0, 2)));
+        assert_eq!(bits.next_common(None, 0, &mut 0), Some((1, 2)));
     });
 }
 
 #[test]
 fn loom_upper_tiers_survive_two_removers() {
-    check(3, || {
+    check(5, || {
         let bits = Arc::new(Bits::empty(65));
-        bits.insert(0, 1);
+        bits.insert(1, 1);
         let other = {
             let bits = bits.clone();
             thread::spawn(move || {
-                bits.remove(0, 1);
-                bits.insert(0, 1);
+                bits.remove(1, 1);
+                bits.insert(1, 1);
             })
         };
-        bits.insert(0, 2);
-        bits.remove(0, 2);
+        bits.insert(1, 2);
+        bits.remove(1, 2);
         other.join().expect("no panic");
-        assert_eq!(bits.next_common(None, 0, &mut 0), Some((0, 1)));
+        assert_eq!(bits.next_common(None, 0, &mut 0), Some((1, 1)));
     });
 }
