@@ -144,7 +144,7 @@ pub enum FrameError {
     /// Longer than its kind may be now.
     #[error("{} frame of {len} bytes where {max} are allowed", kind_name(*.kind))]
     TooLong {
-        /// The kind, unless no kind at all could be that long.
+        /// The kind; `None` if it had not come yet and no kind at all could be that long.
         kind: Option<FrameKind>,
         /// Bytes of the whole frame, as its length field promises.
         len: u64,
@@ -231,8 +231,10 @@ pub fn parse_head(
         return Err(FrameError::Empty);
     }
     let whole = LENGTH_LEN as u64 + u64::from(length);
-    check_len(None, whole, limits.any())?;
-    let Some((kind, rest)) = rest.split_first() else { return Ok(None) };
+    let Some((kind, rest)) = rest.split_first() else {
+        check_len(None, whole, limits.any())?;
+        return Ok(None);
+    };
     let kind = match *kind {
         KIND_CONTROL => FrameKind::Control,
         KIND_BLOCK => FrameKind::Block,
@@ -380,16 +382,19 @@ mod tests {
     fn other_protocols_are_refused_from_their_first_bytes() {
         for hello in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"\x16\x03\x01\x02\x00\x01", &[0; 65536]] {
             for limits in [FrameLimits::before_handshake(), established()] {
-                assert!(parse_head(&hello[..4], &limits).is_err());
-                assert!(parse_head(hello, &limits).is_err());
+                for end in 4..hello.len().min(40) {
+                    assert!(parse_head(&hello[..end], &limits).is_err());
+                }
             }
         }
     }
 
     #[test]
     fn only_a_block_over_its_cap_earns_a_ban() {
-        let block = parse_head(&head(17 + 16 * 1024, 1), &established()).unwrap_err();
-        assert_eq!(block.penalty(), Penalty::Ban);
+        for length in [14 + 16 * 1024, u32::MAX] {
+            let block = parse_head(&head(length, 1), &established()).unwrap_err();
+            assert_eq!(block.penalty(), Penalty::Ban);
+        }
         let control = parse_head(&head(65533, 0), &established()).unwrap_err();
         assert_eq!(control.penalty(), Penalty::Close);
     }
