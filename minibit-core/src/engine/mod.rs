@@ -9,6 +9,7 @@
 //!     lane       one connection: payload between socket and file
 //!       buffers    receive buffers           disk    where pieces wait for a slow disk
 //!   tracker_server, tracker_client           the shells of `tracker`
+//! frames     whole frames from connections that are not hot
 //! context    what these tasks share          stats   what users see of it
 //! ```
 //!
@@ -21,6 +22,7 @@ mod buffers;
 mod context;
 mod dial;
 mod disk;
+mod frames;
 mod lane;
 mod listener;
 mod node;

@@ -24,7 +24,7 @@ use crate::content::{Manifest, Ticket};
 use crate::peer::Introduction;
 use crate::store::{PartStore, PieceStore, PreparedShare, StoreError};
 use crate::swarm::{Caps, ChokePolicy, Choker, KnownPeer, Neighbours, Slots, Source};
-use crate::tracker::Rules;
+use crate::tracker::{Rules, Summary};
 use crate::types::{PeerId, PieceSet, ShareId};
 use crate::wire::Register;
 
@@ -189,7 +189,7 @@ impl Node {
         let id =
             config.peer_id.unwrap_or_else(|| PeerId::random(&mut fastrand::Rng::with_seed(seed)));
         let context = Arc::new(NodeContext::new(id, port, config.lanes, seed));
-        let tracker = config.tracker.clone().map(|rules| TrackerServer::new(rules, seed));
+        let tracker = config.tracker.map(|rules| TrackerServer::new(rules, seed));
         let inner = Arc::new(NodeInner { context, config, tracker, shares: Mutex::default() });
         let listeners = sockets
             .into_iter()
@@ -206,6 +206,11 @@ impl Node {
     /// Where it listens, with the ports the system chose.
     pub fn local_addrs(&self) -> &[SocketAddr] {
         &self.addrs
+    }
+
+    /// How much this node keeps as a tracker; `None` if it is none.
+    pub fn tracker_summary(&self) -> Option<Summary> {
+        self.inner.tracker.as_ref().map(TrackerServer::summary)
     }
 
     /// Every share it takes part in.

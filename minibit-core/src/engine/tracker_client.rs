@@ -1,28 +1,375 @@
-//! stub
-use crate::swarm::Source;
-use crate::types::*;
-use crate::wire::PeerAddr;
+//! The announcer's shell: one task for each tracker and share, for as long as the share is up.
+//!
+//! [`Announcer`] decides; the task connects, writes, reads and waits. What it finds goes to the
+//! share's manager by a bounded queue; a manager that is behind holds the task up, not memory.
+//!
+//! Invariant: nothing a tracker does or fails to do ends the task, only [`TrackerClient::leave`]
+//! or dropping the client.
+//!
+//! Not here: judging the addresses (`swarm::Neighbours` does, by their source).
+
 use std::net::SocketAddr;
-use tokio::sync::mpsc;
-#[derive(Debug)]
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::frames::read_frame;
+use crate::content::escape;
+use crate::swarm::Source;
+use crate::tracker::{Announcer, Step};
+use crate::types::{PeerId, ShareId, limits};
+use crate::wire::{
+    Destination, Frame, FrameCodec, FrameLimits, Message, PeerAddr, Register, WireError,
+};
+
+/// How long a connection to a tracker may take to be made, or a message to be sent.
+const SOCKET_MAX: Duration = Duration::from_secs(4);
+
+/// Peers that a tracker has named.
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Found {
+    /// Which tracker, and whether by list or push.
     pub(super) source: Source,
+    /// The peers; ourselves may be among them.
     pub(super) peers: Vec<PeerAddr>,
 }
+
+/// A running announcer.
 #[derive(Debug)]
-pub(super) struct TrackerClient;
+pub(super) struct TrackerClient {
+    complete: Arc<AtomicBool>,
+    leave: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+/// What stays the same from connection to connection.
+struct Client {
+    tracker: SocketAddr,
+    register: Register,
+    complete: Arc<AtomicBool>,
+    found: mpsc::Sender<Found>,
+    rng: fastrand::Rng,
+    start: Instant,
+}
+
+struct Connection {
+    stream: TcpStream,
+    inbound: BytesMut,
+    codec: FrameCodec,
+    unknown: u32,
+}
+
+/// Why a connection to a tracker ended.
+#[derive(Debug, thiserror::Error)]
+enum Lost {
+    #[error("could not reach the tracker")]
+    Unreachable(#[source] std::io::Error),
+    #[error("the tracker takes too long")]
+    TooSlow,
+    #[error("the tracker does not answer")]
+    Silent,
+    #[error("the tracker closed the connection")]
+    Closed,
+    #[error("the tracker said goodbye: {}", escape(.reason))]
+    Goodbye { reason: String },
+    #[error("the tracker does not speak the protocol")]
+    Wire(#[source] WireError),
+    #[error("the tracker sent {tipo:?}, which is not for peers to hear")]
+    Unexpected { tipo: &'static str },
+    #[error("the share is gone")]
+    NobodyListens,
+}
+
 impl TrackerClient {
+    /// Announces the peer `id`, which listens on `port`, to a tracker until it is told to leave.
     pub(super) fn spawn(
-        _a: SocketAddr,
-        _i: PeerId,
-        _s: ShareId,
-        _p: u16,
-        _c: bool,
-        _f: mpsc::Sender<Found>,
-        _r: fastrand::Rng,
+        tracker: SocketAddr,
+        id: PeerId,
+        share: ShareId,
+        port: u16,
+        complete: bool,
+        found: mpsc::Sender<Found>,
+        rng: fastrand::Rng,
     ) -> Self {
-        Self
+        let complete = Arc::new(AtomicBool::new(complete));
+        let (leave, leaving) = watch::channel(false);
+        let register = Register { port, ..Register::new(id, share, Destination::Tracker) };
+        let start = Instant::now();
+        let client =
+            Client { tracker, register, complete: Arc::clone(&complete), found, rng, start };
+        let task = tokio::spawn(client.run(leaving));
+        Self { complete, leave, task }
     }
-    pub(super) fn complete(&self) {}
-    pub(super) async fn leave(self) {}
+
+    /// From now on every announce says that we hold every piece.
+    pub(super) fn complete(&self) {
+        self.complete.store(true, Ordering::Relaxed);
+    }
+
+    /// Says goodbye to the tracker if it can be reached, and ends the task.
+    pub(super) async fn leave(mut self) {
+        self.leave.send_replace(true);
+        // A task that panicked has nothing left to say.
+        let _ = (&mut self.task).await;
+    }
+}
+
+impl Drop for TrackerClient {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Client {
+    async fn run(mut self, mut leaving: watch::Receiver<bool>) {
+        let mut announcer = Announcer::new();
+        let mut connection = None;
+        loop {
+            let outcome = tokio::select! {
+                biased;
+                _ = leaving.wait_for(|leave| *leave) => break,
+                outcome = self.step(&mut announcer, &mut connection) => outcome,
+            };
+            match outcome {
+                Ok(()) => {}
+                Err(Lost::NobodyListens) => break,
+                Err(lost) => {
+                    let source = std::error::Error::source(&lost).map(tracing::field::display);
+                    tracing::debug!(tracker = %self.tracker, %lost, source, "no tracker");
+                    connection = None;
+                    announcer.lost(self.start.elapsed(), &mut self.rng);
+                }
+            }
+        }
+        if let Some(mut connection) = connection {
+            let goodbye = Message::Goodbye { id: self.register.id, reason: None };
+            // It may be gone, and then nobody needs to be told.
+            let _ = connection.send(&goodbye).await;
+        }
+    }
+
+    /// Does what is next, or takes in what comes. It is dropped half-way only to leave; if that
+    /// cuts a message short, the goodbye after it is garbage, and the tracker forgets us as well.
+    async fn step(
+        &mut self,
+        announcer: &mut Announcer,
+        connection: &mut Option<Connection>,
+    ) -> Result<(), Lost> {
+        match (announcer.step(self.start.elapsed(), &mut self.rng), connection) {
+            (Step::Connect, connection) => {
+                *connection = Some(self.connect().await?);
+                announcer.registered(self.start.elapsed());
+                Ok(())
+            }
+            (Step::Announce, Some(connection)) => {
+                let complete = self.complete.load(Ordering::Relaxed);
+                connection.send(&Message::Announce { id: self.register.id, complete }).await
+            }
+            (Step::Disconnect, _) => Err(Lost::Silent),
+            (Step::Wait(until), Some(connection)) => {
+                let message = tokio::select! {
+                    message = connection.receive() => message?,
+                    () = sleep_until(self.start + until) => return Ok(()),
+                };
+                self.take_in(message, announcer, connection).await
+            }
+            (Step::Wait(until), None) => {
+                sleep_until(self.start + until).await;
+                Ok(())
+            }
+            (Step::Announce, None) => Err(Lost::Closed),
+        }
+    }
+
+    async fn connect(&self) -> Result<Connection, Lost> {
+        let stream = timeout(SOCKET_MAX, TcpStream::connect(self.tracker))
+            .await
+            .map_err(|_| Lost::TooSlow)?
+            .map_err(Lost::Unreachable)?;
+        let mut connection = Connection {
+            stream,
+            inbound: BytesMut::new(),
+            codec: FrameCodec::new(FrameLimits::tracker_client()),
+            unknown: 0,
+        };
+        let complete = self.complete.load(Ordering::Relaxed);
+        let register = Register { complete, ..self.register.clone() };
+        connection.send(&Message::Register(register)).await?;
+        Ok(connection)
+    }
+
+    async fn take_in(
+        &self,
+        message: Message,
+        announcer: &mut Announcer,
+        connection: &mut Connection,
+    ) -> Result<(), Lost> {
+        let (source, peers) = match message {
+            Message::PeerList { peers, interval } => {
+                announcer.answered(interval);
+                (Source::List(self.tracker), peers)
+            }
+            Message::NewPeer(peer) => (Source::Push(self.tracker), vec![peer]),
+            Message::KeepAlive => return Ok(()),
+            Message::Goodbye { reason, .. } => {
+                return Err(Lost::Goodbye { reason: reason.unwrap_or_default() });
+            }
+            Message::Unknown if connection.unknown < limits::UNKNOWN_MESSAGES_MAX => {
+                connection.unknown += 1;
+                return Ok(());
+            }
+            other => return Err(Lost::Unexpected { tipo: other.tipo() }),
+        };
+        self.found.send(Found { source, peers }).await.map_err(|_| Lost::NobodyListens)
+    }
+}
+
+impl Connection {
+    async fn send(&mut self, message: &Message) -> Result<(), Lost> {
+        let mut out = BytesMut::new();
+        message.encode(&mut out);
+        timeout(SOCKET_MAX, self.stream.write_all_buf(&mut out))
+            .await
+            .map_err(|_| Lost::TooSlow)?
+            .map_err(|error| Lost::Wire(error.into()))
+    }
+
+    async fn receive(&mut self) -> Result<Message, Lost> {
+        match read_frame(&mut self.stream, &mut self.inbound, &mut self.codec).await {
+            Ok(Some(Frame::Control(message))) => Ok(message),
+            // The limits let no other frames through.
+            Ok(_) => Err(Lost::Closed),
+            Err(error) => Err(Lost::Wire(error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tracker_server::TrackerServer;
+    use super::super::tracker_server::testing::Listening;
+    use super::*;
+    use crate::tracker::{Mode, Rules};
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpListener;
+
+    fn server() -> TrackerServer {
+        TrackerServer::new(Rules { mode: Mode::Mesh, ..Rules::default() }, 1)
+    }
+
+    fn client(tracker: SocketAddr, peer: u64) -> (TrackerClient, mpsc::Receiver<Found>) {
+        let (found_by, found) = mpsc::channel(16);
+        let (id, share) = (PeerId::numbered(peer), ShareId([4; 32]));
+        let rng = fastrand::Rng::with_seed(peer);
+        let port = 4000 + peer as u16;
+        (TrackerClient::spawn(tracker, id, share, port, false, found_by, rng), found)
+    }
+
+    fn peer(number: u64) -> PeerAddr {
+        let ip = std::net::Ipv4Addr::LOCALHOST.into();
+        PeerAddr { id: PeerId::numbered(number), ip, port: 4000 + number as u16 }
+    }
+
+    /// Waits, without sleeping, until as many peers are registered; a test that waits for what
+    /// does not come fails.
+    async fn until_registered(server: &TrackerServer, peers: usize) {
+        let registered = async {
+            while server.summary().peers != peers {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(30), registered).await.expect("another number of peers");
+    }
+
+    #[tokio::test]
+    async fn what_the_tracker_lists_and_pushes_is_told_with_its_source() {
+        let server = server();
+        let listening = Listening::start(&server);
+        let tracker = listening.addr;
+        let (_first, mut first_found) = client(tracker, 1);
+        let nobody = Found { source: Source::List(tracker), peers: Vec::new() };
+        assert_eq!(first_found.recv().await, Some(nobody));
+        let (_second, mut second_found) = client(tracker, 2);
+        let listed = Found { source: Source::List(tracker), peers: vec![peer(1)] };
+        assert_eq!(second_found.recv().await, Some(listed));
+        let mut pushed = first_found.recv().await.unwrap();
+        while pushed.source == Source::List(tracker) {
+            pushed = first_found.recv().await.unwrap();
+        }
+        assert_eq!(pushed, Found { source: Source::Push(tracker), peers: vec![peer(2)] });
+    }
+
+    #[tokio::test]
+    async fn the_list_is_whole_again_within_five_seconds_of_a_restart() {
+        let (before, after) = (server(), server());
+        let listening = Listening::start(&before);
+        let tracker = listening.addr;
+        let clients: Vec<_> = (1..=5).map(|peer| client(tracker, peer)).collect();
+        until_registered(&before, 5).await;
+        listening.kill().await;
+        let restarted = Instant::now();
+        let _listening = Listening::start_at(&after, tracker);
+        until_registered(&after, 5).await;
+        assert!(restarted.elapsed() < Duration::from_secs(5));
+        drop(clients);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_leaves_is_unlisted_and_so_is_one_that_is_dropped() {
+        let server = server();
+        let listening = Listening::start(&server);
+        let (leaving, _found) = client(listening.addr, 1);
+        let (dropped, _found) = client(listening.addr, 2);
+        until_registered(&server, 2).await;
+        leaving.leave().await;
+        until_registered(&server, 1).await;
+        drop(dropped);
+        until_registered(&server, 0).await;
+    }
+
+    #[tokio::test]
+    async fn announces_say_when_every_piece_is_held() {
+        let server = server();
+        let listening = Listening::start(&server);
+        let (client, mut found) = client(listening.addr, 1);
+        found.recv().await.unwrap();
+        assert_eq!(server.summary().complete, 0);
+        client.complete();
+        // The answer to the first early announce.
+        found.recv().await.unwrap();
+        assert_eq!(server.summary().complete, 1);
+    }
+
+    #[tokio::test]
+    async fn a_tracker_that_talks_garbage_is_dialled_again() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (_client, mut found) = client(listener.local_addr().unwrap(), 1);
+        for garbage in [&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], &[0; 100], b""] {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut register = [0; 64];
+            stream.read_exact(&mut register).await.unwrap();
+            stream.write_all(garbage).await.unwrap();
+        }
+        assert!(found.try_recv().is_err());
+    }
+
+    #[tokio::test]
+    async fn a_client_whose_share_is_gone_ends_by_itself() {
+        let server = server();
+        let listening = Listening::start(&server);
+        let (_client, found) = client(listening.addr, 1);
+        until_registered(&server, 1).await;
+        drop(found);
+        // It is told of the second, and has nobody to tell it to.
+        let (_second, mut second_found) = self::client(listening.addr, 2);
+        second_found.recv().await.unwrap();
+        until_registered(&server, 1).await;
+    }
 }
