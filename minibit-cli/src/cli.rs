@@ -314,8 +314,8 @@ pub(crate) struct Demo {
 
 /// Check a file or folder against a ticket or a manifest.
 ///
-/// Needs no network. Exits 0 if every byte is right, and 3 if not. With a manifest, the bad
-/// pieces are named; with a ticket alone, only whether all is right can be told.
+/// Needs no network. Exits 0 if every byte is right, and 3 if not. With a manifest, every
+/// file that differs is named; with a ticket alone, only whether all is right can be told.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -332,6 +332,9 @@ pub(crate) struct Verify {
     /// A manifest written by `share` or `get` with --manifest-file.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) manifest: Option<PathBuf>,
+    /// Name of the share in the ticket, if the path has another.
+    #[arg(long, requires = "ticket")]
+    pub(crate) name: Option<String>,
 }
 
 /// Show what a ticket or a manifest says. Needs no network.

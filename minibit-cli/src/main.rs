@@ -3,6 +3,7 @@
 //! Everything that moves bytes or decides lives in `minibit-core`; here is what a user types
 //! and sees. See `cli` for the flags, `commands` for what they do, `output` for what is shown.
 
+mod advertise;
 mod cli;
 mod commands;
 mod exit;

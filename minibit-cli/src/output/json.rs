@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::progress::{Standing, time_left};
+use super::progress::{Standing, Work, time_left};
 use super::units::percent;
 
 /// Anything that is printed with `--json`.
@@ -109,11 +109,8 @@ pub(crate) struct File {
 /// Something that `verify` found wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Bad {
-    /// The file's path within the share; empty for the share as a whole.
+    /// Where the file is, or should be; empty for the share as a whole.
     pub(crate) path: String,
-    /// Where in the file, if it is known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) offset: Option<u64>,
     pub(crate) problem: String,
 }
 
@@ -155,15 +152,10 @@ pub(crate) struct Demo {
 }
 
 impl Event {
-    /// Where work called `what` stands, at these rates.
-    pub(crate) fn progress(
-        what: &'static str,
-        standing: &Standing,
-        rate: u64,
-        upload_rate: u64,
-    ) -> Self {
+    /// Where some work stands, at these rates in bytes per second.
+    pub(crate) fn progress(work: Work, standing: &Standing, rate: u64, upload_rate: u64) -> Self {
         Self::Progress {
-            what,
+            what: work.name(),
             bytes: standing.bytes,
             bytes_total: standing.bytes_total,
             percent: percent(standing.bytes, standing.bytes_total),
@@ -175,6 +167,137 @@ impl Event {
             peers: standing.peers,
             seeders: standing.seeders,
             seconds_left: time_left(standing, rate).map(|left| left.as_secs()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one_of_each() -> Vec<Event> {
+        let text = String::new;
+        let file = File { path: text(), bytes: 0, root: text() };
+        vec![
+            Event::Listening { peer: text(), addresses: vec![] },
+            Event::Ticket {
+                ticket: text(),
+                share: text(),
+                name: text(),
+                bytes: 0,
+                files: 0,
+                pieces: 0,
+                piece_size: 0,
+            },
+            Event::Manifest {
+                share: text(),
+                name: text(),
+                bytes: 0,
+                files: 0,
+                pieces: 0,
+                piece_size: 0,
+                resumed_bytes: 0,
+                resumed_pieces: 0,
+            },
+            Event::progress(
+                Work::Fetching,
+                &Standing { bytes_total: 1, ..Standing::default() },
+                1,
+                1,
+            ),
+            Event::Warning { message: text() },
+            Event::Done {
+                share: text(),
+                path: PathBuf::new(),
+                bytes: 0,
+                seconds: 0.0,
+                downloaded: 0,
+                uploaded: 0,
+                files: vec![file.clone()],
+            },
+            Event::Stopped { uploaded: 0, seconds: 0.0 },
+            Event::Verified {
+                path: PathBuf::new(),
+                ok: false,
+                bytes: 0,
+                bad: vec![Bad { path: text(), problem: text() }],
+            },
+            Event::InspectedTicket { share: text(), trackers: vec![], peers: vec![] },
+            Event::InspectedManifest {
+                share: text(),
+                name: text(),
+                single: true,
+                bytes: 0,
+                pieces: 0,
+                piece_size: 0,
+                extensions: BTreeMap::new(),
+                files: vec![file],
+            },
+            Event::DemoPeer(DemoPeer {
+                peer: 0,
+                success: true,
+                seconds: 0.0,
+                messages_sent: 0,
+                blocks_sent: 0,
+                connections: 0,
+                downloaded: 0,
+                uploaded: 0,
+                pieces_refused: 0,
+            }),
+            Event::Demo(Demo {
+                peers: 0,
+                start: text(),
+                bytes: 0,
+                pieces: 0,
+                piece_size: 0,
+                seconds: 0.0,
+                success_rate: 0.0,
+                messages_per_peer: 0.0,
+                connections: 0,
+                slowest_peer: 0,
+            }),
+            Event::Failed { code: 1, error: text() },
+        ]
+    }
+
+    /// Every key of an object, those of objects within it included.
+    fn keys(value: &serde_json::Value, into: &mut Vec<String>) {
+        match value {
+            serde_json::Value::Object(map) => {
+                for (key, value) in map {
+                    into.push(key.clone());
+                    keys(value, into);
+                }
+            }
+            serde_json::Value::Array(values) => values.iter().for_each(|value| keys(value, into)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn every_event_and_field_is_documented_in_its_section() {
+        let manual = include_str!("../../../docs/json-events.md");
+        let sections: Vec<&str> = manual.split("\n## ").collect();
+        for event in one_of_each() {
+            let json = serde_json::to_value(&event).unwrap();
+            let name = json["event"].as_str().unwrap().to_owned();
+            let section = sections
+                .iter()
+                .find(|section| section.starts_with(&format!("`{name}`")))
+                .unwrap_or_else(|| panic!("no section for {name}"));
+            let mut fields = Vec::new();
+            keys(&json, &mut fields);
+            for field in fields.iter().filter(|field| *field != "event") {
+                assert!(section.contains(&format!("`{field}`")), "{name}: {field}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_event_is_one_line_that_begins_with_its_name() {
+        for event in one_of_each() {
+            let line = serde_json::to_string(&event).unwrap();
+            assert!(line.starts_with("{\"event\":\"") && !line.contains('\n'), "{line}");
         }
     }
 }

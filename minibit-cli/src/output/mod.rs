@@ -27,6 +27,7 @@ use json::Event;
 pub(crate) struct Output {
     json: bool,
     quiet: bool,
+    verbose: bool,
     /// Redraws the bar after other lines; draws nothing when stderr is no terminal.
     bars: MultiProgress,
 }
@@ -34,7 +35,12 @@ pub(crate) struct Output {
 impl Output {
     /// As the common flags want it.
     pub(crate) fn new(common: &Common) -> Self {
-        Self { json: common.json, quiet: common.quiet, bars: MultiProgress::new() }
+        Self {
+            json: common.json,
+            quiet: common.quiet,
+            verbose: common.verbose > 0,
+            bars: MultiProgress::new(),
+        }
     }
 
     /// A line for people, on stderr. Left out with `--quiet` and `--json`.
@@ -77,9 +83,9 @@ impl Output {
         }
     }
 
-    /// Whether progress is worth making up for anybody.
-    pub(crate) fn wants_progress(&self) -> bool {
-        self.json || !self.quiet
+    /// Whether the user asked for more than the usual.
+    pub(crate) fn is_verbose(&self) -> bool {
+        self.verbose
     }
 
     /// How progress is shown.

@@ -8,7 +8,7 @@
 //! Time comes in as an argument; this module has no clock.
 
 use std::collections::VecDeque;
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -43,10 +43,37 @@ pub(crate) struct Standing {
     pub(crate) uploaded: u64,
 }
 
+/// What is being done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// A share is made from files.
+    Hashing,
+    /// Files are checked against a manifest.
+    Verifying,
+    /// A share is fetched.
+    Fetching,
+    /// A complete share is served.
+    Seeding,
+}
+
+impl Work {
+    /// Its name in events and before a bar.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Hashing => "hashing",
+            Self::Verifying => "verifying",
+            Self::Fetching => "fetching",
+            Self::Seeding => "seeding",
+        }
+    }
+}
+
 /// Shows one piece of work from start to end.
 pub(crate) struct Progress {
     output: Output,
-    what: &'static str,
+    work: Work,
+    /// What was shown last: a node that idles prints no lines.
+    last: Standing,
     shown: Shown,
     rate: Rate,
     uploads: Rate,
@@ -63,23 +90,18 @@ enum Shown {
 }
 
 impl Progress {
-    /// Begins to show work, called `what`: `hashing`, `fetching`.
-    pub(crate) fn new(output: &Output, what: &'static str) -> Self {
+    /// Begins to show some work.
+    pub(crate) fn new(output: &Output, work: Work) -> Self {
         let shown = match output.style() {
-            Style::Bar => {
-                let style = ProgressStyle::with_template("{prefix} [{wide_bar}] {msg}")
-                    .expect("the template is a constant")
-                    .progress_chars("=> ");
-                let bar = ProgressBar::new(0).with_style(style).with_prefix(what);
-                Shown::Bar(output.bars.add(bar))
-            }
+            Style::Bar => Shown::Bar(output.bars.add(bar(work))),
             Style::Lines => Shown::Now { every: LINES_EVERY, last: None },
             Style::Events => Shown::Now { every: EVENTS_EVERY, last: None },
             Style::Silent => Shown::Nothing,
         };
         Self {
             output: output.clone(),
-            what,
+            work,
+            last: Standing::default(),
             shown,
             rate: Rate::default(),
             uploads: Rate::default(),
@@ -90,25 +112,44 @@ impl Progress {
     pub(crate) fn update(&mut self, now: Duration, standing: &Standing) {
         let rate = self.rate.record(now, standing.bytes);
         let upload_rate = self.uploads.record(now, standing.uploaded);
+        let text = || match self.work {
+            Work::Seeding => describe_seeding(standing, upload_rate),
+            Work::Fetching => describe_fetching(standing, rate),
+            Work::Hashing | Work::Verifying => describe(standing, rate),
+        };
         match &mut self.shown {
             Shown::Bar(bar) => {
                 bar.set_length(standing.bytes_total.max(1));
                 bar.set_position(standing.bytes);
-                bar.set_message(describe(standing, rate));
+                bar.set_message(text());
             }
             Shown::Now { every, last } => {
                 // The first line comes after a while: short work needs none.
                 let since = *last.get_or_insert(now);
-                if now.saturating_sub(since) < *every {
+                if now.saturating_sub(since) < *every || self.last == *standing {
                     return;
                 }
                 *last = Some(now);
-                self.output.say(format_args!("{}: {}", self.what, describe(standing, rate)));
-                self.output.event(&Event::progress(self.what, standing, rate, upload_rate));
+                self.output.say(format_args!("{}: {}", self.work.name(), text()));
+                let event = Event::progress(self.work, standing, rate, upload_rate);
+                self.output.event(&event);
+                self.last = standing.clone();
             }
             Shown::Nothing => {}
         }
     }
+}
+
+fn bar(work: Work) -> ProgressBar {
+    let template = match work {
+        // It has no end to approach.
+        Work::Seeding => "{prefix} {msg}",
+        _ => "{prefix} [{wide_bar}] {msg}",
+    };
+    let style = ProgressStyle::with_template(template)
+        .expect("the templates are constants")
+        .progress_chars("=> ");
+    ProgressBar::new(0).with_style(style).with_prefix(work.name())
 }
 
 impl Drop for Progress {
@@ -120,19 +161,37 @@ impl Drop for Progress {
     }
 }
 
-/// `63 % of 6.5 GiB, 12.3 MiB/s, 0:12 left, 5 peers, 630/1000 pieces`.
+/// `63 % of 6.5 GiB, 12.3 MiB/s, 0:12 left`.
 fn describe(standing: &Standing, rate: u64) -> String {
-    let Standing { bytes, bytes_total, pieces, pieces_total, peers, .. } = *standing;
+    let Standing { bytes, bytes_total, .. } = *standing;
     let mut text = format!("{:3} % of {}", percent(bytes, bytes_total), Bytes(bytes_total));
     _ = write!(text, ", {}/s", Bytes(rate));
     if let Some(left) = time_left(standing, rate) {
         _ = write!(text, ", {} left", Countdown(left));
     }
-    if pieces_total > 0 {
-        let s = if peers == 1 { "" } else { "s" };
-        _ = write!(text, ", {peers} peer{s}, {pieces}/{pieces_total} pieces");
-    }
     text
+}
+
+/// The same, then `5 peers, 630/1000 pieces`.
+fn describe_fetching(standing: &Standing, rate: u64) -> String {
+    let Standing { pieces, pieces_total, peers, .. } = *standing;
+    let text = describe(standing, rate);
+    format!("{text}, {}, {pieces}/{pieces_total} pieces", Peers(peers))
+}
+
+/// `5 peers, 3 of them complete, 1.2 GiB sent, 12.3 MiB/s`.
+fn describe_seeding(standing: &Standing, rate: u64) -> String {
+    let Standing { peers, seeders, uploaded, .. } = *standing;
+    let (peers, sent, rate) = (Peers(peers), Bytes(uploaded), Bytes(rate));
+    format!("{peers}, {seeders} complete, {sent} sent, {rate}/s")
+}
+
+struct Peers(u64);
+
+impl fmt::Display for Peers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} peer{}", self.0, if self.0 == 1 { "" } else { "s" })
+    }
 }
 
 /// How long the rest takes at this rate, in whole seconds rounded up.
@@ -198,9 +257,10 @@ mod tests {
             ..Standing::default()
         };
         assert_eq!(
-            describe(&standing, 10),
+            describe_fetching(&standing, 10),
             " 63 % of 1000 B, 10 B/s, 0:37 left, 1 peer, 63/100 pieces"
         );
         assert_eq!(time_left(&standing, 0), None);
+        assert_eq!(describe_seeding(&standing, 1024), "1 peer, 0 complete, 0 B sent, 1.0 KiB/s");
     }
 }

@@ -1,0 +1,496 @@
+//! `demo`: a tracker, a seeder and leechers in this process, as full nodes over loopback TCP.
+//!
+//! Every peer has its own identity, listening socket and files; nothing is shared between them
+//! but the process. What they hold at the start is an experiment's choice ([`Start`]): one
+//! holds all, each holds a random part besides, or the pieces are dealt out so that nobody
+//! holds more than its turn. In the last case no peer knows enough to tell another what the
+//! share is, so an origin without any upload slot hands out the manifest and leaves.
+//!
+//! Each copy ends as `DIR/name_peerN.ext`; on the way there it lies in a directory of its own.
+
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use minibit_core::content::{Manifest, Ticket, escape};
+use minibit_core::engine::{FirstPieces, GetOptions, Node, NodeConfig, ShareHandle};
+use minibit_core::store::{PieceStore, PreparedShare};
+use minibit_core::swarm::{Caps, Slots};
+use minibit_core::tracker::{Mode, Rules};
+use minibit_core::types::{Geometry, PeerId, PieceIndex, PieceSet};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::watch::{self, Notices};
+use super::{Session, failures, node, work};
+use crate::cli::{Demo, Source};
+use crate::exit::{Exit, Failure};
+use crate::output::json::{self, DemoPeer, Event};
+use crate::output::progress::{Progress, Standing, TICK, Work};
+use crate::output::{table, units::Bytes};
+use crate::values::Start;
+
+/// What is moved if no file is named.
+const SAMPLE: &str = "files/film.mp4";
+/// Where copies go if no directory is named.
+const DOWNLOADS: &str = "files/downloads";
+/// A swarm in which nobody got anything for so long has failed.
+const STALLED_AFTER: Duration = Duration::from_secs(30);
+
+/// Runs the command.
+pub(super) async fn run(flags: &Demo, session: &Session) -> Result<(), Failure> {
+    let file = flags.file.clone().map_or_else(sample, Ok)?;
+    let place = Place::make(flags.dir.clone().unwrap_or_else(|| DOWNLOADS.into()))?;
+    let source = Source { name: None, piece_size: flags.piece_size, no_cache: false };
+    let prepared = work::prepare(std::slice::from_ref(&file), &source, session).await?;
+    let manifest = prepared.manifest.clone();
+    let geometry = manifest.geometry();
+    session.output.say(format_args!(
+        "{}: {}, {} pieces of {}; {} peers, start {}",
+        escape(manifest.name()),
+        Bytes(geometry.total_len()),
+        geometry.piece_count(),
+        Bytes(geometry.piece_size().bytes().into()),
+        flags.peers,
+        flags.start,
+    ));
+    let copies = match flags.start {
+        Start::Seed => None,
+        // A second store over the same files; the hashes are known by now.
+        _ => Some(work::prepare(std::slice::from_ref(&file), &source, session).await?),
+    };
+    let swarm = Swarm::start(flags, prepared, copies, &place).await?;
+    let outcomes = swarm.finish(session).await?;
+    let peers: Vec<DemoPeer> = outcomes.iter().map(Outcome::report).collect();
+    let ended = stop(outcomes).await;
+    for (number, copy) in &ended.copies {
+        place.keep(&manifest, *number, copy)?;
+    }
+    let whole = summary(flags, &manifest, &peers);
+    for peer in &peers {
+        session.output.event(&Event::DemoPeer(peer.clone()));
+    }
+    session.output.event(&Event::Demo(whole.clone()));
+    session.output.result(table::demo(&whole, &peers));
+    session.output.say(format_args!("copies are in {}", place.dir.display()));
+    ended.failure.map_or(Ok(()), Err)
+}
+
+/// The sample film, from the directory we are in or from the sources we were built of.
+fn sample() -> Result<PathBuf, Failure> {
+    let built_of = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(SAMPLE);
+    [PathBuf::from(SAMPLE), built_of].into_iter().find(|path| path.is_file()).ok_or_else(|| {
+        Failure::usage(format!("there is no {SAMPLE} here")).hint("name a file: minibit demo FILE")
+    })
+}
+
+/// The nodes of a demo, all running.
+struct Swarm {
+    tracker: Node,
+    /// Peer 0 with its share, unless the start gives everybody a part.
+    seeder: Option<(Node, ShareHandle)>,
+    /// Hands out the manifest where no peer could.
+    origin: Option<Node>,
+    leechers: JoinSet<Outcome>,
+    started: Instant,
+    /// What every leecher has so far, by its number.
+    shares: mpsc::UnboundedReceiver<ShareHandle>,
+    /// How many leechers there are.
+    count: usize,
+    total_len: u64,
+}
+
+/// How one peer ended. It still runs: others may need it.
+struct Outcome {
+    number: u64,
+    node: Node,
+    /// Its share, if it came so far as to open it.
+    share: Option<ShareHandle>,
+    /// Where its copy is, and when it was complete, counted from the start of the swarm.
+    /// Nowhere for the seeder.
+    result: Result<(Option<PathBuf>, Duration), Failure>,
+}
+
+impl Swarm {
+    async fn start(
+        flags: &Demo,
+        prepared: PreparedShare,
+        copies: Option<PreparedShare>,
+        place: &Place,
+    ) -> Result<Self, Failure> {
+        let share = prepared.manifest.share_id();
+        let geometry = Arc::clone(prepared.manifest.geometry());
+        let mode = if flags.classic { Mode::Classic } else { Rules::default().mode };
+        let rules = Rules { mode, ..Rules::default() };
+        let seed = flags.random_seed;
+        let tracker =
+            Node::start(NodeConfig { tracker: Some(rules), seed: Some(seed), ..loopback() })
+                .await?;
+        let trackers = tracker.local_addrs().to_vec();
+        let full = flags.start != Start::RoundRobin;
+        let holder = Node::start(if full { config(flags, 0) } else { origin(flags) }).await?;
+        let handle = holder.share(prepared, &trackers).await?;
+        let ticket = Ticket::new(share, trackers, holder.local_addrs().to_vec())
+            .map_err(|error| Failure::new(Exit::Failed, error))?;
+        let (seeder, origin) =
+            if full { (Some((holder, handle)), None) } else { (None, Some(holder)) };
+        let from = copies.map(|copies| Arc::new(copies.store) as Arc<dyn PieceStore>);
+        let (told, shares) = mpsc::unbounded_channel();
+        let mut leechers = JoinSet::new();
+        let started = Instant::now();
+        for number in u64::from(full)..flags.peers.into() {
+            let pieces = first_pieces(flags, number, &geometry);
+            let first_pieces = from.clone().map(|from| FirstPieces {
+                pieces: Box::new(move |_: &Manifest| pieces.clone()),
+                from,
+            });
+            let options = GetOptions {
+                dir: place.of_peer(number),
+                select: None,
+                force: true,
+                patience: STALLED_AFTER,
+                first_pieces,
+            };
+            let node = Node::start(config(flags, number)).await?;
+            let leecher = Leecher { number, node, started, told: told.clone() };
+            leechers.spawn(leecher.run(ticket.clone(), options));
+        }
+        let (count, total_len) = (leechers.len(), geometry.total_len());
+        Ok(Self { tracker, seeder, origin, leechers, started, shares, count, total_len })
+    }
+
+    /// Waits for every leecher, with progress; then stops everything.
+    async fn finish(mut self, session: &Session) -> Result<Vec<Outcome>, Failure> {
+        let mut progress = Progress::new(&session.output, Work::Fetching);
+        let mut notices = Notices::default();
+        let mut stall = Stall::default();
+        let mut shares: Vec<ShareHandle> = Vec::new();
+        let mut outcomes = Vec::new();
+        let mut ticks = tokio::time::interval(TICK);
+        loop {
+            tokio::select! {
+                biased;
+                () = session.interrupt.requested() => return Err(failures::interrupted()),
+                Some(share) = self.shares.recv() => {
+                    shares.push(share);
+                    // Everybody knows what the share is: from here on they are on their own.
+                    if shares.len() == self.count && let Some(origin) = self.origin.take() {
+                        origin.shutdown().await;
+                    }
+                }
+                ended = self.leechers.join_next() => match ended {
+                    Some(outcome) => outcomes
+                        .push(outcome.map_err(|error| Failure::new(Exit::Failed, error))?),
+                    None => break,
+                },
+                _ = ticks.tick() => {
+                    let (at, now) = (self.started.elapsed(), standing(&shares, self.total_len));
+                    progress.update(at, &now);
+                    for share in &shares {
+                        notices.show(share.id(), &share.stats(), &session.output);
+                    }
+                    if stall.noticed(at, now.bytes) {
+                        for share in &shares {
+                            share.stop().await;
+                        }
+                    }
+                }
+            }
+        }
+        drop(progress);
+        if let Some((node, share)) = self.seeder {
+            let result = Ok((None, Duration::ZERO));
+            outcomes.push(Outcome { number: 0, node, share: Some(share), result });
+        }
+        outcomes.sort_by_key(|outcome| outcome.number);
+        self.tracker.shutdown().await;
+        Ok(outcomes)
+    }
+}
+
+/// All leechers together; `peers` counts those that are not done.
+fn standing(shares: &[ShareHandle], total_len: u64) -> Standing {
+    let mut sum = Standing { bytes_total: total_len * shares.len() as u64, ..Standing::default() };
+    for share in shares {
+        let one = watch::standing(&share.stats());
+        sum.bytes += one.bytes;
+        sum.pieces += one.pieces;
+        sum.pieces_total += one.pieces_total;
+        sum.uploaded += one.uploaded;
+        sum.peers += u64::from(one.pieces < one.pieces_total);
+    }
+    sum
+}
+
+/// One peer that fetches.
+struct Leecher {
+    number: u64,
+    node: Node,
+    started: Instant,
+    /// To be told of its share once it is open.
+    told: mpsc::UnboundedSender<ShareHandle>,
+}
+
+impl Leecher {
+    async fn run(self, ticket: Ticket, options: GetOptions) -> Outcome {
+        let Self { number, node, started, told } = self;
+        let share = match node.get(&ticket, options).await {
+            Ok(share) => share,
+            Err(error) => return Outcome { number, node, share: None, result: Err(error.into()) },
+        };
+        // Nobody listens any more if the demo is being ended.
+        _ = told.send(share.clone());
+        let result = match share.completed().await {
+            Ok(path) => Ok((Some(path), started.elapsed())),
+            Err(error) => Err(error.into()),
+        };
+        Outcome { number, node, share: Some(share), result }
+    }
+}
+
+impl Outcome {
+    fn report(&self) -> DemoPeer {
+        let stats = self.share.as_ref().map(ShareHandle::stats).unwrap_or_default();
+        let seconds = self.result.as_ref().map_or(0.0, |(_, at)| at.as_secs_f64());
+        DemoPeer {
+            peer: self.number,
+            success: self.result.is_ok(),
+            seconds,
+            messages_sent: stats.messages_sent,
+            blocks_sent: stats.blocks_sent,
+            connections: stats.connections,
+            downloaded: stats.bytes_downloaded,
+            uploaded: stats.bytes_uploaded,
+            pieces_refused: stats.pieces_refused,
+        }
+    }
+}
+
+/// What is left of a demo once its nodes have stopped.
+#[derive(Default)]
+struct Ended {
+    /// Peers' numbers, and where their copies are.
+    copies: Vec<(u64, PathBuf)>,
+    /// The first peer's that failed.
+    failure: Option<Failure>,
+}
+
+/// Stops all peers at once: each says goodbye, which takes a moment.
+async fn stop(outcomes: Vec<Outcome>) -> Ended {
+    let mut ended = Ended::default();
+    let mut stopping = JoinSet::new();
+    for Outcome { number, node, result, .. } in outcomes {
+        stopping.spawn(node.shutdown());
+        match result {
+            Ok((Some(path), _)) => ended.copies.push((number, path)),
+            Ok((None, _)) => {}
+            Err(failure) => _ = ended.failure.get_or_insert(failure),
+        }
+    }
+    stopping.join_all().await;
+    ended
+}
+
+/// Notices when no peer has got anything for too long.
+#[derive(Debug, Default)]
+struct Stall {
+    bytes: u64,
+    since: Duration,
+}
+
+impl Stall {
+    fn noticed(&mut self, now: Duration, bytes: u64) -> bool {
+        if bytes != self.bytes {
+            *self = Self { bytes, since: now };
+        }
+        now.saturating_sub(self.since) > STALLED_AFTER
+    }
+}
+
+fn config(flags: &Demo, number: u64) -> NodeConfig {
+    NodeConfig {
+        peer_id: Some(PeerId::numbered(number)),
+        // Each its own choices, and the same ones when the demo is run again.
+        seed: Some(flags.random_seed.wrapping_add(number)),
+        slots: if flags.classic { node::CLASSIC_SLOTS } else { Slots::Auto },
+        links: if flags.classic { Caps::classic() } else { Caps::default() },
+        policy: node::policy(flags.policy),
+        ..loopback()
+    }
+}
+
+/// Holds everything and answers nobody: good for the manifest alone.
+fn origin(flags: &Demo) -> NodeConfig {
+    let slots = Slots::Fixed { regular: 0, optimistic: 0 };
+    NodeConfig { slots, seed: Some(flags.random_seed), ..loopback() }
+}
+
+fn loopback() -> NodeConfig {
+    let listen = vec![SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0)];
+    NodeConfig { listen, ..NodeConfig::default() }
+}
+
+/// What a peer holds at the start; nothing of its own with [`Start::Seed`].
+fn first_pieces(flags: &Demo, number: u64, geometry: &Geometry) -> PieceSet {
+    let mut set = PieceSet::empty(geometry.piece_count());
+    match flags.start {
+        Start::Seed => {}
+        Start::Random { part } => {
+            let seed = flags.random_seed.wrapping_mul(1 << 32).wrapping_add(number);
+            let mut pieces: Vec<_> = geometry.pieces().collect();
+            fastrand::Rng::with_seed(seed).shuffle(&mut pieces);
+            let count = (pieces.len() as f64 * part).round() as usize;
+            for piece in &pieces[..count] {
+                set.insert(*piece);
+            }
+        }
+        Start::RoundRobin => {
+            let turn =
+                |piece: &PieceIndex| u64::from(piece.get()) % u64::from(flags.peers) == number;
+            for piece in geometry.pieces().filter(turn) {
+                set.insert(piece);
+            }
+        }
+    }
+    set
+}
+
+fn summary(flags: &Demo, manifest: &Manifest, peers: &[DemoPeer]) -> json::Demo {
+    let geometry = manifest.geometry();
+    let succeeded = peers.iter().filter(|peer| peer.success).count();
+    let slowest = peers.iter().max_by(|one, other| one.seconds.total_cmp(&other.seconds));
+    let count = peers.len() as f64;
+    json::Demo {
+        peers: peers.len() as u64,
+        start: flags.start.to_string(),
+        bytes: geometry.total_len(),
+        pieces: geometry.piece_count().into(),
+        piece_size: geometry.piece_size().bytes().into(),
+        seconds: slowest.map_or(0.0, |peer| peer.seconds),
+        success_rate: succeeded as f64 / count,
+        messages_per_peer: peers.iter().map(|peer| peer.messages_sent as f64).sum::<f64>() / count,
+        connections: peers.iter().map(|peer| peer.connections).sum(),
+        slowest_peer: slowest.map_or(0, |peer| peer.peer),
+    }
+}
+
+/// Where the copies go.
+struct Place {
+    dir: PathBuf,
+    /// Where they are made; gone with this value.
+    work: PathBuf,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("could not {action} {}", path.display())]
+struct PlaceError {
+    action: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl Place {
+    fn make(dir: PathBuf) -> Result<Self, Failure> {
+        let work = dir.join(format!(".demo-{}", std::process::id()));
+        fs::create_dir_all(&work).map_err(failed("make", &work))?;
+        Ok(Self { dir, work })
+    }
+
+    /// Where a peer downloads to.
+    fn of_peer(&self, number: u64) -> PathBuf {
+        self.work.join(number.to_string())
+    }
+
+    /// Gives a copy its name. One of an earlier demo gives way.
+    fn keep(&self, manifest: &Manifest, number: u64, copy: &Path) -> Result<(), Failure> {
+        let kept = self.dir.join(copy_name(manifest, number));
+        if kept.is_dir() {
+            fs::remove_dir_all(&kept).map_err(failed("replace", &kept))?;
+        }
+        fs::rename(copy, &kept).map_err(failed("make", &kept))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // What cannot be removed is in nobody's way: it is named after this process.
+        _ = fs::remove_dir_all(&self.work);
+    }
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Failure {
+    move |source| Failure::new(Exit::Disk, PlaceError { action, path: path.to_owned(), source })
+}
+
+/// `film.mp4` of peer 3 is `film_peer3.mp4`.
+fn copy_name(manifest: &Manifest, number: u64) -> String {
+    let name = manifest.name();
+    match name.rsplit_once('.').filter(|(stem, _)| manifest.is_single() && !stem.is_empty()) {
+        Some((stem, extension)) => format!("{stem}_peer{number}.{extension}"),
+        None => format!("{name}_peer{number}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+    use minibit_core::content::FileEntry;
+    use minibit_core::types::{Digest, PieceSize};
+
+    fn demo(args: &[&str]) -> Demo {
+        let cli = crate::cli::Cli::parse_from(["minibit", "demo"].iter().chain(args));
+        let crate::cli::Command::Demo(flags) = cli.command else { panic!("another command") };
+        flags
+    }
+
+    fn manifest(name: &str, len: u64, single: bool) -> Manifest {
+        let files = vec![FileEntry { path: vec![name.into()], len, root: Digest([1; 32]) }];
+        Manifest::new(name.into(), single, PieceSize::new(16384).unwrap(), files).unwrap()
+    }
+
+    #[test]
+    fn a_round_robin_deals_out_every_piece_exactly_once() {
+        let flags = demo(&["--peers", "7", "--start", "round-robin"]);
+        let manifest = manifest("x", 100 * 16384 + 1, true);
+        let geometry = manifest.geometry();
+        let hands: Vec<PieceSet> =
+            (0..7).map(|number| first_pieces(&flags, number, geometry)).collect();
+        for piece in geometry.pieces() {
+            let holders: Vec<usize> =
+                (0..7).filter(|number| hands[*number].contains(piece)).collect();
+            assert_eq!(holders, [piece.index() % 7]);
+        }
+    }
+
+    #[test]
+    fn a_random_tenth_is_a_tenth_another_for_each_peer_and_the_same_again() {
+        let flags = demo(&["--start", "random:10%"]);
+        let manifest = manifest("x", 200 * 16384, true);
+        let hand = |number| first_pieces(&flags, number, manifest.geometry());
+        assert_eq!(hand(1).len(), 20);
+        assert_eq!(hand(1), hand(1));
+        assert_ne!(hand(1), hand(2));
+    }
+
+    #[test]
+    fn a_copy_is_named_after_its_peer() {
+        assert_eq!(copy_name(&manifest("film.mp4", 1, true), 3), "film_peer3.mp4");
+        assert_eq!(copy_name(&manifest("a.tar.gz", 1, true), 3), "a.tar_peer3.gz");
+        assert_eq!(copy_name(&manifest("noext", 1, true), 3), "noext_peer3");
+        assert_eq!(copy_name(&manifest(".hidden", 1, true), 3), ".hidden_peer3");
+        assert_eq!(copy_name(&manifest("v1.2", 1, false), 3), "v1.2_peer3");
+    }
+
+    #[test]
+    fn a_swarm_that_gets_nothing_for_long_is_noticed() {
+        let mut stall = Stall::default();
+        assert!(!stall.noticed(STALLED_AFTER, 0));
+        assert!(!stall.noticed(STALLED_AFTER * 3, 1));
+        assert!(!stall.noticed(STALLED_AFTER * 4, 1));
+        assert!(stall.noticed(STALLED_AFTER * 5, 1));
+    }
+}

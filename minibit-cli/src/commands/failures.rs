@@ -1,0 +1,125 @@
+//! Which exit code each of the core's errors ends with, and what the user can do about it.
+
+use std::io;
+
+use minibit_core::engine::{BootstrapError, CompleteError, GetError, NodeError};
+use minibit_core::store::{PrepareError, StoreError, VerifyError};
+
+use crate::exit::{Exit, Failure};
+
+/// Said when work was left where it can be taken up.
+pub(super) const GO_ON: &str = "what was verified is kept: run the same command again to go on";
+
+/// The user stopped it.
+pub(super) fn interrupted() -> Failure {
+    Failure::new(Exit::Interrupted, "interrupted")
+}
+
+impl From<PrepareError> for Failure {
+    fn from(error: PrepareError) -> Self {
+        match &error {
+            PrepareError::Cancelled => interrupted(),
+            PrepareError::Io { source, .. } if source.kind() != io::ErrorKind::NotFound => {
+                Self::new(Exit::Disk, error)
+            }
+            PrepareError::Changed { .. } => Self::new(Exit::Failed, error),
+            // The rest is about what was asked to be shared.
+            _ => Self::usage(error),
+        }
+    }
+}
+
+impl From<VerifyError> for Failure {
+    fn from(error: VerifyError) -> Self {
+        match error {
+            VerifyError::Cancelled => interrupted(),
+            other => Self::new(Exit::Disk, other),
+        }
+    }
+}
+
+impl From<NodeError> for Failure {
+    fn from(error: NodeError) -> Self {
+        let in_use = matches!(
+            &error,
+            NodeError::Listen { source, .. } if source.kind() == io::ErrorKind::AddrInUse
+        );
+        let failure = Self::new(Exit::Failed, error);
+        if in_use {
+            failure.hint("choose another port with --listen, or :0 for any")
+        } else {
+            failure
+        }
+    }
+}
+
+impl From<GetError> for Failure {
+    fn from(error: GetError) -> Self {
+        match error {
+            GetError::Store(error) => error.into(),
+            GetError::Bootstrap(error) => match error {
+                BootstrapError::Manifest { .. } => Self::new(Exit::Integrity, error),
+                _ => Self::new(Exit::Unreachable, error)
+                    .hint("is somebody sharing it, and can this machine connect to them?"),
+            },
+            GetError::NothingSelected => Self::usage(error),
+            other => Self::new(Exit::Failed, other),
+        }
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        let hint = store_hint(&error);
+        let failure = Self::new(Exit::Disk, error);
+        match hint {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    }
+}
+
+impl From<CompleteError> for Failure {
+    fn from(error: CompleteError) -> Self {
+        let hint = match &error {
+            CompleteError::Store(error) => store_hint(error),
+            _ => None,
+        };
+        let failure = Self::new(Exit::Disk, error);
+        failure.hint(hint.unwrap_or(GO_ON))
+    }
+}
+
+fn store_hint(error: &StoreError) -> Option<&'static str> {
+    match error {
+        StoreError::TargetExists { .. } => Some("--force replaces it, -o DIR puts it elsewhere"),
+        StoreError::NotOurs { .. } => Some("-o DIR puts it elsewhere"),
+        StoreError::InUse { .. } => Some("another minibit is at it; wait for it, or use -o DIR"),
+        error if error.is_disk_full() => Some(GO_ON),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_of_failure_has_its_code() {
+        let io = |kind: io::ErrorKind| io::Error::from(kind);
+        let prepare =
+            |kind| PrepareError::Io { action: "open", path: "x".into(), source: io(kind) };
+        assert_eq!(Failure::from(prepare(io::ErrorKind::NotFound)).exit(), Exit::Usage);
+        assert_eq!(Failure::from(prepare(io::ErrorKind::PermissionDenied)).exit(), Exit::Disk);
+        assert_eq!(Failure::from(PrepareError::Cancelled).exit(), Exit::Interrupted);
+        assert_eq!(Failure::from(GetError::NothingSelected).exit(), Exit::Usage);
+        let exists = Failure::from(StoreError::TargetExists { path: "x".into() });
+        assert_eq!(exists.exit(), Exit::Disk);
+        assert!(exists.advice().is_some_and(|hint| hint.contains("--force")));
+        let listen = NodeError::Listen {
+            addr: "127.0.0.1:1".parse().unwrap(),
+            source: io(io::ErrorKind::AddrInUse),
+        };
+        assert!(Failure::from(listen).advice().is_some_and(|hint| hint.contains("--listen")));
+    }
+}

@@ -1,0 +1,198 @@
+//! `get`: from a ticket to a verified file under its final name.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use globset::{Glob, GlobSet, GlobSetBuilder};
+use minibit_core::content::{Manifest, Ticket};
+use minibit_core::engine::{GetOptions, Node, Selection, ShareHandle};
+use minibit_core::types::limits::TICKET_ADDRS_MAX;
+
+use super::failures::{self, GO_ON};
+use super::node::{self, Role};
+use super::watch::{self, Fetched, Until};
+use super::{Session, inspect, share};
+use crate::cli::Get;
+use crate::exit::{Exit, Failure};
+use crate::input;
+use crate::output::json::Event;
+use crate::output::units::{Bytes, Time, percent};
+use crate::values::Patience;
+
+/// Runs the command.
+pub(super) async fn run(flags: &Get, session: &Session) -> Result<(), Failure> {
+    let ticket = input::ticket(&flags.ticket)?;
+    let ticket = with_more(&ticket, flags)?;
+    let select = selection(&flags.select)?;
+    let node = node::start(&flags.swarm, Role::Passing, None, session).await?;
+    let started = Instant::now();
+    let options = GetOptions {
+        dir: flags.dir.clone(),
+        select,
+        force: flags.force,
+        patience: patience(flags.wait),
+        first_pieces: None,
+    };
+    session.output.say("looking for peers");
+    let share = tokio::select! {
+        biased;
+        () = session.interrupt.requested() => return Err(failures::interrupted().hint(GO_ON)),
+        share = node.get(&ticket, options) => share?,
+    };
+    opened(&share, session);
+    share::write_manifest(flags.manifest_file.as_deref(), share.manifest())?;
+    let fetched = watch::fetch(&share, flags.wait, session).await;
+    let outcome = match fetched {
+        Ok(Fetched::Complete(path)) => {
+            done(&share, &path, started, session);
+            stay(&node, Until::of(&flags.stay), session).await;
+            Ok(())
+        }
+        Ok(Fetched::Interrupted) => Err(failures::interrupted().hint(left(&share))),
+        Ok(Fetched::Deserted) => {
+            Err(Failure::new(Exit::Unreachable, "everybody has left").hint(left(&share)))
+        }
+        Err(error) => Err(error.into()),
+    };
+    node.shutdown().await;
+    outcome
+}
+
+/// The ticket with the addresses that the user added.
+fn with_more(ticket: &Ticket, flags: &Get) -> Result<Ticket, Failure> {
+    let (trackers, peers) = (input::resolve(&flags.tracker)?, input::resolve(&flags.peer)?);
+    // What the user named comes first, and stays if there is not room for all.
+    let room = TICKET_ADDRS_MAX.saturating_sub(trackers.len() + peers.len());
+    let own_trackers = ticket.trackers().iter().copied().take(room);
+    let room = room - own_trackers.len();
+    let own_peers = ticket.peers().iter().copied().filter(|peer| {
+        // Written once where it follows the same tracker, so it takes no room of its own.
+        ticket.trackers().contains(peer) || room > 0
+    });
+    let trackers: Vec<_> = trackers.into_iter().chain(own_trackers).collect();
+    let peers: Vec<_> = peers.into_iter().chain(own_peers).collect();
+    Ticket::new(ticket.share(), trackers, peers).map_err(|error| Failure::new(Exit::Usage, error))
+}
+
+/// How long to look for somebody, as the engine takes it.
+pub(super) fn patience(wait: Patience) -> Duration {
+    /// Longer than any machine stays up, and within what clocks can count.
+    const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+    wait.0.unwrap_or(FOREVER).min(FOREVER)
+}
+
+/// Which files are wanted: those of which the path, or a folder on the way to it, matches.
+///
+/// # Errors
+/// If the patterns together are too large.
+fn selection(globs: &[Glob]) -> Result<Option<Selection>, Failure> {
+    if globs.is_empty() {
+        return Ok(None);
+    }
+    let mut set = GlobSetBuilder::new();
+    for glob in globs {
+        set.add(glob.clone());
+    }
+    let set = set.build().map_err(Failure::usage)?;
+    Ok(Some(Box::new(move |manifest: &Manifest| {
+        manifest.files().iter().map(|file| is_selected(&set, &file.path)).collect()
+    })))
+}
+
+fn is_selected(set: &GlobSet, path: &[String]) -> bool {
+    (1..=path.len()).any(|depth| set.is_match(path[..depth].join("/")))
+}
+
+/// Says what is fetched, and what is here already.
+pub(super) fn opened(share: &ShareHandle, session: &Session) {
+    let (manifest, stats) = (share.manifest(), share.stats());
+    share::describe(manifest, session);
+    if stats.bytes_have > 0 {
+        session.output.say(format_args!(
+            "{} of {} were here already",
+            Bytes(stats.bytes_have),
+            Bytes(stats.bytes_total)
+        ));
+    }
+    session.output.event(&Event::Manifest {
+        share: share.id().to_string(),
+        name: manifest.name().to_owned(),
+        bytes: stats.bytes_total,
+        files: manifest.files().len() as u64,
+        pieces: stats.pieces_total.into(),
+        piece_size: manifest.piece_size().bytes().into(),
+        resumed_bytes: stats.bytes_have,
+        resumed_pieces: stats.pieces_have.into(),
+    });
+}
+
+/// Says that every byte is in place.
+pub(super) fn done(share: &ShareHandle, path: &Path, started: Instant, session: &Session) {
+    let stats = share.stats();
+    let elapsed = started.elapsed();
+    session.output.say(format_args!(
+        "every byte verified: {} in {}, {} fetched, {} sent on",
+        Bytes(stats.bytes_total),
+        Time(elapsed),
+        Bytes(stats.bytes_downloaded),
+        Bytes(stats.bytes_uploaded),
+    ));
+    session.output.event(&Event::Done {
+        share: share.id().to_string(),
+        path: path.to_owned(),
+        bytes: stats.bytes_total,
+        seconds: elapsed.as_secs_f64(),
+        downloaded: stats.bytes_downloaded,
+        uploaded: stats.bytes_uploaded,
+        files: inspect::files(share.manifest()),
+    });
+    session.output.result(path.display());
+}
+
+async fn stay(node: &Node, until: Option<Until>, session: &Session) {
+    let Some(until) = until else { return };
+    session.output.say("complete; seeding");
+    let started = Instant::now();
+    let uploaded = watch::seed(node, until, session).await;
+    let seconds = started.elapsed().as_secs_f64();
+    session.output.event(&Event::Stopped { uploaded, seconds });
+}
+
+/// How far it came, and how to go on.
+fn left(share: &ShareHandle) -> String {
+    let stats = share.stats();
+    format!("{} % done; {GO_ON}", percent(stats.bytes_have, stats.bytes_total))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_selects_files_and_whole_folders() {
+        let set = |patterns: &[&str]| {
+            let mut set = GlobSetBuilder::new();
+            for pattern in patterns {
+                set.add(Glob::new(pattern).unwrap());
+            }
+            set.build().unwrap()
+        };
+        let path = |path: &str| -> Vec<String> { path.split('/').map(str::to_owned).collect() };
+        for (pattern, name, selected) in [
+            ("*.mp4", "film.mp4", true),
+            ("*.mp4", "deep/film.mp4", true),
+            ("*.mp4", "film.mp3", false),
+            ("deep", "deep/er/film.mp4", true),
+            ("deep/**", "deep/er/film.mp4", true),
+            ("er", "deep/er/film.mp4", false),
+        ] {
+            assert_eq!(is_selected(&set(&[pattern]), &path(name)), selected, "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn forever_is_a_time_that_clocks_can_count() {
+        assert!(Instant::now().checked_add(patience(Patience(None))).is_some());
+        assert_eq!(patience(Patience(Some(Duration::ZERO))), Duration::ZERO);
+    }
+}

@@ -1,0 +1,137 @@
+//! From flags to a running node, and from a node to a ticket.
+
+use std::io;
+use std::net::{Ipv6Addr, SocketAddr, TcpListener};
+
+use minibit_core::content::{Manifest, Ticket};
+use minibit_core::engine::{Node, NodeConfig};
+use minibit_core::swarm::{Caps, ChokePolicy, Slots};
+use minibit_core::tracker::{Mode, Rules};
+use minibit_core::types::PeerId;
+use minibit_core::types::limits::TICKET_ADDRS_MAX;
+
+use super::Session;
+use crate::advertise;
+use crate::cli::{Policy, Swarm, TrackerRules};
+use crate::exit::{Exit, Failure};
+use crate::output::json::Event;
+use crate::values::DEFAULT_PORT;
+
+/// The classic choker: 4 peers by rank and 1 by chance.
+pub(super) const CLASSIC_SLOTS: Slots = Slots::Fixed { regular: 4, optimistic: 1 };
+
+/// What a node listens for when the user names no address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Tickets name it: the same port each time, if it is free.
+    Lasting,
+    /// It comes and goes: any port.
+    Passing,
+}
+
+/// Starts a node as the flags want it, and says where it listens.
+///
+/// # Errors
+/// If it cannot listen there.
+pub(super) async fn start(
+    flags: &Swarm,
+    role: Role,
+    tracker: Option<Rules>,
+    session: &Session,
+) -> Result<Node, Failure> {
+    let node = Node::start(config(flags, role, tracker)).await?;
+    let addresses: Vec<String> = node.local_addrs().iter().map(ToString::to_string).collect();
+    if session.output.is_verbose() {
+        session.output.say(format_args!("listening on {}", addresses.join(", ")));
+    }
+    session.output.event(&Event::Listening { peer: node.id().to_string(), addresses });
+    Ok(node)
+}
+
+fn config(flags: &Swarm, role: Role, tracker: Option<Rules>) -> NodeConfig {
+    let slots = match flags.slots {
+        _ if flags.classic_slots => CLASSIC_SLOTS,
+        Some(regular) => Slots::Fixed { regular: regular.into(), optimistic: 1 },
+        None => Slots::Auto,
+    };
+    let links_max = usize::from(flags.max_links);
+    let links = Caps { links_max, ..Caps::default() };
+    NodeConfig {
+        listen: if flags.listen.is_empty() { default_listen(role) } else { flags.listen.clone() },
+        peer_id: flags.id.map(PeerId::numbered),
+        slots,
+        policy: policy(flags.policy),
+        links: Caps {
+            links_aim: links.links_aim.min(links_max),
+            links_min: links.links_min.min(links_max),
+            ..links
+        },
+        lanes: flags.lanes,
+        tracker,
+        ..NodeConfig::default()
+    }
+}
+
+/// The engine's default is any port on all addresses.
+fn default_listen(role: Role) -> Vec<SocketAddr> {
+    let usual = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), DEFAULT_PORT);
+    if role == Role::Lasting && is_free(usual) { vec![usual] } else { Vec::new() }
+}
+
+fn is_free(addr: SocketAddr) -> bool {
+    let tried: io::Result<TcpListener> = TcpListener::bind(addr);
+    tried.is_ok()
+}
+
+/// The swarm's word for a policy.
+pub(super) fn policy(policy: Policy) -> ChokePolicy {
+    match policy {
+        Policy::Contribution => ChokePolicy::Contribution,
+        Policy::Rarity => ChokePolicy::Rarity,
+        Policy::Seeder => ChokePolicy::Seeder,
+    }
+}
+
+/// The tracker's rules as the flags want them.
+pub(super) fn rules(flags: &TrackerRules) -> Rules {
+    let usual = Rules::default();
+    let mode = match (flags.sample, usual.mode) {
+        _ if flags.classic => Mode::Classic,
+        _ if flags.mesh => Mode::Mesh,
+        (Some(sample), Mode::Sampled { push, .. }) => Mode::Sampled { sample: sample.into(), push },
+        (_, usual) => usual,
+    };
+    Rules { mode, ..usual }
+}
+
+/// The ticket by which others fetch a share of this node: by these trackers, or by the node
+/// itself as the tracker if there are none.
+///
+/// # Errors
+/// If more trackers are named than a ticket has room for.
+pub(super) fn ticket(
+    node: &Node,
+    manifest: &Manifest,
+    trackers: &[SocketAddr],
+) -> Result<Ticket, Failure> {
+    let room = TICKET_ADDRS_MAX.saturating_sub(trackers.len()).max(1);
+    let own = advertise::addresses(node.local_addrs(), room);
+    let trackers = if trackers.is_empty() { &own } else { trackers };
+    Ticket::new(manifest.share_id(), trackers.iter().copied(), own.iter().copied())
+        .map_err(|error| Failure::new(Exit::Usage, error))
+}
+
+/// Prints a share's ticket: the line that others need.
+pub(super) fn announce(ticket: &Ticket, manifest: &Manifest, session: &Session) {
+    let geometry = manifest.geometry();
+    session.output.event(&Event::Ticket {
+        ticket: ticket.to_string(),
+        share: manifest.share_id().to_string(),
+        name: manifest.name().to_owned(),
+        bytes: geometry.total_len(),
+        files: manifest.files().len() as u64,
+        pieces: geometry.piece_count().into(),
+        piece_size: geometry.piece_size().bytes().into(),
+    });
+    session.output.result(ticket);
+}

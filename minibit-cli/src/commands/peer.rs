@@ -1,0 +1,101 @@
+//! `peer`: one node for long, with several shares coming and going out at once.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use minibit_core::content::Ticket;
+use minibit_core::engine::{GetOptions, Node};
+use tokio::task::JoinSet;
+
+use super::node::{self, Role};
+use super::watch::{self, Until};
+use super::{Session, get, share, work};
+use crate::cli::Peer;
+use crate::exit::{Exit, Failure};
+use crate::input;
+use crate::output::json::Event;
+use crate::output::units::Bytes;
+use crate::values::Patience;
+
+/// Runs the command.
+pub(super) async fn run(flags: &Peer, session: &Session) -> Result<(), Failure> {
+    let trackers = input::resolve(&flags.tracker)?;
+    let tickets =
+        flags.get.iter().map(|text| input::ticket(text)).collect::<Result<Vec<_>, _>>()?;
+    let mut prepared = Vec::new();
+    for path in &flags.share {
+        let paths = std::slice::from_ref(path);
+        prepared.push(work::prepare(paths, &flags.source, session).await?);
+    }
+    // Like `share`: with no tracker to announce to, it is one itself.
+    let own_tracker = (trackers.is_empty() && !prepared.is_empty()).then(Default::default);
+    let node = node::start(&flags.swarm, Role::Lasting, own_tracker, session).await?;
+    let node = Arc::new(node);
+    let started = Instant::now();
+    for prepared in prepared {
+        let manifest = prepared.manifest.clone();
+        node.share(prepared, &trackers).await?;
+        share::describe(&manifest, session);
+        node::announce(&node::ticket(&node, &manifest, &trackers)?, &manifest, session);
+    }
+    let mut downloads = JoinSet::new();
+    for ticket in tickets {
+        downloads.spawn(download(Arc::clone(&node), ticket, options(flags), session.clone()));
+    }
+    let (failed, uploaded) =
+        tokio::join!(collect(downloads, session), watch::seed(&node, Until::default(), session),);
+    for share in node.shares() {
+        share.stop().await;
+    }
+    session.output.say(format_args!("stopped; {} sent", Bytes(uploaded)));
+    let seconds = started.elapsed().as_secs_f64();
+    session.output.event(&Event::Stopped { uploaded, seconds });
+    failed.map_or(Ok(()), Err)
+}
+
+fn options(flags: &Peer) -> GetOptions {
+    GetOptions {
+        dir: flags.dir.clone(),
+        select: None,
+        force: flags.force,
+        patience: get::patience(Patience(None)),
+        first_pieces: None,
+    }
+}
+
+/// Fetches one share; afterwards the node goes on seeding it.
+async fn download(
+    node: Arc<Node>,
+    ticket: Ticket,
+    options: GetOptions,
+    session: Session,
+) -> Result<(), Failure> {
+    let started = Instant::now();
+    let share = node.get(&ticket, options).await?;
+    get::opened(&share, &session);
+    let path = share.completed().await?;
+    get::done(&share, &path, started, &session);
+    Ok(())
+}
+
+/// Waits for all downloads or for the user. One that fails is told at once, and the others go
+/// on; the first failure is what the node ends with.
+async fn collect(
+    mut downloads: JoinSet<Result<(), Failure>>,
+    session: &Session,
+) -> Option<Failure> {
+    let mut first = None;
+    loop {
+        let ended = tokio::select! {
+            biased;
+            () = session.interrupt.requested() => return first,
+            ended = downloads.join_next() => ended,
+        };
+        let Some(ended) = ended else { return first };
+        let outcome = ended.unwrap_or_else(|error| Err(Failure::new(Exit::Failed, error)));
+        if let Err(failure) = outcome {
+            session.output.warn(format_args!("a download failed: {failure}"));
+            first.get_or_insert(failure);
+        }
+    }
+}

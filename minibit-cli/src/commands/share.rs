@@ -1,0 +1,79 @@
+//! `share`: hash, listen, print the ticket, seed until told to stop.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use minibit_core::content::{Manifest, escape};
+
+use super::node::{self, Role};
+use super::watch::{self, Until};
+use super::{Session, work};
+use crate::cli::Share;
+use crate::exit::{Exit, Failure};
+use crate::input;
+use crate::output::json::Event;
+use crate::output::units::Bytes;
+
+/// Roots of at most so many files are listed; `inspect` lists them all.
+const ROOTS_SHOWN: usize = 20;
+
+/// Runs the command.
+pub(super) async fn run(flags: &Share, session: &Session) -> Result<(), Failure> {
+    let trackers = input::resolve(&flags.tracker)?;
+    let prepared = work::prepare(&flags.paths, &flags.source, session).await?;
+    let manifest = prepared.manifest.clone();
+    let own_tracker = trackers.is_empty().then(Default::default);
+    let node = node::start(&flags.swarm, Role::Lasting, own_tracker, session).await?;
+    let started = Instant::now();
+    node.share(prepared, &trackers).await?;
+    let ticket = node::ticket(&node, &manifest, &trackers)?;
+    describe(&manifest, session);
+    write_manifest(flags.manifest_file.as_deref(), &manifest)?;
+    if let Some(path) = &flags.ticket_file {
+        write(path, format!("{ticket}\n").as_bytes())?;
+    }
+    node::announce(&ticket, &manifest, session);
+    session.output.say("sharing until Ctrl-C; others fetch it with: minibit get TICKET");
+    let uploaded = watch::seed(&node, Until::default(), session).await;
+    node.shutdown().await;
+    session.output.say(format_args!("stopped; {} sent", Bytes(uploaded)));
+    let seconds = started.elapsed().as_secs_f64();
+    session.output.event(&Event::Stopped { uploaded, seconds });
+    Ok(())
+}
+
+/// Says what is in a share, with the root of each file.
+pub(super) fn describe(manifest: &Manifest, session: &Session) {
+    let geometry = manifest.geometry();
+    session.output.say(format_args!(
+        "{}: {}, {} pieces of {}",
+        escape(manifest.name()),
+        Bytes(geometry.total_len()),
+        geometry.piece_count(),
+        Bytes(geometry.piece_size().bytes().into()),
+    ));
+    for file in manifest.files().iter().take(ROOTS_SHOWN) {
+        session.output.say(format_args!("{}  {}", file.root, escape(&file.path.join("/"))));
+    }
+    if let Some(more @ 1..) = manifest.files().len().checked_sub(ROOTS_SHOWN) {
+        session.output.say(format_args!("and {more} more files"));
+    }
+}
+
+/// Writes the manifest where the user wants it, if anywhere.
+pub(super) fn write_manifest(path: Option<&Path>, manifest: &Manifest) -> Result<(), Failure> {
+    path.map_or(Ok(()), |path| write(path, &manifest.encode()))
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write {}", path.display())]
+struct WriteError {
+    path: PathBuf,
+    source: std::io::Error,
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    fs::write(path, bytes)
+        .map_err(|source| Failure::new(Exit::Disk, WriteError { path: path.into(), source }))
+}

@@ -1,0 +1,216 @@
+//! Watching shares while the node works: progress, warnings, and when it is over.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use minibit_core::engine::{CompleteError, Node, ShareHandle, ShareStats};
+use minibit_core::types::ShareId;
+
+use super::Session;
+use crate::cli::Stay;
+use crate::output::Output;
+use crate::output::progress::{Progress, Standing, TICK, Work};
+use crate::values::Patience;
+
+/// How often a node that only seeds is looked at: it should cost nothing to leave it alone.
+const SEEDING_TICK: Duration = Duration::from_secs(1);
+
+/// How fetching ended.
+#[derive(Debug)]
+pub(super) enum Fetched {
+    /// Everything is verified and in place, here.
+    Complete(PathBuf),
+    /// The user stopped it.
+    Interrupted,
+    /// Nobody was there to fetch from for longer than the user would wait.
+    Deserted,
+}
+
+/// Shows a download until it is over.
+///
+/// # Errors
+/// The share's own, if it cannot be completed any more.
+pub(super) async fn fetch(
+    share: &ShareHandle,
+    patience: Patience,
+    session: &Session,
+) -> Result<Fetched, CompleteError> {
+    let started = Instant::now();
+    let mut progress = Progress::new(&session.output, Work::Fetching);
+    let mut notices = Notices::default();
+    let mut company = Company::default();
+    let mut ticks = tokio::time::interval(TICK);
+    loop {
+        tokio::select! {
+            biased;
+            done = share.completed() => {
+                notices.show(share.id(), &share.stats(), &session.output);
+                return done.map(Fetched::Complete);
+            }
+            () = session.interrupt.requested() => return Ok(Fetched::Interrupted),
+            _ = ticks.tick() => {
+                let (now, stats) = (started.elapsed(), share.stats());
+                progress.update(now, &standing(&stats));
+                notices.show(share.id(), &stats, &session.output);
+                if company.deserted(now, &stats, patience) {
+                    return Ok(Fetched::Deserted);
+                }
+            }
+        }
+    }
+}
+
+/// Where a share stands, as progress shows it.
+pub(super) fn standing(stats: &ShareStats) -> Standing {
+    Standing {
+        bytes: stats.bytes_have,
+        bytes_total: stats.bytes_total,
+        pieces: stats.pieces_have.into(),
+        pieces_total: stats.pieces_total.into(),
+        peers: stats.links as u64,
+        seeders: stats.seeders as u64,
+        uploaded: stats.bytes_uploaded,
+    }
+}
+
+/// Notices when nobody has been there for too long.
+#[derive(Debug, Default)]
+struct Company {
+    alone_since: Option<Duration>,
+}
+
+impl Company {
+    fn deserted(&mut self, now: Duration, stats: &ShareStats, patience: Patience) -> bool {
+        // A share that waits for its own disk is not alone.
+        if stats.links > 0 || stats.paused.is_some() {
+            self.alone_since = None;
+            return false;
+        }
+        let since = *self.alone_since.get_or_insert(now);
+        patience.0.is_some_and(|patience| now.saturating_sub(since) > patience)
+    }
+}
+
+/// Until when a complete share is served.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Until {
+    ratio: Option<f64>,
+    time: Option<Duration>,
+}
+
+impl Until {
+    /// As the flags want it; `None` if they want no seeding at all.
+    pub(super) fn of(flags: &Stay) -> Option<Self> {
+        let until = Self { ratio: flags.seed_ratio, time: flags.seed_time };
+        (flags.seed || until.ratio.is_some() || until.time.is_some()).then_some(until)
+    }
+
+    fn reached(self, seeding_for: Duration, uploaded: u64, size: u64) -> bool {
+        self.time.is_some_and(|time| seeding_for >= time)
+            || self.ratio.is_some_and(|ratio| uploaded as f64 >= ratio * size as f64)
+    }
+}
+
+/// Shows all shares of a node until the user stops it, or enough was given back. Returns the
+/// bytes sent.
+pub(super) async fn seed(node: &Node, until: Until, session: &Session) -> u64 {
+    let started = Instant::now();
+    let mut progress = Progress::new(&session.output, Work::Seeding);
+    let mut notices = Notices::default();
+    let mut ticks = tokio::time::interval(SEEDING_TICK);
+    loop {
+        tokio::select! {
+            biased;
+            () = session.interrupt.requested() => break,
+            _ = ticks.tick() => {
+                let now = node_standing(node, &mut notices, session);
+                progress.update(started.elapsed(), &now);
+                if until.reached(started.elapsed(), now.uploaded, now.bytes_total) {
+                    break;
+                }
+            }
+        }
+    }
+    node.shares().iter().map(|share| share.stats().bytes_uploaded).sum()
+}
+
+/// All shares of a node together.
+fn node_standing(node: &Node, notices: &mut Notices, session: &Session) -> Standing {
+    let mut sum = Standing::default();
+    for share in node.shares() {
+        let stats = share.stats();
+        notices.show(share.id(), &stats, &session.output);
+        let one = standing(&stats);
+        sum.bytes += one.bytes;
+        sum.bytes_total += one.bytes_total;
+        sum.pieces += one.pieces;
+        sum.pieces_total += one.pieces_total;
+        sum.peers += one.peers;
+        sum.seeders += one.seeders;
+        sum.uploaded += one.uploaded;
+    }
+    sum
+}
+
+/// Prints what shares have to say to the user, each thing once.
+#[derive(Debug, Default)]
+pub(super) struct Notices {
+    shown: HashMap<ShareId, Shown>,
+}
+
+#[derive(Debug, Default)]
+struct Shown {
+    warnings: usize,
+    paused: Option<String>,
+}
+
+impl Notices {
+    /// Prints what is new.
+    pub(super) fn show(&mut self, share: ShareId, stats: &ShareStats, output: &Output) {
+        let shown = self.shown.entry(share).or_default();
+        for warning in stats.warnings.iter().skip(shown.warnings) {
+            output.warn(warning);
+        }
+        shown.warnings = shown.warnings.max(stats.warnings.len());
+        if shown.paused != stats.paused {
+            match &stats.paused {
+                Some(reason) => output.warn(format_args!("paused: {reason}")),
+                None => output.say("going on"),
+            }
+            shown.paused.clone_from(&stats.paused);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn links(links: usize) -> ShareStats {
+        let mut stats = ShareStats::default();
+        stats.links = links;
+        stats
+    }
+
+    #[test]
+    fn a_share_is_deserted_only_after_it_was_alone_for_long() {
+        let patience = Patience(Some(Duration::from_secs(10)));
+        let mut company = Company::default();
+        let mut at =
+            |second, count| company.deserted(Duration::from_secs(second), &links(count), patience);
+        assert!(!at(0, 0) && !at(9, 0) && !at(10, 1) && !at(20, 0) && !at(30, 0));
+        assert!(at(31, 0));
+        assert!(!Company::default().deserted(Duration::MAX, &links(0), Patience(None)));
+    }
+
+    #[test]
+    fn seeding_ends_when_either_aim_is_reached() {
+        let second = Duration::from_secs(1);
+        let both = Until { ratio: Some(2.0), time: Some(10 * second) };
+        assert!(!both.reached(second, 199, 100));
+        assert!(both.reached(second, 200, 100));
+        assert!(both.reached(10 * second, 0, 100));
+        assert!(!Until::default().reached(Duration::MAX, u64::MAX, 1));
+    }
+}
