@@ -5,6 +5,8 @@
 //! it after a random number of them, that is at any instruction of what comes next, opens the
 //! place itself, and compares.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails there")]
+
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
