@@ -96,7 +96,9 @@ fn serve(criterion: &mut Criterion) {
         ("sendfile", SendMethod::Sendfile),
         ("mapped", SendMethod::Mapped),
     ] {
-        let options = PrepareOptions::default();
+        // One block of the largest kind a frame.
+        let piece_size = PieceSize::new(BLOCK).ok();
+        let options = PrepareOptions { piece_size, ..PrepareOptions::default() };
         let share =
             prepare(std::slice::from_ref(&path), &options, &|_| {}, &AtomicBool::new(false))
                 .expect("a share");
