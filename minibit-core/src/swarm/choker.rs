@@ -162,6 +162,17 @@ impl Choker {
         }
     }
 
+    /// Whether a slot is free, so that a peer that joins interested is unchoked at once.
+    pub fn has_free_slot(&self) -> bool {
+        let (regular, optimistic) = self.slots();
+        self.peers.values().filter(|peer| peer.slot != Slot::None).count() < regular + optimistic
+    }
+
+    /// Whether [`PeerView::rare_pieces`] is looked at.
+    pub fn looks_at_rarity(&self, complete: bool) -> bool {
+        !complete && self.policy == ChokePolicy::Rarity
+    }
+
     /// Decides again: a full round if one is due, else only what cannot wait (a slot became
     /// free, a peer came, left or changed its interest). `peers` are all links there are, each
     /// once, in any order; `complete` says that we hold all we want. Returns the peers to

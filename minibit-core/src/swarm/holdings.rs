@@ -1,17 +1,20 @@
 //! What one peer holds, as its link reports it and everybody else reads it.
 //!
-//! One task (the link's control connection) changes it; that link's other connections and
-//! the picker read it on other cores, without a lock. Nothing and everything need no bitmap:
-//! a seeder costs a few words of memory, any other peer 1.016 bits for each piece.
+//! The link's connections change it, mostly the one that carries control messages; they and
+//! the picker read it on any core without a lock. Nothing and everything need no bitmap: a
+//! seeder costs a few words of memory, any other peer 1.016 bits for each piece.
 //!
-//! Invariant: `len` is the number of pieces held once the changing task has gone on.
-//! A reader may see a change late, never a piece that was not announced.
+//! Invariant: `len` is the number of pieces held once all changes have landed, and each change
+//! is counted once. So that this also holds while a peer starts, stops or changes the way of
+//! being counted, changes of one peer's holdings take turns under a lock of that peer: no
+//! other link and no reader ever meets it. A reader may see a change late, never a piece that
+//! was not announced.
 //! Not here: counting the holders of a piece (`ledger`), checking indices (`types`).
 
-use std::sync::OnceLock;
+use std::sync::{OnceLock, PoisonError};
 
 use super::bits::Bits;
-use super::sync::{AtomicU8, AtomicU32, Ordering};
+use super::sync::{AtomicU8, AtomicU32, Mutex, MutexGuard, Ordering};
 use crate::types::{PieceIndex, PieceSet};
 
 /// How a [`Ledger`](super::Ledger) counts a peer at the moment.
@@ -25,13 +28,15 @@ pub(super) enum Counted {
     ByPiece = 2,
 }
 
-/// The pieces one peer holds. Changed by one task, read by any.
+/// The pieces one peer holds; see the module's header. A share's
+/// [`Ledger`](super::Ledger) changes it.
 pub struct Holdings {
     /// Made with the first change that leaves it neither empty nor full.
     bits: OnceLock<Bits>,
     len: AtomicU32,
     pieces: u32,
     counted: AtomicU8,
+    changing: Mutex<()>,
 }
 
 impl Holdings {
@@ -47,8 +52,10 @@ impl Holdings {
 
     /// A peer that holds these pieces.
     pub fn from_set(set: &PieceSet) -> Self {
-        let holdings = Self::empty(set.capacity());
-        holdings.fill(set);
+        let holdings = Self::with_len(set.capacity(), set.len());
+        if !set.is_empty() && !set.is_full() {
+            holdings.bits.get_or_init(|| Bits::from_words(set.words().to_vec()));
+        }
         holdings
     }
 
@@ -58,6 +65,7 @@ impl Holdings {
             len: AtomicU32::new(len),
             pieces,
             counted: AtomicU8::new(Counted::Not as u8),
+            changing: Mutex::new(()),
         }
     }
 
@@ -98,38 +106,38 @@ impl Holdings {
         set
     }
 
-    /// Adds all pieces of a set: the peer's first word about what it holds. Before the peer
-    /// is counted ([`Ledger::add_holder`](super::Ledger::add_holder)); afterwards use
-    /// [`Ledger::gain`](super::Ledger::gain).
-    ///
-    /// # Panics
-    /// If the set is of a share with another number of pieces.
-    pub fn fill(&self, set: &PieceSet) {
-        assert_eq!(set.capacity(), self.pieces, "sets of different shares");
-        debug_assert_eq!(self.counted(), Counted::Not, "fill before counting");
-        if set.is_full() && self.bits.get().is_none() {
-            self.len.store(self.pieces, Ordering::Release);
-        } else if !set.is_empty() && !self.is_full() {
-            let bits = self.bits.get_or_init(|| Bits::empty(self.pieces));
-            for (at, mask) in set.words().iter().enumerate() {
-                let before = bits.insert(at, *mask);
-                self.len.fetch_add((mask & !before).count_ones(), Ordering::AcqRel);
+    /// Waits for the turn to change it; see the module's header.
+    pub(super) fn turn(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes an empty peer one that holds everything.
+    pub(super) fn set_full(&self) {
+        match self.bits.get() {
+            None => self.len.store(self.pieces, Ordering::Release),
+            Some(_) => {
+                for (word, mask) in PieceSet::full(self.pieces).words().iter().enumerate() {
+                    self.insert_word(word, *mask);
+                }
             }
         }
     }
 
-    /// Adds a piece; false if it was there.
-    pub(super) fn insert(&self, piece: PieceIndex) -> bool {
-        if self.bits.get().is_none() && self.is_full() {
-            return false;
+    /// Adds 64 neighbouring pieces by their mask; returns those that are new.
+    pub(super) fn insert_word(&self, word: usize, mask: u64) -> u64 {
+        if mask == 0 || (self.bits.get().is_none() && self.is_full()) {
+            return 0;
         }
         let bits = self.bits.get_or_init(|| Bits::empty(self.pieces));
-        let (word, mask) = place(piece);
-        let new = bits.insert(word, mask) & mask == 0;
-        if new {
-            self.len.fetch_add(1, Ordering::AcqRel);
-        }
+        let new = mask & !bits.insert(word, mask);
+        self.len.fetch_add(new.count_ones(), Ordering::AcqRel);
         new
+    }
+
+    /// Adds a piece; false if it was there.
+    pub(super) fn insert(&self, piece: PieceIndex) -> bool {
+        let (word, mask) = place(piece);
+        self.insert_word(word, mask) != 0
     }
 
     /// Takes a piece out; false if it was not there.
@@ -138,23 +146,14 @@ impl Holdings {
             return false;
         }
         let (word, mask) = place(piece);
-        let was = self.bits_of_some().remove(word, mask) & mask != 0;
+        let bits = self
+            .bits
+            .get_or_init(|| Bits::from_words(PieceSet::full(self.pieces).words().to_vec()));
+        let was = bits.remove(word, mask) & mask != 0;
         if was {
             self.len.fetch_sub(1, Ordering::AcqRel);
         }
         was
-    }
-
-    /// The bitmap; made now if the peer holds everything and had none.
-    pub(super) fn bits_of_some(&self) -> &Bits {
-        self.bits.get_or_init(|| {
-            let set = if self.is_full() {
-                PieceSet::full(self.pieces)
-            } else {
-                PieceSet::empty(self.pieces)
-            };
-            Bits::from_words(set.words().to_vec())
-        })
     }
 
     /// The bitmap; `None` if there is none because the peer holds nothing or everything.

@@ -114,29 +114,39 @@ impl Ledger {
 
     /// Counts a peer's pieces from now on; nothing if it is counted. A full peer counts as a
     /// seeder, in constant time; any other takes time linear in what it holds.
-    /// Only the task that changes `holdings` may call this, `remove_holder`, `gain`, `lose`.
     pub fn add_holder(&self, holdings: &Holdings) {
-        if holdings.counted() != Counted::Not {
-            return;
-        }
-        if holdings.is_full() {
-            holdings.set_counted(Counted::AsSeeder);
-            self.seeders.fetch_add(1, Ordering::AcqRel);
-        } else {
-            holdings.set_counted(Counted::ByPiece);
-            self.count_all(holdings, Cell::with_one_holder_more, ONE_HOLDER);
+        let _turn = holdings.turn();
+        if holdings.counted() == Counted::Not {
+            self.start_counting(holdings);
         }
     }
 
     /// Stops counting a peer: its link is gone. Nothing if it is not counted.
     pub fn remove_holder(&self, holdings: &Holdings) {
+        let _turn = holdings.turn();
+        self.stop_counting(holdings);
+    }
+
+    fn start_counting(&self, holdings: &Holdings) {
+        if holdings.is_full() {
+            holdings.set_counted(Counted::AsSeeder);
+            self.seeders.fetch_add(1, Ordering::AcqRel);
+        } else {
+            holdings.set_counted(Counted::ByPiece);
+            let held = holdings.bits().into_iter().flat_map(Bits::filled_words);
+            self.count(held, Cell::with_one_holder_more, ONE_HOLDER);
+        }
+    }
+
+    fn stop_counting(&self, holdings: &Holdings) {
         match holdings.counted() {
             Counted::Not => {}
             Counted::AsSeeder => {
                 self.seeders.fetch_sub(1, Ordering::AcqRel);
             }
             Counted::ByPiece => {
-                self.count_all(holdings, Cell::with_one_holder_less, ONE_HOLDER.wrapping_neg());
+                let held = holdings.bits().into_iter().flat_map(Bits::filled_words);
+                self.count(held, Cell::with_one_holder_less, ONE_HOLDER.wrapping_neg());
             }
         }
         holdings.set_counted(Counted::Not);
@@ -144,6 +154,7 @@ impl Ledger {
 
     /// A peer says that it holds one more piece. False if it had said so before.
     pub fn gain(&self, holdings: &Holdings, piece: PieceIndex) -> bool {
+        let _turn = holdings.turn();
         let new = holdings.insert(piece);
         if new && holdings.counted() == Counted::ByPiece {
             let old = Cell(self.word(piece).fetch_add(ONE_HOLDER, Ordering::AcqRel));
@@ -152,19 +163,48 @@ impl Ledger {
         new
     }
 
+    /// A peer says that it holds all pieces of a set; returns how many are new. Cheaper than
+    /// one by one, and a peer that held nothing and now everything counts as a seeder.
+    ///
+    /// # Panics
+    /// If the set is of a share with another number of pieces.
+    pub fn gain_all(&self, holdings: &Holdings, set: &PieceSet) -> u32 {
+        assert_eq!(set.capacity(), self.geometry.piece_count(), "other share's set");
+        let _turn = holdings.turn();
+        let before = holdings.len();
+        if set.is_full() && before == 0 {
+            let counted = holdings.counted() != Counted::Not;
+            holdings.set_full();
+            if counted {
+                self.start_counting(holdings);
+            }
+        } else {
+            let words = set.words().iter().enumerate();
+            let new = words.map(|(word, mask)| (word, holdings.insert_word(word, *mask)));
+            if holdings.counted() == Counted::ByPiece {
+                self.count(new, Cell::with_one_holder_more, ONE_HOLDER);
+            } else {
+                new.for_each(drop);
+            }
+        }
+        holdings.len() - before
+    }
+
     /// A peer says that it no longer holds a piece. False if it did not hold it. A seeder's
     /// first loss makes it a peer like any other, which takes time linear in the pieces.
     pub fn lose(&self, holdings: &Holdings, piece: PieceIndex) -> bool {
-        if holdings.counted() == Counted::AsSeeder {
-            self.remove_holder(holdings);
-            let was = holdings.remove(piece);
-            self.add_holder(holdings);
-            return was;
-        }
+        let _turn = holdings.turn();
         let was = holdings.remove(piece);
-        if was && holdings.counted() == Counted::ByPiece {
-            let old = Cell(self.word(piece).fetch_sub(ONE_HOLDER, Ordering::AcqRel));
-            self.settle(piece, old, old.with_one_holder_less());
+        match holdings.counted() {
+            Counted::AsSeeder if was => {
+                self.stop_counting(holdings);
+                self.start_counting(holdings);
+            }
+            Counted::ByPiece if was => {
+                let old = Cell(self.word(piece).fetch_sub(ONE_HOLDER, Ordering::AcqRel));
+                self.settle(piece, old, old.with_one_holder_less());
+            }
+            _ => {}
         }
         was
     }
@@ -411,13 +451,15 @@ impl Ledger {
         }
     }
 
-    /// Adds `amount` to the words of all pieces a peer holds (which makes of each what `step`
-    /// does), and lets the bitmaps follow 64 pieces at a time.
-    fn count_all(&self, holdings: &Holdings, step: impl Fn(Cell) -> Cell, amount: u64) {
-        if holdings.is_empty() {
-            return;
-        }
-        for (word, mask) in holdings.bits_of_some().filled_words() {
+    /// Adds `amount` to the words of the pieces named by (word, mask), which makes of each what
+    /// `step` does, and lets the bitmaps follow 64 pieces at a time.
+    fn count(
+        &self,
+        pieces: impl Iterator<Item = (usize, u64)>,
+        step: impl Fn(Cell) -> Cell,
+        amount: u64,
+    ) {
+        for (word, mask) in pieces.filter(|(_, mask)| *mask != 0) {
             let mut moves = Moves::default();
             for bit in ones(mask) {
                 let old = Cell(self.cells[word * 64 + bit].fetch_add(amount, Ordering::AcqRel));
@@ -664,6 +706,35 @@ mod tests {
         ledger.remove_holder(&seeder);
         ledger.remove_holder(&seeder);
         assert!((0..100).all(|at| ledger.availability(piece(&ledger, at)) == 0));
+    }
+
+    #[test]
+    fn a_bitmap_counts_like_its_pieces_one_by_one_and_a_full_one_makes_a_seeder() {
+        let ledger = ledger(200);
+        let (mut some, full) = (PieceSet::empty(200), PieceSet::full(200));
+        [3, 64, 199].iter().for_each(|number| {
+            some.insert(piece(&ledger, *number));
+        });
+        let peer = Holdings::empty(200);
+        ledger.add_holder(&peer);
+        ledger.gain(&peer, piece(&ledger, 64));
+        assert_eq!((ledger.gain_all(&peer, &some), ledger.gain_all(&peer, &some)), (2, 0));
+        assert_eq!(peer.snapshot(ledger.geometry()), some);
+        let held = |at: &u32| ledger.availability(piece(&ledger, *at)) == 1;
+        assert_eq!((0..200).filter(held).collect::<Vec<_>>(), [3, 64, 199]);
+
+        let seeder = Holdings::empty(200);
+        ledger.add_holder(&seeder);
+        assert_eq!(ledger.gain_all(&seeder, &full), 200);
+        assert_eq!((ledger.seeders(), seeder.bits().is_none()), (1, true));
+        // One that was not empty stays counted piece by piece, though it is full now.
+        assert_eq!(ledger.gain_all(&peer, &full), 197);
+        assert_eq!((ledger.seeders(), ledger.availability(piece(&ledger, 7))), (1, 2));
+        ledger.remove_holder(&peer);
+        ledger.remove_holder(&seeder);
+        // Without being counted, a set is only kept.
+        assert_eq!(ledger.gain_all(&Holdings::empty(200), &full), 200);
+        assert!((0..200).all(|at| ledger.availability(piece(&ledger, at)) == 0));
     }
 
     #[test]

@@ -8,7 +8,9 @@
 //!   news        the pieces we came to hold, in order
 //!   picker      which pieces to ask a peer for
 //! choker      whom we answer                 (a value: time and randomness come in)
-//! neighbours  whom we know, dial and refuse  (a value: time and randomness come in)
+//! neighbours  whom we link to                (a value: time and randomness come in)
+//!   book        the addresses we know
+//!   bans        whom we refuse
 //! ```
 //!
 //! Invariant: nothing here waits. Links on any core report and claim through atomics, so no
@@ -16,7 +18,9 @@
 //! Not here: sockets, files, the clock. All atomics come from `sync`, so that loom can stand
 //! in for them.
 
+mod bans;
 mod bits;
+mod book;
 mod cell;
 mod choker;
 mod holdings;
@@ -30,11 +34,12 @@ mod sync;
 #[cfg(test)]
 mod loom_models;
 
+pub use book::{KnownPeer, Source};
 pub use cell::LaneId;
 pub use choker::{ChokePolicy, Choker, LinkId, PeerView, ROUND, SNUB_AFTER, Slots};
 pub use holdings::Holdings;
 pub use ledger::{Ledger, WriteLease};
-pub use neighbours::{Caps, Direction, Greeting, KnownPeer, Neighbours, Refusal, Source, Verdict};
+pub use neighbours::{Caps, Direction, Greeting, Neighbours, Refusal, Verdict};
 pub use picker::PickOrder;
 
 /// A share of that many pieces.

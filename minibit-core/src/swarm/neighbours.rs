@@ -1,49 +1,41 @@
 //! Whom we know, whom to dial now, and whom we will have nothing to do with.
 //!
-//! One value for each share. Addresses come from the ticket, from trackers and from peers
-//! that connect to us; none of them is trusted: a tracker may list a victim a thousand times.
+//! One value for each share. Where addresses come from and which are believed is the book's
+//! matter ([`book`](super::book)); this is what is done with them.
 //!
 //! Invariants:
 //! - We are never linked to ourselves, never twice to one peer, never to a banned one.
-//! - Every table is bounded, in all and for each source, so that one source cannot crowd out
-//!   another; an address is dialled at most [`DIALS_MAX`] times in a row without success and
-//!   then left alone for [`REST`], and one IP (but for loopback) has at most
-//!   [`PER_IP_MAX`] addresses. What a hostile list can make us send to one victim is
-//!   `DIALS_MAX * PER_IP_MAX` connects in ten minutes.
-//! - A source may not name addresses that lie further inside than it does itself: one on the
-//!   internet names only global ones, one on our network also private ones, one on this
-//!   machine also loopback. Else a tracker could make us scan our own network.
+//! - An address is dialled at most [`DIALS_MAX`] times in a row without success and then left
+//!   alone for [`REST`] (the ticket's are tried on, ever more rarely), so what a hostile list
+//!   can make us send to one IP is bounded: that many connects for each of the book's
+//!   addresses of that IP.
+//! - Links and dials under way together never exceed what the caps allow.
 //!
 //! Not here: connecting, handshakes, the clock, randomness of its own.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::collections::{BTreeSet, HashMap};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use fastrand::Rng;
 
 use super::LinkId;
+use super::bans::Bans;
+use super::book::{Book, Known, KnownPeer, Source, Status};
 use crate::types::PeerId;
 
-/// Addresses known at once.
-const KNOWN_MAX: usize = 4096;
-/// Of those, from one source.
-const PER_SOURCE_MAX: usize = 1024;
-/// Of those, with one IP that is not loopback.
-const PER_IP_MAX: usize = 16;
 /// Dials of one address in a row without a lasting link.
 const DIALS_MAX: u32 = 8;
 /// For how long an address that failed so often is left alone.
 const REST: Duration = Duration::from_secs(600);
-/// Banned peers, banned addresses and banned IPs that are remembered, of each the latest.
-const BANS_MAX: usize = 4096;
-/// Banned peers from one IP that is not loopback, after which the IP is banned.
-const BANNED_PER_IP: u32 = 3;
 /// The first wait after a failure; it doubles up to [`BACKOFF_MAX`], then 50 to 150 % of it.
 const BACKOFF_MIN: Duration = Duration::from_millis(500);
 const BACKOFF_MAX: Duration = Duration::from_secs(120);
 /// A link that ends sooner counts as a failure: else we would dial in a circle.
 const LASTING: Duration = Duration::from_secs(10);
+/// Two connections are "at once" if the second comes so soon after the first. An older link
+/// is not given up for a newcomer that merely claims to be the same peer.
+const AT_ONCE: Duration = Duration::from_secs(10);
 
 /// How many links to have, and how fast to try for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,26 +62,6 @@ impl Caps {
     pub fn classic() -> Self {
         Self { links_min: 4, ..Self::default() }
     }
-}
-
-/// Where an address comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Source {
-    /// The user, or a ticket the user gave us. May name any address; never given up.
-    Ticket,
-    /// A list (LISTA_PEERS) of the tracker at this address.
-    List(SocketAddr),
-    /// A push (NOVO_PEER) of the tracker at this address.
-    Push(SocketAddr),
-}
-
-/// A peer as a source names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct KnownPeer {
-    /// Its identity, where the source knows it (a ticket does not).
-    pub id: Option<PeerId>,
-    /// Where it listens.
-    pub addr: SocketAddr,
 }
 
 /// Who made a connection.
@@ -144,27 +116,6 @@ pub enum Refusal {
     Full,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Status {
-    /// May be dialled from this time on.
-    Idle {
-        from: Duration,
-    },
-    Dialling,
-    Linked,
-    /// It is our own address.
-    Ourselves,
-}
-
-#[derive(Clone, Debug)]
-struct Known {
-    source: Source,
-    id: Option<PeerId>,
-    status: Status,
-    /// Failures in a row.
-    failures: u32,
-}
-
 #[derive(Clone, Copy, Debug)]
 struct Link {
     id: PeerId,
@@ -178,10 +129,10 @@ struct Link {
 pub struct Neighbours {
     me: PeerId,
     caps: Caps,
-    known: BTreeMap<SocketAddr, Known>,
+    book: Book,
     links: HashMap<LinkId, Link>,
     by_peer: HashMap<PeerId, LinkId>,
-    dialling: usize,
+    dialling: BTreeSet<SocketAddr>,
     bans: Bans,
 }
 
@@ -191,10 +142,10 @@ impl Neighbours {
         Self {
             me,
             caps,
-            known: BTreeMap::new(),
+            book: Book::default(),
             links: HashMap::new(),
             by_peer: HashMap::new(),
-            dialling: 0,
+            dialling: BTreeSet::new(),
             bans: Bans::default(),
         }
     }
@@ -206,7 +157,7 @@ impl Neighbours {
 
     /// How many addresses are known.
     pub fn known_count(&self) -> usize {
-        self.known.len()
+        self.book.len()
     }
 
     /// The link to a peer, if there is one.
@@ -216,68 +167,26 @@ impl Neighbours {
 
     /// Whether a connection from this IP is to be closed before a byte is read.
     pub fn refuses_ip(&self, ip: IpAddr) -> bool {
-        self.bans.ips.contains(&block_of(ip))
+        self.bans.hit_ip(ip)
     }
 
     /// Whether this peer is banned.
     pub fn is_banned(&self, id: PeerId) -> bool {
-        self.bans.peers.contains(&id)
+        self.bans.hit_peer(id)
     }
 
     // ---- addresses ------------------------------------------------------------------------
 
-    /// Learns addresses; returns how many were new. Those that may not be dialled (by the
-    /// rules of the module's header) are left out.
+    /// Learns addresses; returns how many were new. Those that the book does not believe, and
+    /// we ourselves, are left out.
     pub fn learn(
         &mut self,
         now: Duration,
         source: Source,
         peers: impl IntoIterator<Item = KnownPeer>,
     ) -> usize {
-        let mut tally = Tally::of(self, source);
-        peers.into_iter().filter(|peer| self.learn_one(now, source, *peer, &mut tally)).count()
-    }
-
-    fn learn_one(
-        &mut self,
-        now: Duration,
-        source: Source,
-        peer: KnownPeer,
-        tally: &mut Tally,
-    ) -> bool {
-        if peer.id == Some(self.me) || !may_name(source, peer.addr) {
-            return false;
-        }
-        if let Some(known) = self.known.get_mut(&peer.addr) {
-            known.source = stronger(known.source, source);
-            known.id = peer.id.or(known.id);
-            return false;
-        }
-        let room = source == Source::Ticket || tally.has_room(peer.addr.ip());
-        if !room && !self.evict(now, source, peer.addr.ip(), tally) {
-            return false;
-        }
-        tally.add(peer.addr.ip());
-        let status = Status::Idle { from: now };
-        self.known.insert(peer.addr, Known { source, id: peer.id, status, failures: 0 });
-        true
-    }
-
-    /// Makes room by forgetting one address of the same source that has not been dialled yet
-    /// or has rested; the newer word is the better one. An address in its back-off stays:
-    /// forgetting it would forget the back-off.
-    fn evict(&mut self, now: Duration, source: Source, ip: IpAddr, tally: &mut Tally) -> bool {
-        let must_be_of_ip = tally.ip_is_full(ip);
-        let victim = self.known.iter().find(|(addr, known)| {
-            known.source == source
-                && (!must_be_of_ip || block_of(addr.ip()) == block_of(ip))
-                && matches!(known.status, Status::Idle { from } if from <= now)
-                && (known.failures == 0 || known.failures >= DIALS_MAX)
-        });
-        let Some(addr) = victim.map(|(addr, _)| *addr) else { return false };
-        self.known.remove(&addr);
-        tally.remove(addr.ip());
-        true
+        let me = self.me;
+        self.book.learn(now, source, peers.into_iter().filter(|peer| peer.id != Some(me)))
     }
 
     // ---- dialling -------------------------------------------------------------------------
@@ -285,28 +194,23 @@ impl Neighbours {
     /// Whom to dial now: each address returned counts as being dialled until it is reported
     /// with [`greeted`](Self::greeted) or [`dial_failed`](Self::dial_failed).
     pub fn dial(&mut self, now: Duration, rng: &mut Rng) -> Vec<SocketAddr> {
-        let wanted = self.dials_wanted(self.caps.links_aim);
-        if wanted == 0 {
+        if self.dials_wanted(self.caps.links_aim) == 0 {
             return Vec::new();
         }
         let mut ready: Vec<_> = self
             .candidates()
             .filter(|(_, _, from)| *from <= now)
-            .map(|(addr, known, _)| (is_push(known), known.failures, rng.u32(..), addr))
+            .map(|(addr, known, _)| (known.is_pushed(), known.failures, rng.u32(..), addr))
             .collect();
         ready.sort_unstable();
         let mut chosen = Vec::new();
         for (pushed, _, _, addr) in ready {
-            let aim = if pushed { self.caps.links_min } else { self.caps.links_aim };
-            if self.dials_wanted(aim) == 0 {
+            // The listed ones stand before the pushed ones, which have the smaller aim.
+            if self.dials_wanted(self.aim(pushed)) == 0 {
                 break;
             }
-            if self.dials_id_already(addr) {
-                continue;
-            }
-            if let Some(known) = self.known.get_mut(&addr) {
-                known.status = Status::Dialling;
-                self.dialling += 1;
+            if !self.dials_peer_of(addr) {
+                self.start_dialling(addr);
                 chosen.push(addr);
             }
         }
@@ -316,40 +220,55 @@ impl Neighbours {
     /// When [`dial`](Self::dial) will have somebody to dial, if nothing else happens; a time
     /// that has passed means now. `None`: not before something else happens.
     pub fn next_dial(&self) -> Option<Duration> {
-        let (listed, pushed) =
-            (self.dials_wanted(self.caps.links_aim), self.dials_wanted(self.caps.links_min));
+        if self.dials_wanted(self.caps.links_aim) == 0 {
+            return None;
+        }
         self.candidates()
-            .filter(|(_, known, _)| if is_push(known) { pushed > 0 } else { listed > 0 })
-            .filter(|(addr, _, _)| !self.dials_id_already(*addr))
+            .filter(|(addr, known, _)| {
+                self.dials_wanted(self.aim(known.is_pushed())) > 0 && !self.dials_peer_of(*addr)
+            })
             .map(|(_, _, from)| from)
             .min()
     }
 
-    /// How many more dials would be right for that number of links.
-    fn dials_wanted(&self, aim: usize) -> usize {
-        let links = self.links.len() + self.dialling;
-        let missing = aim.min(self.caps.links_max).saturating_sub(links);
-        missing.min(self.caps.dials_max.saturating_sub(self.dialling))
+    /// Up to how many links we dial addresses of this kind.
+    fn aim(&self, pushed: bool) -> usize {
+        let Caps { links_aim, links_min, .. } = self.caps;
+        if pushed { links_min.min(links_aim) } else { links_aim }
     }
 
-    /// Addresses that may be dialled some time.
+    /// How many more dials would be right for that number of links.
+    fn dials_wanted(&self, aim: usize) -> usize {
+        let links = self.links.len() + self.dialling.len();
+        let missing = aim.min(self.caps.links_max).saturating_sub(links);
+        missing.min(self.caps.dials_max.saturating_sub(self.dialling.len()))
+    }
+
+    /// Addresses that may be dialled some time, with that time.
     fn candidates(&self) -> impl Iterator<Item = (SocketAddr, &Known, Duration)> {
-        self.known.iter().filter_map(|(addr, known)| {
+        self.book.iter().filter_map(|(addr, known)| {
             let Status::Idle { from } = known.status else { return None };
             let linked = known.id.is_some_and(|id| self.by_peer.contains_key(&id));
-            let banned = self.bans.hit(known.id, *addr);
-            (!linked && !banned).then_some((*addr, known, from))
+            let banned = self.bans.hit(known.id, addr);
+            (!linked && !banned).then_some((addr, known, from))
         })
     }
 
     /// Whether another address of the same peer is being dialled.
-    fn dials_id_already(&self, addr: SocketAddr) -> bool {
-        let Some(id) = self.known.get(&addr).and_then(|known| known.id) else { return false };
-        self.dialling > 0
-            && self
-                .known
-                .values()
-                .any(|known| known.status == Status::Dialling && known.id == Some(id))
+    fn dials_peer_of(&self, addr: SocketAddr) -> bool {
+        let id_of = |addr| self.book.get(addr).and_then(|known| known.id);
+        let Some(id) = id_of(addr) else { return false };
+        self.dialling.iter().any(|other| id_of(*other) == Some(id))
+    }
+
+    fn start_dialling(&mut self, addr: SocketAddr) {
+        if let Some(known) = self.book.get_mut(addr) {
+            known.status = Status::Dialling;
+            if std::mem::take(&mut known.resting) {
+                known.failures = 0;
+            }
+            self.dialling.insert(addr);
+        }
     }
 
     /// A dial came to nothing before the handshake was through.
@@ -360,36 +279,34 @@ impl Neighbours {
     }
 
     fn stop_dialling(&mut self, addr: SocketAddr) -> bool {
-        let Some(known) = self.known.get_mut(&addr) else { return false };
-        let was = known.status == Status::Dialling;
-        if was {
+        let was = self.dialling.remove(&addr);
+        if was && let Some(known) = self.book.get_mut(addr) {
             known.status = Status::Idle { from: Duration::ZERO };
-            self.dialling -= 1;
         }
         was
     }
 
     /// One failure more of an address: the next dial has to wait.
     fn fail(&mut self, now: Duration, addr: SocketAddr, rng: &mut Rng) {
-        let Some(known) = self.known.get_mut(&addr) else { return };
-        // It has rested: it begins anew.
-        let failures = if known.failures >= DIALS_MAX { 0 } else { known.failures } + 1;
-        let rests = failures >= DIALS_MAX && known.source != Source::Ticket;
-        let wait = if rests { REST } else { backoff(failures, rng) };
-        known.failures = failures;
-        known.status = Status::Idle { from: now + wait };
+        let Some(known) = self.book.get_mut(addr) else { return };
+        known.failures += 1;
+        known.resting = known.failures >= DIALS_MAX && !known.is_of_ticket();
+        let wait = if known.resting { REST } else { backoff(known.failures, rng) };
+        if matches!(known.status, Status::Idle { .. }) {
+            known.status = Status::Idle { from: now + wait };
+        }
     }
 
     // ---- links ----------------------------------------------------------------------------
 
-    /// A connection's handshake is through: may it become a link? Of two links to one peer
-    /// the one is kept whose initiator has the smaller identity; of two with the same
-    /// initiator, the older one.
+    /// A connection's handshake is through: may it become a link? Of two connections with one
+    /// peer made at once the one is kept whose initiator has the smaller identity; of two with
+    /// the same initiator, or long after one another, the older one while it lives.
     pub fn greeted(&mut self, now: Duration, greeting: Greeting, rng: &mut Rng) -> Verdict {
         if greeting.direction == Direction::Dialled {
             self.stop_dialling(greeting.addr);
         }
-        let verdict = self.judge(&greeting);
+        let verdict = self.judge(now, &greeting);
         match verdict {
             Verdict::Keep => self.link(now, greeting),
             Verdict::Replace(old) => {
@@ -401,17 +318,18 @@ impl Neighbours {
         verdict
     }
 
-    fn judge(&self, greeting: &Greeting) -> Verdict {
+    fn judge(&self, now: Duration, greeting: &Greeting) -> Verdict {
         if greeting.id == self.me {
             return Verdict::Refuse(Refusal::Ourselves);
         }
         if self.bans.hit(Some(greeting.id), greeting.addr) {
             return Verdict::Refuse(Refusal::Banned);
         }
-        if let Some(old) = self.by_peer.get(&greeting.id) {
-            let smaller = self.initiator(greeting) < self.links[old].initiator;
-            return if smaller {
-                Verdict::Replace(*old)
+        if let Some(id) = self.by_peer.get(&greeting.id) {
+            let old = &self.links[id];
+            let at_once = now.saturating_sub(old.since) < AT_ONCE;
+            return if at_once && self.initiator(greeting) < old.initiator {
+                Verdict::Replace(*id)
             } else {
                 Verdict::Refuse(Refusal::Duplicate)
             };
@@ -434,8 +352,8 @@ impl Neighbours {
         let Greeting { link, id, addr, .. } = greeting;
         self.links.insert(link, Link { id, initiator, addr, since: now });
         self.by_peer.insert(id, link);
-        if let Some(known) = self.known.get_mut(&addr) {
-            // It may be under way to us and we to it: that dial is still reported.
+        if let Some(known) = self.book.get_mut(addr) {
+            // They may have come to us while we dial them: that dial is still reported.
             if known.status != Status::Dialling {
                 known.status = Status::Linked;
             }
@@ -448,7 +366,7 @@ impl Neighbours {
         if greeting.direction == Direction::Accepted {
             return;
         }
-        if let Some(known) = self.known.get_mut(&greeting.addr) {
+        if let Some(known) = self.book.get_mut(greeting.addr) {
             known.id = Some(greeting.id);
             if why == Refusal::Ourselves {
                 known.status = Status::Ourselves;
@@ -464,10 +382,9 @@ impl Neighbours {
     pub fn closed(&mut self, now: Duration, link: LinkId, rng: &mut Rng) {
         let Some(Link { id, addr, since, initiator }) = self.unlink(link) else { return };
         if initiator == id && addr.port() != 0 {
-            let source = Source::List(addr);
-            self.learn(now, source, [KnownPeer { id: Some(id), addr }]);
+            self.learn(now, Source::Itself, [KnownPeer { id: Some(id), addr }]);
         }
-        if let Some(known) = self.known.get_mut(&addr)
+        if let Some(known) = self.book.get_mut(addr)
             && now.saturating_sub(since) >= LASTING
         {
             known.failures = 0;
@@ -478,7 +395,7 @@ impl Neighbours {
     fn unlink(&mut self, link: LinkId) -> Option<Link> {
         let gone = self.links.remove(&link)?;
         self.by_peer.remove(&gone.id);
-        if let Some(known) = self.known.get_mut(&gone.addr)
+        if let Some(known) = self.book.get_mut(gone.addr)
             && known.status == Status::Linked
         {
             known.status = Status::Idle { from: Duration::ZERO };
@@ -503,11 +420,6 @@ impl Neighbours {
     }
 }
 
-/// Whether only a push named this address.
-fn is_push(known: &Known) -> bool {
-    matches!(known.source, Source::Push(_))
-}
-
 /// The wait after so many failures in a row: doubling, with jitter so that peers that failed
 /// together do not come back together.
 fn backoff(failures: u32, rng: &mut Rng) -> Duration {
@@ -515,173 +427,374 @@ fn backoff(failures: u32, rng: &mut Rng) -> Duration {
     doubled.min(BACKOFF_MAX).mul_f64(0.5 + rng.f64())
 }
 
-/// Of two sources of one address, the one whose rules are to hold.
-fn stronger(old: Source, new: Source) -> Source {
-    match (old, new) {
-        (Source::Ticket, _) | (_, Source::Ticket) => Source::Ticket,
-        (Source::Push(_), Source::List(_)) => new,
-        _ => old,
+#[cfg(not(loom))]
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fastrand::Rng;
+    use proptest::prelude::*;
+
+    /// Our own identity lies in the middle, so that others are smaller and greater.
+    const ME: u64 = 50;
+
+    struct Node {
+        neighbours: Neighbours,
+        now: Duration,
+        rng: Rng,
+        next_link: u32,
     }
-}
 
-/// How far inside an address lies; a smaller one is further inside.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Reach {
-    Machine,
-    Network,
-    Internet,
-}
+    impl Node {
+        fn new(caps: Caps) -> Self {
+            let neighbours = Neighbours::new(PeerId::numbered(ME), caps);
+            Self { neighbours, now: Duration::from_secs(1), rng: Rng::with_seed(3), next_link: 1 }
+        }
 
-fn reach(ip: IpAddr) -> Reach {
-    match ip.to_canonical() {
-        ip if ip.is_loopback() => Reach::Machine,
-        IpAddr::V4(ip) => {
-            // 100.64/10 is shared by the customers of one provider.
-            let [a, b, ..] = ip.octets();
-            let shared = a == 100 && (64..128).contains(&b);
-            if ip.is_private() || ip.is_link_local() || shared {
-                Reach::Network
-            } else {
-                Reach::Internet
+        fn after(&mut self, wait: Duration) -> &mut Self {
+            self.now += wait;
+            self
+        }
+
+        fn learn(&mut self, source: Source, peers: impl IntoIterator<Item = u64>) -> usize {
+            self.neighbours.learn(self.now, source, peers.into_iter().map(peer))
+        }
+
+        fn dial(&mut self) -> Vec<SocketAddr> {
+            self.neighbours.dial(self.now, &mut self.rng)
+        }
+
+        fn fail(&mut self, addr: SocketAddr) {
+            self.neighbours.dial_failed(self.now, addr, &mut self.rng);
+        }
+
+        fn greet(&mut self, number: u64, direction: Direction) -> (LinkId, Verdict) {
+            self.greet_at(number, addr(number), direction)
+        }
+
+        fn greet_at(
+            &mut self,
+            number: u64,
+            addr: SocketAddr,
+            direction: Direction,
+        ) -> (LinkId, Verdict) {
+            let link = LinkId(self.next_link);
+            self.next_link += 1;
+            let greeting = Greeting { link, id: PeerId::numbered(number), direction, addr };
+            (link, self.neighbours.greeted(self.now, greeting, &mut self.rng))
+        }
+
+        fn close(&mut self, link: LinkId) {
+            self.neighbours.closed(self.now, link, &mut self.rng);
+        }
+    }
+
+    fn addr(number: u64) -> SocketAddr {
+        SocketAddr::new(IpAddr::V4((0x0800_0000 + number as u32).into()), 7)
+    }
+
+    fn peer(number: u64) -> KnownPeer {
+        KnownPeer { id: Some(PeerId::numbered(number)), addr: addr(number) }
+    }
+
+    fn list() -> Source {
+        Source::List(addr(9999))
+    }
+
+    fn caps(links_max: usize, links_aim: usize, links_min: usize, dials_max: usize) -> Caps {
+        Caps { links_max, links_aim, links_min, dials_max }
+    }
+
+    #[test]
+    fn listed_addresses_are_dialled_up_to_the_aim_and_so_many_at_once() {
+        let mut node = Node::new(caps(100, 6, 2, 4));
+        node.learn(list(), 1..=20);
+        let first = node.dial();
+        assert_eq!((first.len(), node.dial().len()), (4, 0));
+        for dialled in first {
+            let number = (1..=20).find(|n| addr(*n) == dialled).unwrap();
+            assert_eq!(node.greet(number, Direction::Dialled).1, Verdict::Keep);
+        }
+        assert_eq!((node.dial().len(), node.dial().len()), (2, 0));
+        assert_eq!(node.neighbours.next_dial(), None);
+    }
+
+    #[test]
+    fn a_push_alone_makes_us_dial_only_below_the_minimum() {
+        let push = Source::Push(addr(9999));
+        let mut node = Node::new(caps(100, 40, 4, 16));
+        node.learn(push, 1..=9);
+        assert_eq!(node.dial().len(), 4);
+        let mut full = Node::new(caps(100, 40, 4, 16));
+        (11..=14).for_each(|n| assert_eq!(full.greet(n, Direction::Accepted).1, Verdict::Keep));
+        full.learn(push, 1..=9);
+        assert_eq!((full.dial(), full.neighbours.next_dial()), (vec![], None));
+        full.learn(list(), 1..=2);
+        assert_eq!(full.dial().len(), 2, "a list is another matter");
+    }
+
+    #[test]
+    fn failures_wait_longer_each_time_and_then_rest() {
+        let mut node = Node::new(Caps::default());
+        node.learn(list(), [1]);
+        let mut waits = Vec::new();
+        for _ in 0..DIALS_MAX {
+            assert_eq!(node.dial(), [addr(1)]);
+            node.fail(addr(1));
+            let next = node.neighbours.next_dial().unwrap();
+            waits.push(next - node.now);
+            assert_eq!(node.dial(), []);
+            node.now = next;
+        }
+        for (at, wait) in waits[..waits.len() - 1].iter().enumerate() {
+            let middle = BACKOFF_MIN * (1 << at);
+            assert!((middle / 2..=middle * 3 / 2).contains(wait), "{at}: {waits:?}");
+        }
+        assert_eq!(waits.last(), Some(&REST));
+        // It has rested, and starts again with short waits.
+        assert_eq!(node.dial(), [addr(1)]);
+        node.fail(addr(1));
+        assert!(node.neighbours.next_dial().unwrap() - node.now < BACKOFF_MIN * 2);
+    }
+
+    #[test]
+    fn the_ticket_is_never_given_up() {
+        let mut node = Node::new(Caps::default());
+        node.learn(Source::Ticket, [1]);
+        for _ in 0..50 {
+            assert_eq!(node.dial(), [addr(1)]);
+            node.fail(addr(1));
+            let next = node.neighbours.next_dial().unwrap();
+            assert!(next - node.now <= BACKOFF_MAX * 3 / 2);
+            node.now = next;
+        }
+    }
+
+    #[test]
+    fn a_lasting_link_clears_the_failures_and_a_short_one_is_another() {
+        let mut node = Node::new(Caps::default());
+        node.learn(list(), [1]);
+        for _ in 0..4 {
+            node.dial();
+            node.fail(addr(1));
+            node.now = node.neighbours.next_dial().unwrap();
+        }
+        for (lives, short_wait) in [(Duration::from_secs(1), false), (LASTING, true)] {
+            assert_eq!(node.dial(), [addr(1)]);
+            let (link, verdict) = node.greet(1, Direction::Dialled);
+            assert_eq!(verdict, Verdict::Keep);
+            node.after(lives).close(link);
+            let next = node.neighbours.next_dial().unwrap();
+            assert_eq!(next - node.now < BACKOFF_MIN * 2, short_wait);
+            node.now = next;
+        }
+    }
+
+    #[test]
+    fn we_are_never_linked_to_ourselves_and_dial_our_own_address_once() {
+        let mut node = Node::new(Caps::default());
+        assert_eq!(node.learn(list(), [ME]), 0, "a list names us: known by the identity");
+        let own = KnownPeer { id: None, addr: addr(77) };
+        node.neighbours.learn(node.now, Source::Ticket, [own]);
+        assert_eq!(node.dial(), [addr(77)]);
+        let refused = Verdict::Refuse(Refusal::Ourselves);
+        assert_eq!(node.greet_at(ME, addr(77), Direction::Dialled).1, refused);
+        assert_eq!(node.greet_at(ME, addr(77), Direction::Accepted).1, refused);
+        assert_eq!(node.after(REST).dial(), []);
+        node.neighbours.learn(node.now, list(), [own]);
+        assert_eq!((node.dial(), node.neighbours.next_dial()), (vec![], None));
+    }
+
+    #[test]
+    fn of_two_connections_at_once_both_ends_keep_the_one_of_the_smaller_identity() {
+        use Direction::{Accepted, Dialled};
+        let duplicate = Verdict::Refuse(Refusal::Duplicate);
+        for (other, first, second, replaced) in [
+            (9, Accepted, Dialled, false),
+            (9, Dialled, Accepted, true),
+            (90, Accepted, Dialled, true),
+            (90, Dialled, Accepted, false),
+            (9, Accepted, Accepted, false),
+            (90, Accepted, Accepted, false),
+        ] {
+            let mut node = Node::new(Caps::default());
+            node.learn(list(), [other]);
+            node.dial();
+            let (old, verdict) = node.greet(other, first);
+            assert_eq!(verdict, Verdict::Keep);
+            let (new, verdict) = node.greet(other, second);
+            let want = if replaced { Verdict::Replace(old) } else { duplicate };
+            assert_eq!(verdict, want, "{other} {first:?} {second:?}");
+            let kept = if replaced { new } else { old };
+            assert_eq!(node.neighbours.link_to(PeerId::numbered(other)), Some(kept));
+            assert_eq!(node.neighbours.link_count(), 1);
+            // The end of the one that was given up does not end the one that is kept.
+            node.close(if replaced { old } else { new });
+            assert_eq!(node.neighbours.link_count(), 1);
+            // Our own dial came to nothing, if it has not become one of the two.
+            node.fail(addr(other));
+            node.after(LASTING).close(kept);
+            assert_eq!(node.after(BACKOFF_MAX).dial(), [addr(other)]);
+        }
+    }
+
+    #[test]
+    fn a_link_that_has_lived_is_not_given_up_for_a_newcomer() {
+        let mut node = Node::new(Caps::default());
+        node.learn(list(), [9]);
+        node.dial();
+        node.greet(9, Direction::Dialled);
+        let (_, verdict) = node.after(AT_ONCE).greet(9, Direction::Accepted);
+        assert_eq!(verdict, Verdict::Refuse(Refusal::Duplicate));
+    }
+
+    #[test]
+    fn a_peer_that_is_linked_is_not_dialled_at_any_of_its_addresses() {
+        let mut node = Node::new(Caps::default());
+        let second = KnownPeer { id: Some(PeerId::numbered(1)), addr: addr(1001) };
+        node.learn(list(), [1]);
+        node.neighbours.learn(node.now, list(), [second]);
+        assert_eq!(node.dial().len(), 1, "one of the two");
+        let (link, _) = node.greet_at(1, addr(5000), Direction::Accepted);
+        node.fail(addr(1));
+        node.fail(addr(1001));
+        assert_eq!(node.after(BACKOFF_MAX).dial(), []);
+        node.after(LASTING).close(link);
+        assert_eq!(node.after(BACKOFF_MAX).dial().len(), 1);
+    }
+
+    #[test]
+    fn there_are_never_more_links_than_the_cap() {
+        let mut node = Node::new(caps(3, 3, 2, 9));
+        (1..=3).for_each(|n| assert_eq!(node.greet(n, Direction::Accepted).1, Verdict::Keep));
+        let (_, verdict) = node.greet(4, Direction::Accepted);
+        assert_eq!(verdict, Verdict::Refuse(Refusal::Full));
+    }
+
+    #[test]
+    fn a_banned_peer_is_refused_and_not_dialled_under_any_name_or_address() {
+        let mut node = Node::new(Caps::default());
+        node.learn(list(), [1]);
+        node.dial();
+        let (link, _) = node.greet(1, Direction::Dialled);
+        node.neighbours.ban(link);
+        node.close(link);
+        let banned = Verdict::Refuse(Refusal::Banned);
+        assert!(node.neighbours.is_banned(PeerId::numbered(1)));
+        assert_eq!(node.after(REST).dial(), []);
+        assert_eq!(node.greet_at(1, addr(2), Direction::Accepted).1, banned, "same identity");
+        assert_eq!(node.greet_at(2, addr(1), Direction::Accepted).1, banned, "same address");
+        assert!(!node.neighbours.refuses_ip(addr(1).ip()));
+        for number in 3..=4 {
+            node.neighbours.ban_peer(PeerId::numbered(number), addr(1));
+        }
+        assert!(node.neighbours.refuses_ip(addr(1).ip()), "three identities of one IP");
+    }
+
+    #[test]
+    fn whoever_came_to_us_can_be_dialled_after_it_is_gone_unless_it_does_not_listen() {
+        let mut node = Node::new(Caps::default());
+        let (link, _) = node.greet(1, Direction::Accepted);
+        let silent = SocketAddr::new(addr(2).ip(), 0);
+        let (silent_link, _) = node.greet_at(2, silent, Direction::Accepted);
+        node.after(LASTING).close(link);
+        node.close(silent_link);
+        assert_eq!(node.after(BACKOFF_MAX).dial(), [addr(1)]);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Learn(Vec<u64>, bool),
+        Dial,
+        Fail(usize),
+        Greet { number: u64, dialled: bool },
+        Close(usize),
+        Ban(usize),
+        Wait(u64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let number = 40u64..60;
+        prop_oneof![
+            (prop::collection::vec(number.clone(), 0..8), any::<bool>())
+                .prop_map(|(peers, push)| Step::Learn(peers, push)),
+            Just(Step::Dial),
+            any::<usize>().prop_map(Step::Fail),
+            (number, any::<bool>()).prop_map(|(number, dialled)| Step::Greet { number, dialled }),
+            any::<usize>().prop_map(Step::Close),
+            any::<usize>().prop_map(Step::Ban),
+            (0u64..30_000).prop_map(Step::Wait),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_happens_the_caps_hold_and_no_peer_is_linked_twice(
+            steps in prop::collection::vec(step(), 0..200), seed in any::<u64>(),
+        ) {
+            let mut node = Node::new(caps(6, 5, 3, 3));
+            node.rng = Rng::with_seed(seed);
+            let mut links: Vec<(LinkId, u64)> = Vec::new();
+            let mut dials: Vec<SocketAddr> = Vec::new();
+            let mut banned: Vec<u64> = Vec::new();
+            for step in steps {
+                match step {
+                    Step::Learn(peers, true) => {
+                        node.learn(Source::Push(addr(9999)), peers);
+                    }
+                    Step::Learn(peers, false) => {
+                        node.learn(list(), peers);
+                    }
+                    Step::Dial => dials.extend(node.dial()),
+                    Step::Fail(at) if !dials.is_empty() => {
+                        let addr = dials.swap_remove(at % dials.len());
+                        node.fail(addr);
+                    }
+                    Step::Greet { number, dialled } => {
+                        let direction =
+                            if dialled { Direction::Dialled } else { Direction::Accepted };
+                        if dialled {
+                            let Some(at) = dials.iter().position(|to| *to == addr(number)) else {
+                                continue;
+                            };
+                            dials.swap_remove(at);
+                        }
+                        let (link, verdict) = node.greet(number, direction);
+                        match verdict {
+                            Verdict::Keep => links.push((link, number)),
+                            Verdict::Replace(old) => {
+                                links.retain(|(link, _)| *link != old);
+                                links.push((link, number));
+                            }
+                            Verdict::Refuse(_) => {}
+                        }
+                    }
+                    Step::Close(at) if !links.is_empty() => {
+                        let (link, _) = links.swap_remove(at % links.len());
+                        node.close(link);
+                    }
+                    Step::Ban(at) if !links.is_empty() => {
+                        let (link, number) = links.swap_remove(at % links.len());
+                        node.neighbours.ban(link);
+                        node.close(link);
+                        banned.push(number);
+                    }
+                    Step::Wait(millis) => node.now += Duration::from_millis(millis),
+                    Step::Fail(_) | Step::Close(_) | Step::Ban(_) => {}
+                }
+                prop_assert_eq!(node.neighbours.link_count(), links.len());
+                prop_assert!(links.len() <= 6 && dials.len() <= 3);
+                prop_assert!(dials.len() <= 5usize.max(links.len()));
+                let mut peers: Vec<_> = links.iter().map(|(_, number)| *number).collect();
+                peers.sort_unstable();
+                peers.dedup();
+                prop_assert_eq!(peers.len(), links.len());
+                prop_assert!(!peers.contains(&ME));
+                prop_assert!(banned.iter().all(|number| !peers.contains(number)));
+                // What is said to be next is what a dial then does.
+                let due = node.neighbours.next_dial().is_some_and(|at| at <= node.now);
+                let mut other = node.neighbours.clone();
+                prop_assert_eq!(due, !other.dial(node.now, &mut Rng::with_seed(1)).is_empty());
             }
         }
-        IpAddr::V6(ip) if ip.is_unique_local() || ip.is_unicast_link_local() => Reach::Network,
-        IpAddr::V6(_) => Reach::Internet,
-    }
-}
-
-fn may_name(source: Source, addr: SocketAddr) -> bool {
-    let ip = addr.ip().to_canonical();
-    let broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
-    if addr.port() == 0 || ip.is_unspecified() || ip.is_multicast() || broadcast {
-        return false;
-    }
-    match source {
-        Source::Ticket => true,
-        Source::List(from) | Source::Push(from) => reach(ip) >= reach(from.ip()),
-    }
-}
-
-/// What counts as one IP: an IPv4 address, or the /64 that one IPv6 host has to itself.
-fn block_of(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V6(ip) if !ip.is_loopback() => {
-            IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64))
-        }
-        ip => ip,
-    }
-}
-
-/// How many addresses are known, while a list is learnt.
-struct Tally {
-    known: usize,
-    of_source: usize,
-    of_ip: HashMap<IpAddr, usize>,
-}
-
-impl Tally {
-    fn of(neighbours: &Neighbours, source: Source) -> Self {
-        let known = &neighbours.known;
-        let mut of_ip = HashMap::new();
-        for addr in known.keys() {
-            *of_ip.entry(block_of(addr.ip())).or_insert(0) += 1;
-        }
-        let of_source = known.values().filter(|known| known.source == source).count();
-        Self { known: known.len(), of_source, of_ip }
-    }
-
-    fn ip_is_full(&self, ip: IpAddr) -> bool {
-        let block = block_of(ip);
-        !block.is_loopback() && self.of_ip.get(&block).is_some_and(|count| *count >= PER_IP_MAX)
-    }
-
-    fn has_room(&self, ip: IpAddr) -> bool {
-        self.known < KNOWN_MAX && self.of_source < PER_SOURCE_MAX && !self.ip_is_full(ip)
-    }
-
-    fn add(&mut self, ip: IpAddr) {
-        self.known += 1;
-        self.of_source += 1;
-        *self.of_ip.entry(block_of(ip)).or_insert(0) += 1;
-    }
-
-    fn remove(&mut self, ip: IpAddr) {
-        self.known -= 1;
-        self.of_source -= 1;
-        if let Some(count) = self.of_ip.get_mut(&block_of(ip)) {
-            *count -= 1;
-        }
-    }
-}
-
-/// Who is banned. Each set is bounded; the oldest entries go first.
-#[derive(Clone, Debug, Default)]
-struct Bans {
-    peers: Recent<PeerId>,
-    addrs: Recent<SocketAddr>,
-    ips: Recent<IpAddr>,
-    /// Banned identities of each IP that is not banned yet.
-    strikes: HashMap<IpAddr, u32>,
-}
-
-impl Bans {
-    fn hit(&self, id: Option<PeerId>, addr: SocketAddr) -> bool {
-        id.is_some_and(|id| self.peers.contains(&id))
-            || self.addrs.contains(&addr)
-            || self.ips.contains(&block_of(addr.ip()))
-    }
-
-    fn add(&mut self, id: PeerId, addr: SocketAddr) {
-        let new = self.peers.insert(id);
-        // Port 0 is no address: the peer does not listen.
-        if addr.port() != 0 {
-            self.addrs.insert(addr);
-        }
-        let block = block_of(addr.ip());
-        if !new || block.is_loopback() {
-            return;
-        }
-        if self.strikes.len() >= BANS_MAX {
-            self.strikes.clear();
-        }
-        let strikes = self.strikes.entry(block).or_insert(0);
-        *strikes += 1;
-        if *strikes >= BANNED_PER_IP {
-            self.strikes.remove(&block);
-            self.ips.insert(block);
-        }
-    }
-}
-
-/// A set of the last [`BANS_MAX`] entries.
-#[derive(Clone, Debug)]
-struct Recent<T> {
-    set: HashSet<T>,
-    order: VecDeque<T>,
-}
-
-impl<T> Default for Recent<T> {
-    fn default() -> Self {
-        Self { set: HashSet::new(), order: VecDeque::new() }
-    }
-}
-
-impl<T: Copy + Eq + std::hash::Hash> Recent<T> {
-    fn contains(&self, entry: &T) -> bool {
-        self.set.contains(entry)
-    }
-
-    /// False if it was there.
-    fn insert(&mut self, entry: T) -> bool {
-        if !self.set.insert(entry) {
-            return false;
-        }
-        self.order.push_back(entry);
-        if self.order.len() > BANS_MAX
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.set.remove(&oldest);
-        }
-        true
     }
 }
