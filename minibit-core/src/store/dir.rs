@@ -11,6 +11,7 @@
 //!
 //! Not here: what the bytes mean, which pieces are there.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
@@ -251,13 +252,12 @@ impl DirTarget {
     }
 
     fn make_directories(&self, selection: &[bool]) -> Result<(), StoreError> {
-        let mut before: &[String] = &[];
+        let mut made: HashSet<&[String]> = HashSet::new();
         for (file, _) in self.selected(selection) {
             let path = &*self.manifest.files()[file.index()].path;
             let parents = &path[..path.len() - 1];
-            if parents != before {
+            if made.insert(parents) {
                 self.make_path(parents)?;
-                before = parents;
             }
         }
         Ok(())
@@ -708,5 +708,68 @@ fn mount_id(dir: BorrowedFd<'_>) -> u64 {
     {
         let _ = dir;
         0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// Opens by the system's own call where there is one, and by walking.
+    fn both_ways(root: &File, path: &str, flags: OFlags) -> [rustix::io::Result<()>; 2] {
+        let path = Path::new(path);
+        [
+            open_beneath(root.as_fd(), path, flags).map(drop),
+            walk_beneath(root.as_fd(), path, flags, Mode::empty()).map(drop),
+        ]
+    }
+
+    #[test]
+    fn walking_by_hand_and_the_systems_call_refuse_the_same_links() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = dir.path().join("tree");
+        fs::create_dir_all(tree.join("a/b")).unwrap();
+        for name in ["outside", "tree/a/b/file"] {
+            fs::write(dir.path().join(name), name).unwrap();
+        }
+        symlink(dir.path(), tree.join("up")).unwrap();
+        symlink("../../../outside", tree.join("a/b/link")).unwrap();
+        symlink("b", tree.join("a/inner")).unwrap();
+        let root = File::open(&tree).unwrap();
+        assert!(both_ways(&root, "a/b/file", READ_WRITE).iter().all(Result::is_ok));
+        for path in ["up/outside", "a/b/link", "a/inner/file"] {
+            for outcome in both_ways(&root, path, READ_WRITE) {
+                assert!(matches!(outcome, Err(Errno::LOOP | Errno::NOTDIR)), "{path} {outcome:?}");
+            }
+        }
+        for outcome in both_ways(&root, "a/none", READ_WRITE) {
+            assert_eq!(outcome, Err(Errno::NOENT));
+        }
+    }
+
+    #[test]
+    fn a_file_of_several_pieces_is_reserved_and_one_of_a_single_piece_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        for (len, pieces) in [(100_000, 7), (16_384, 1)] {
+            let share = super::super::testing::Share::new("film", &[(&["film"], len)]);
+            let entered = DirTarget::enter(
+                dir.path(),
+                &share.manifest,
+                SendMethod::default(),
+                Replace::Refuse,
+            );
+            let Entered { target, lock, .. } = entered.unwrap();
+            let file = share.geometry().file(0).unwrap();
+            assert_eq!(share.geometry().span(file).pieces, pieces);
+            let opened = Target::open(&target, file).unwrap();
+            let found = opened.file().metadata().unwrap().len();
+            // Where the file system cannot reserve, the file simply starts empty.
+            assert!(found == 0 || pieces > 1 && found == len as u64, "{found}");
+            fs::remove_file(dir.path().join("film.part")).unwrap();
+            target.abandon(lock).unwrap();
+        }
     }
 }

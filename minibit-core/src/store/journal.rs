@@ -382,3 +382,188 @@ impl<F: RawFile> Journal<F> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::types::PieceSize;
+
+    const SHARE: ShareId = ShareId([7; 32]);
+    const NOW: Epoch = Epoch([1; 16]);
+
+    /// A file in memory that never fails.
+    #[derive(Default)]
+    struct Memory(Mutex<Vec<u8>>);
+
+    impl RawFile for Memory {
+        fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+            buf.copy_from_slice(&self.0.lock().unwrap()[offset as usize..][..buf.len()]);
+            Ok(())
+        }
+
+        fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+            let mut all = self.0.lock().unwrap();
+            all.truncate(offset as usize);
+            all.extend_from_slice(bytes);
+            Ok(())
+        }
+
+        fn sync(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn geometry() -> Geometry {
+        let size = PieceSize::new(16384).unwrap();
+        Geometry::new(size, [50 * 16384, 0, 100]).unwrap()
+    }
+
+    fn opened(geometry: &Geometry, knowledge: &Knowledge) -> Journal<Memory> {
+        let opening = Opening {
+            share: SHARE,
+            geometry,
+            epoch: NOW,
+            selection: &[true, false, true],
+            knowledge,
+            finishing: false,
+        };
+        Journal::start(&opening, |header| Ok(Memory(Mutex::new(header.to_vec())))).unwrap()
+    }
+
+    fn bytes(journal: &Journal<Memory>) -> Vec<u8> {
+        journal.file().0.lock().unwrap().clone()
+    }
+
+    fn set(numbers: &[u32]) -> PieceSet {
+        let mut set = PieceSet::empty(51);
+        for number in numbers {
+            set.insert(geometry().piece(*number).unwrap());
+        }
+        set
+    }
+
+    /// What is read back, in this epoch or after a power cut.
+    fn read(journal: &Journal<Memory>, now: Epoch) -> Knowledge {
+        parse(&bytes(journal), SHARE, &geometry(), now).unwrap().knowledge
+    }
+
+    #[test]
+    fn the_bytes_are_those_of_the_document() {
+        let geometry = geometry();
+        let known = Knowledge { durable: set(&[0]), live: set(&[9]), doubtful: set(&[50]) };
+        let mut journal = opened(&geometry, &known);
+        journal.piece(geometry.piece(3).unwrap()).unwrap();
+        journal.checkpoint(1).unwrap();
+        let bytes = bytes(&journal);
+        assert_eq!(bytes[..8], *b"MBJOURN1");
+        assert_eq!(bytes[8..40], SHARE.0);
+        assert_eq!(bytes[40..56], NOW.0);
+        assert_eq!(bytes[56..65], [51, 0, 0, 0, 3, 0, 0, 0, 0]);
+        assert_eq!(bytes[65], 0b1010_0000);
+        assert_eq!(bytes[66..73], [0x80, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(bytes[73..80], [0, 0x40, 0, 0, 0, 0, 0]);
+        assert_eq!(bytes[80..87], [0, 0, 0, 0, 0, 0, 0x20]);
+        assert_eq!(bytes[87..119], *blake3::hash(&bytes[..87]).as_bytes());
+        assert_eq!(bytes[119..123], [3, 0, 0, 0]);
+        assert_eq!(bytes[127..131], [1, 0, 0, 0x10]);
+        let key: [u8; 32] = bytes[87..119].try_into().unwrap();
+        let check = blake3::keyed_hash(&key, &[1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0x10]);
+        assert_eq!(bytes[131..], check.as_bytes()[..4]);
+    }
+
+    #[test]
+    fn another_epoch_believes_what_a_checkpoint_covers_and_doubts_the_rest() {
+        let geometry = geometry();
+        let known = Knowledge { durable: set(&[0]), live: set(&[9]), doubtful: set(&[20, 50]) };
+        let mut journal = opened(&geometry, &known);
+        let piece = |number| geometry.piece(number).unwrap();
+        let other = Epoch([2; 16]);
+        let nothing = || PieceSet::empty(51);
+        assert_eq!(read(&journal, NOW), known);
+        let doubts = Knowledge { durable: set(&[0]), live: nothing(), doubtful: set(&[9, 20, 50]) };
+        assert_eq!(read(&journal, other), doubts);
+
+        for number in [3, 20] {
+            journal.piece(piece(number)).unwrap();
+        }
+        journal.checkpoint(1).unwrap();
+        let covered = set(&[0, 3, 9]);
+        let here = Knowledge { durable: covered.clone(), live: set(&[20]), doubtful: set(&[50]) };
+        assert_eq!(read(&journal, NOW), here);
+        let there = Knowledge { durable: covered, live: nothing(), doubtful: set(&[20, 50]) };
+        assert_eq!(read(&journal, other), there);
+        journal.distrust().unwrap();
+        assert_eq!(read(&journal, NOW), there);
+    }
+
+    #[test]
+    fn an_unknown_epoch_is_the_same_as_no_other_not_even_itself() {
+        assert!(!Epoch([0; 16]).is_same(Epoch([0; 16])));
+        assert!(NOW.is_same(NOW));
+    }
+
+    #[test]
+    fn a_piece_is_recorded_once_and_a_checkpoint_only_when_something_is_new() {
+        let geometry = geometry();
+        let mut journal = opened(&geometry, &Knowledge::nothing(51));
+        assert_eq!(journal.uncovered(), None);
+        let empty = bytes(&journal).len();
+        for _ in 0..3 {
+            journal.piece(geometry.piece(5).unwrap()).unwrap();
+        }
+        assert_eq!(bytes(&journal).len(), empty + RECORD_LEN);
+        journal.checkpoint(journal.uncovered().unwrap()).unwrap();
+        assert_eq!(journal.uncovered(), None);
+        let live = Knowledge { live: set(&[1]), ..Knowledge::nothing(51) };
+        assert_eq!(opened(&geometry, &live).uncovered(), Some(0));
+    }
+
+    proptest! {
+        #[test]
+        fn no_damage_makes_a_journal_claim_a_piece_it_was_never_told(
+            told in prop::collection::vec(0u32..51, 0..30),
+            checkpoints in prop::collection::vec(any::<bool>(), 30),
+            damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..20),
+            cut in any::<prop::sample::Index>(),
+            is_cut in any::<bool>(),
+        ) {
+            let geometry = geometry();
+            let mut journal = opened(&geometry, &Knowledge::nothing(51));
+            for (number, checkpoint) in told.iter().zip(checkpoints) {
+                journal.piece(geometry.piece(*number).unwrap()).unwrap();
+                if let Some(records) = journal.uncovered().filter(|_| checkpoint) {
+                    journal.checkpoint(records).unwrap();
+                }
+            }
+            let mut bytes = bytes(&journal);
+            for (at, byte) in damage {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            if is_cut {
+                bytes.truncate(cut.index(bytes.len()));
+            }
+            if let Ok(found) = parse(&bytes, SHARE, &geometry, NOW) {
+                for piece in geometry.pieces().filter(|piece| found.knowledge.believes(*piece)) {
+                    prop_assert!(told.contains(&piece.get()));
+                }
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_a_panic(
+            bytes in prop::collection::vec(any::<u8>(), 0..300), is_ours in any::<bool>(),
+        ) {
+            let mut bytes = bytes;
+            if is_ours && bytes.len() >= 40 {
+                bytes[..8].copy_from_slice(&MAGIC);
+                bytes[8..40].copy_from_slice(&SHARE.0);
+            }
+            prop_assert!(parse(&bytes, SHARE, &geometry(), NOW).is_err());
+        }
+    }
+}
