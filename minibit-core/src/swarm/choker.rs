@@ -193,12 +193,13 @@ impl Choker {
         }
         self.free_lost_slots(now, policy, peers);
         let mut ranking = self.rank(now, policy, peers, rng);
+        let mut tried = Vec::new();
         if due {
             self.swap_regular(now, policy, &mut ranking);
-            self.end_trials(now);
+            tried = self.end_trials(now);
         }
         self.fill_regular(now, &ranking);
-        self.fill_optimistic(now, peers, rng);
+        self.fill_optimistic(now, peers, &tried, rng);
         if due {
             self.close_round(now, peers);
         }
@@ -314,19 +315,18 @@ impl Choker {
         }
     }
 
-    fn end_trials(&mut self, now: Duration) {
-        let ended: Vec<_> = self
-            .peers
-            .iter()
-            .filter(|(_, peer)| {
-                peer.slot == Slot::Optimistic && now.saturating_sub(peer.since) >= TRIAL
-            })
-            .map(|(id, _)| *id)
-            .collect();
-        let waiting = self.peers.values().filter(|p| p.interested && p.slot == Slot::None).count();
-        for id in ended.into_iter().take(waiting) {
-            self.put(now, id, Slot::None);
+    /// Ends the trials that have lasted, as far as others wait; returns those that were tried.
+    fn end_trials(&mut self, now: Duration) -> Vec<LinkId> {
+        let waiting =
+            self.peers.values().filter(|peer| peer.interested && peer.slot == Slot::None).count();
+        let lasted = self.peers.iter().filter(|(_, peer)| {
+            peer.slot == Slot::Optimistic && now.saturating_sub(peer.since) >= TRIAL
+        });
+        let tried: Vec<_> = lasted.map(|(id, _)| *id).take(waiting).collect();
+        for id in &tried {
+            self.put(now, *id, Slot::None);
         }
+        tried
     }
 
     /// Gives free regular slots to the best ranked that have none.
@@ -339,29 +339,29 @@ impl Choker {
         }
     }
 
-    /// Gives free optimistic slots to some that have none, at random.
-    fn fill_optimistic(&mut self, now: Duration, peers: &[PeerView], rng: &mut Rng) {
+    /// Gives free optimistic slots to some that have none, at random; to those just tried
+    /// only if nobody else is left.
+    fn fill_optimistic(
+        &mut self,
+        now: Duration,
+        peers: &[PeerView],
+        tried: &[LinkId],
+        rng: &mut Rng,
+    ) {
         let used = self.peers.values().filter(|peer| peer.slot == Slot::Optimistic).count();
-        let (_, slots) = self.slots();
-        let mut waiting: Vec<_> = peers
-            .iter()
-            .filter(|view| view.interested && self.peers[&view.id].slot == Slot::None)
-            .map(|view| (view.id, weight(now, view)))
-            .collect();
-        for _ in used..slots {
-            let total: u32 = waiting.iter().map(|(_, weight)| weight).sum();
-            if total == 0 {
-                return;
-            }
-            let mut drawn = rng.u32(..total);
-            let at = waiting.iter().position(|(_, weight)| {
-                let here = drawn < *weight;
-                drawn = drawn.wrapping_sub(*weight);
-                here
-            });
-            if let Some(at) = at {
-                let (id, _) = waiting.swap_remove(at);
+        let mut free = self.slots().1.saturating_sub(used);
+        for again in [false, true] {
+            let mut waiting: Vec<_> = peers
+                .iter()
+                .filter(|view| view.interested && self.peers[&view.id].slot == Slot::None)
+                .filter(|view| tried.contains(&view.id) == again)
+                .map(|view| (view.id, weight(now, view)))
+                .collect();
+            while free > 0
+                && let Some(id) = draw(&mut waiting, rng)
+            {
                 self.put(now, id, Slot::Optimistic);
+                free -= 1;
             }
         }
     }
@@ -439,6 +439,18 @@ fn weight(now: Duration, view: &PeerView) -> u32 {
     if now.saturating_sub(view.joined_at) < NEWCOMER { NEWCOMER_WEIGHT } else { 1 }
 }
 
+/// Takes one out by chance, after the weights; `None` if there is none.
+fn draw(weighted: &mut Vec<(LinkId, u32)>, rng: &mut Rng) -> Option<LinkId> {
+    let total: u32 = weighted.iter().map(|(_, weight)| weight).sum();
+    let drawn = (total > 0).then(|| rng.u32(..total))?;
+    let mut sum = 0;
+    let at = weighted.iter().position(|(_, weight)| {
+        sum += weight;
+        drawn < sum
+    })?;
+    Some(weighted.swap_remove(at).0)
+}
+
 /// The number of regular slots under [`Slots::Auto`].
 #[derive(Clone, Debug)]
 struct Auto {
@@ -465,6 +477,436 @@ impl Auto {
         } else if mean < AUTO_THIN && self.regular > AUTO_FLOOR && now >= self.hold_until {
             self.halved_from = Some((self.regular, mean));
             self.regular = (self.regular / 2).max(AUTO_FLOOR);
+        }
+    }
+}
+
+#[cfg(not(loom))]
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fastrand::Rng;
+    use proptest::prelude::*;
+
+    const CLASSIC: Slots = Slots::Fixed { regular: 4, optimistic: 1 };
+
+    /// A choker and its peers in a time of their own.
+    struct Room {
+        choker: Choker,
+        now: Duration,
+        complete: bool,
+        peers: Vec<PeerView>,
+        rng: Rng,
+    }
+
+    impl Room {
+        fn new(policy: ChokePolicy, slots: Slots) -> Self {
+            let (choker, rng) = (Choker::new(policy, slots), Rng::with_seed(5));
+            Self { choker, now: Duration::from_secs(100), complete: false, peers: vec![], rng }
+        }
+
+        fn classic(peers: u32) -> Self {
+            let mut room = Self::new(ChokePolicy::Contribution, CLASSIC);
+            (0..peers).for_each(|id| room.join(id));
+            room
+        }
+
+        fn join(&mut self, id: u32) {
+            self.peers.push(PeerView {
+                id: LinkId(id),
+                interested: true,
+                verified_from: 0,
+                uploaded_to: 0,
+                rare_pieces: 0,
+                joined_at: self.now,
+                snubbed: false,
+            });
+        }
+
+        fn peer(&mut self, id: u32) -> &mut PeerView {
+            self.peers.iter_mut().find(|peer| peer.id == LinkId(id)).unwrap()
+        }
+
+        fn leave(&mut self, id: u32) {
+            self.peers.retain(|peer| peer.id != LinkId(id));
+        }
+
+        /// Ticks now; returns who was unchoked and who was choked.
+        fn tick(&mut self) -> (Vec<u32>, Vec<u32>) {
+            let before = self.unchoked();
+            let changes = self.choker.tick(self.now, self.complete, &self.peers, &mut self.rng);
+            let (on, off): (Vec<_>, Vec<_>) = changes.into_iter().partition(|(_, on)| *on);
+            let ids = |list: Vec<(LinkId, bool)>| list.into_iter().map(|(id, _)| id.0).collect();
+            let (on, off): (Vec<u32>, Vec<u32>) = (ids(on), ids(off));
+            let after = self.unchoked();
+            assert!(on.iter().all(|id| after.contains(id) && !before.contains(id)));
+            assert!(off.iter().all(|id| !after.contains(id) && before.contains(id)));
+            assert_eq!(after.len() + off.len(), self.still(&before) + on.len());
+            (on, off)
+        }
+
+        /// How many of these are still there.
+        fn still(&self, ids: &[u32]) -> usize {
+            self.peers.iter().filter(|peer| ids.contains(&peer.id.0)).count()
+        }
+
+        fn round(&mut self) -> (Vec<u32>, Vec<u32>) {
+            self.now = self.choker.next_round().max(self.now);
+            self.tick()
+        }
+
+        fn unchoked(&self) -> Vec<u32> {
+            let ids = self.peers.iter().map(|peer| peer.id);
+            ids.filter(|id| self.choker.is_unchoked(*id)).map(|id| id.0).collect()
+        }
+
+        fn in_slot(&self, slot: Slot) -> Vec<u32> {
+            let peers = self.choker.peers.iter().filter(|(_, peer)| peer.slot == slot);
+            peers.map(|(id, _)| id.0).collect()
+        }
+    }
+
+    #[test]
+    fn the_first_round_comes_at_once_and_gives_four_slots_and_one() {
+        let mut room = Room::classic(10);
+        assert_eq!(room.choker.next_round(), Duration::ZERO);
+        assert_eq!(room.tick().0.len(), 5);
+        assert_eq!(
+            (room.in_slot(Slot::Regular).len(), room.in_slot(Slot::Optimistic).len()),
+            (4, 1)
+        );
+        assert_eq!(room.choker.next_round(), room.now + ROUND);
+        assert!(!room.choker.has_free_slot());
+    }
+
+    #[test]
+    fn a_free_slot_is_filled_at_once_and_nothing_else_changes_between_rounds() {
+        let mut room = Room::classic(2);
+        room.tick();
+        room.now += Duration::from_secs(1);
+        assert!(room.choker.has_free_slot());
+        (2..5).for_each(|id| room.join(id));
+        room.peer(4).interested = false;
+        assert_eq!(room.tick(), (vec![2, 3], vec![]));
+        room.peer(4).interested = true;
+        assert_eq!(room.tick(), (vec![4], vec![]));
+        room.join(5);
+        assert_eq!(room.tick(), (vec![], vec![]), "all slots are taken");
+        room.leave(1);
+        assert_eq!(room.tick(), (vec![5], vec![]));
+        room.join(6);
+        room.peer(0).interested = false;
+        assert_eq!(room.tick(), (vec![6], vec![0]));
+        room.join(7);
+        room.peer(7).verified_from = 1 << 30;
+        assert_eq!(room.tick(), (vec![], vec![]), "better ones wait for the round");
+    }
+
+    #[test]
+    fn those_who_contribute_get_the_regular_slots_one_in_each_round() {
+        let mut room = Room::classic(12);
+        room.tick();
+        for _ in 0..12 {
+            for id in 0..12 {
+                room.peer(id).verified_from += u64::from(id) * 1000;
+            }
+            let before = room.in_slot(Slot::Regular);
+            room.round();
+            let after = room.in_slot(Slot::Regular);
+            assert!(after.iter().filter(|id| !before.contains(id)).count() <= 1);
+        }
+        assert_eq!(room.in_slot(Slot::Regular), [8, 9, 10, 11]);
+    }
+
+    #[test]
+    fn what_was_contributed_long_ago_does_not_count() {
+        let mut room = Room::classic(6);
+        room.tick();
+        room.peer(0).verified_from = 1 << 40;
+        (0..4).for_each(|_| {
+            room.round();
+        });
+        for _ in 0..6 {
+            (1..5).for_each(|id| room.peer(id).verified_from += 1000);
+            room.round();
+        }
+        assert_eq!(room.in_slot(Slot::Regular), [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn equals_do_not_oust_each_other() {
+        let mut room = Room::classic(12);
+        room.tick();
+        let first = room.in_slot(Slot::Regular);
+        for _ in 0..10 {
+            (0..12).for_each(|id| room.peer(id).verified_from += 1000);
+            room.round();
+            assert_eq!(room.in_slot(Slot::Regular), first);
+        }
+    }
+
+    #[test]
+    fn a_tried_peer_that_shows_its_worth_is_promoted_without_a_pause() {
+        let mut room = Room::classic(12);
+        room.tick();
+        let tried = room.in_slot(Slot::Optimistic)[0];
+        room.peer(tried).verified_from += 1000;
+        let (on, off) = room.round();
+        assert!(room.in_slot(Slot::Regular).contains(&tried));
+        assert!(!on.contains(&tried) && !off.contains(&tried));
+        assert_ne!(room.in_slot(Slot::Optimistic), [tried]);
+        assert_eq!(room.unchoked().len(), 5);
+    }
+
+    #[test]
+    fn the_optimistic_slot_moves_on_after_three_rounds() {
+        let mut room = Room::classic(12);
+        room.tick();
+        let first = room.in_slot(Slot::Optimistic);
+        for _ in 0..2 {
+            assert_eq!(room.round(), (vec![], vec![]));
+        }
+        let (on, off) = room.round();
+        assert_eq!((on.len(), &off), (1, &first));
+        assert_eq!(room.in_slot(Slot::Optimistic), on);
+        // With nobody else who waits there is nobody to give it to.
+        let mut small = Room::classic(5);
+        small.tick();
+        (0..9).for_each(|_| assert_eq!(small.round(), (vec![], vec![])));
+    }
+
+    #[test]
+    fn newcomers_are_tried_three_times_as_often() {
+        let mut new = 0;
+        for seed in 0..2000 {
+            let mut room =
+                Room::new(ChokePolicy::Contribution, Slots::Fixed { regular: 0, optimistic: 1 });
+            room.rng = Rng::with_seed(seed);
+            room.join(0);
+            room.now += NEWCOMER;
+            room.join(1);
+            room.tick();
+            new += room.in_slot(Slot::Optimistic)[0];
+        }
+        assert!((1400..1600).contains(&new), "{new} of 2000, not three in four");
+    }
+
+    #[test]
+    fn a_snubbed_peer_loses_its_regular_slot_at_once_unless_we_are_complete() {
+        let mut room = Room::classic(7);
+        room.tick();
+        let snubbed = room.in_slot(Slot::Regular)[0];
+        room.peer(snubbed).snubbed = true;
+        room.tick();
+        assert!(!room.in_slot(Slot::Regular).contains(&snubbed));
+        assert_eq!(room.unchoked().len(), 5);
+        room.peer(snubbed).snubbed = false;
+        room.peer(snubbed).verified_from += 1000;
+        room.round();
+        assert!(room.in_slot(Slot::Regular).contains(&snubbed));
+        room.complete = true;
+        room.tick();
+        room.peer(snubbed).snubbed = true;
+        assert!(!room.tick().1.contains(&snubbed));
+    }
+
+    #[test]
+    fn the_rarity_policy_prefers_those_with_rare_pieces() {
+        let mut room = Room::new(ChokePolicy::Rarity, CLASSIC);
+        assert!(room.choker.looks_at_rarity(false) && !room.choker.looks_at_rarity(true));
+        for id in 0..9 {
+            room.join(id);
+            room.peer(id).rare_pieces = id * 10;
+        }
+        room.peer(0).verified_from = 1 << 30;
+        room.tick();
+        assert_eq!(room.in_slot(Slot::Regular), [5, 6, 7, 8]);
+        let tried = room.in_slot(Slot::Optimistic)[0];
+        room.peer(tried).rare_pieces = 1000;
+        room.round();
+        assert!(room.in_slot(Slot::Regular).contains(&tried), "the tried one may be promoted");
+    }
+
+    #[test]
+    fn a_seeder_gives_everybody_a_fair_turn() {
+        let mut room = Room::classic(20);
+        room.complete = true;
+        // Nobody is preferred for what it gave.
+        room.peer(3).verified_from = 1 << 40;
+        room.tick();
+        let (mut answered, mut waits) = ([0u32; 20], [0u32; 20]);
+        for _ in 0..200 {
+            let (_, off) = room.round();
+            assert!(off.len() <= 2, "one regular, one optimistic");
+            let unchoked = room.unchoked();
+            for id in 0..20 {
+                let served = unchoked.contains(&id);
+                answered[id as usize] += u32::from(served);
+                waits[id as usize] = if served { 0 } else { waits[id as usize] + 1 };
+                assert!(waits[id as usize] <= 20, "{id} waited 200 s and more");
+            }
+        }
+        let (least, most) = (answered.iter().min().unwrap(), answered.iter().max().unwrap());
+        assert!(*least >= 35 && *most <= 70, "200 x 5 / 20 = 50 each: {answered:?}");
+    }
+
+    #[test]
+    fn without_a_crowd_a_seeder_leaves_everybody_alone() {
+        let mut room = Room::classic(5);
+        room.complete = true;
+        room.tick();
+        (0..9).for_each(|_| assert_eq!(room.round(), (vec![], vec![])));
+    }
+
+    /// Rounds in which all answered peers together get so many bytes a second.
+    fn rounds_at(room: &mut Room, rounds: u32, rate: impl Fn(usize) -> u64) -> Vec<usize> {
+        (0..rounds)
+            .map(|_| {
+                let unchoked = room.unchoked();
+                let each = rate(unchoked.len()) * ROUND.as_secs() / unchoked.len() as u64;
+                unchoked.iter().for_each(|id| room.peer(*id).uploaded_to += each);
+                room.round();
+                room.choker.slots().0
+            })
+            .collect()
+    }
+
+    fn crowd(policy: ChokePolicy) -> Room {
+        let mut room = Room::new(policy, Slots::Auto);
+        (0..500).for_each(|id| room.join(id));
+        room.tick();
+        room
+    }
+
+    #[test]
+    fn on_a_fast_link_slots_grow_to_the_cap() {
+        let mut room = crowd(ChokePolicy::Contribution);
+        assert_eq!(room.unchoked().len(), AUTO_START + 1);
+        let slots = rounds_at(&mut room, 5, |_| 1 << 30);
+        assert_eq!(slots, [80, 100, 125, AUTO_CAP, AUTO_CAP]);
+        assert_eq!(room.unchoked().len(), AUTO_CAP + 1);
+    }
+
+    #[test]
+    fn on_a_slow_link_slots_shrink_until_each_gets_something() {
+        // 1 MiB/s for all: 15 peers get 64 KiB/s and more.
+        let mut room = crowd(ChokePolicy::Contribution);
+        assert_eq!(rounds_at(&mut room, 4, |_| 1 << 20), [32, 16, 8, 8]);
+        // 100 KiB/s for all: the classic four.
+        let mut room = crowd(ChokePolicy::Seeder);
+        assert_eq!(rounds_at(&mut room, 6, |_| 100 << 10), [32, 16, 8, 4, 4, 4]);
+    }
+
+    #[test]
+    fn slow_receivers_do_not_cost_the_others_their_slots() {
+        // Each takes 10 KiB/s, whatever the number.
+        let mut room = crowd(ChokePolicy::Contribution);
+        let slots = rounds_at(&mut room, 9, |answered| answered as u64 * (10 << 10));
+        assert_eq!(slots, [32, 64, 64, 64, 64, 64, 64, 32, 64]);
+    }
+
+    #[test]
+    fn nothing_is_learnt_from_rounds_in_which_nobody_waits() {
+        let mut room = Room::new(ChokePolicy::Contribution, Slots::Auto);
+        (0..60).for_each(|id| room.join(id));
+        room.tick();
+        assert_eq!(rounds_at(&mut room, 5, |_| 1000), [AUTO_START; 5]);
+        assert_eq!(room.unchoked().len(), 60);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Join,
+        Leave(usize),
+        Interest(usize, bool),
+        Snub(usize, bool),
+        Bytes(usize, u32),
+        Wait(u64),
+        Complete,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let at = any::<usize>();
+        prop_oneof![
+            3 => Just(Step::Join),
+            1 => at.prop_map(Step::Leave),
+            2 => (at, any::<bool>()).prop_map(|(at, on)| Step::Interest(at, on)),
+            1 => (at, any::<bool>()).prop_map(|(at, on)| Step::Snub(at, on)),
+            4 => (at, any::<u32>()).prop_map(|(at, bytes)| Step::Bytes(at, bytes)),
+            4 => (0u64..15_000).prop_map(Step::Wait),
+            1 => Just(Step::Complete),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn slots_are_never_overdrawn_nor_left_free_while_somebody_waits(
+            policy in prop_oneof![
+                Just(ChokePolicy::Contribution), Just(ChokePolicy::Rarity), Just(ChokePolicy::Seeder),
+            ],
+            regular in 0usize..6, optimistic in 0usize..3,
+            steps in prop::collection::vec(step(), 0..150), seed in any::<u64>(),
+        ) {
+            let mut room = Room::new(policy, Slots::Fixed { regular, optimistic });
+            room.rng = Rng::with_seed(seed);
+            let mut next = 0;
+            for step in steps {
+                let pick = |at: usize, room: &Room| at.checked_rem(room.peers.len());
+                match step {
+                    Step::Join => {
+                        room.join(next);
+                        next += 1;
+                    }
+                    Step::Leave(at) => {
+                        if let Some(at) = pick(at, &room) {
+                            room.peers.swap_remove(at);
+                        }
+                    }
+                    Step::Interest(at, on) => {
+                        if let Some(at) = pick(at, &room) {
+                            room.peers[at].interested = on;
+                        }
+                    }
+                    Step::Snub(at, on) => {
+                        if let Some(at) = pick(at, &room) {
+                            room.peers[at].snubbed = on;
+                        }
+                    }
+                    Step::Bytes(at, bytes) => {
+                        if let Some(at) = pick(at, &room) {
+                            room.peers[at].verified_from += u64::from(bytes);
+                            room.peers[at].rare_pieces = bytes % 7;
+                        }
+                    }
+                    Step::Wait(millis) => room.now += Duration::from_millis(millis),
+                    Step::Complete => room.complete = true,
+                }
+                let due = room.now >= room.choker.next_round();
+                let before = room.unchoked();
+                let (on, off) = room.tick();
+                let unchoked = room.unchoked();
+                prop_assert!(room.in_slot(Slot::Regular).len() <= regular);
+                prop_assert!(room.in_slot(Slot::Optimistic).len() <= optimistic);
+                prop_assert_eq!(room.choker.peers.len(), room.peers.len());
+                let seeding = room.complete || policy == ChokePolicy::Seeder;
+                for peer in &room.peers {
+                    prop_assert!(peer.interested || !unchoked.contains(&peer.id.0));
+                }
+                let waiting: Vec<_> = room.peers.iter()
+                    .filter(|peer| peer.interested && !unchoked.contains(&peer.id.0)).collect();
+                if !waiting.is_empty() {
+                    prop_assert_eq!(room.in_slot(Slot::Optimistic).len(), optimistic);
+                }
+                if waiting.iter().any(|peer| seeding || !peer.snubbed) {
+                    prop_assert_eq!(room.in_slot(Slot::Regular).len(), regular);
+                }
+                // Calm: beyond those who lost their right, one regular and the tried ones go.
+                let lost = room.peers.iter().filter(|peer| before.contains(&peer.id.0))
+                    .filter(|peer| !peer.interested || (peer.snubbed && !seeding)).count();
+                let voluntary = if due { (regular / 4).max(1) + optimistic } else { 0 };
+                prop_assert!(off.len() <= lost + voluntary, "{:?} off, {:?} on", off, on);
+                prop_assert_eq!(room.tick(), (vec![], vec![]), "a second look changes nothing");
+            }
         }
     }
 }
