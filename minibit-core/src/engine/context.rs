@@ -57,6 +57,8 @@ pub(super) struct NodeContext {
     /// Lanes of each link, when the user fixed them.
     pub(super) lanes: Option<u8>,
     pub(super) seed: u64,
+    /// Around all that this node's tasks log; the field `peer` is its short id.
+    pub(super) span: tracing::Span,
     next_number: AtomicU64,
 }
 
@@ -70,6 +72,7 @@ impl NodeContext {
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             lanes,
             seed,
+            span: tracing::info_span!("node", peer = %id.short()),
             next_number: AtomicU64::new(1),
         }
     }
@@ -128,6 +131,8 @@ pub(super) struct ShareContext {
     pub(super) lane_gone: Notify,
     /// Of the selected files, still to be verified.
     pub(super) bytes_left: AtomicU64,
+    /// What was here before anything was fetched.
+    pub(super) bytes_resumed: u64,
     pub(super) bytes_wanted: u64,
     pub(super) pieces_wanted: u32,
     pub(super) opened: Duration,
@@ -176,6 +181,7 @@ impl ShareContext {
             ledger: Ledger::new(Arc::clone(&geometry), &parts.have, &parts.wanted),
             opened: node.clock.now(),
             bytes_left: AtomicU64::new(bytes_left),
+            bytes_resumed: bytes_wanted - bytes_left,
             bytes_wanted,
             pieces_wanted: parts.wanted.len(),
             completed_us: AtomicU64::new(0),

@@ -13,6 +13,7 @@ use bytes::BytesMut;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
+use tracing::Instrument;
 
 use super::context::lock;
 use super::dial::{HANDSHAKE_TIME, read_register};
@@ -42,7 +43,7 @@ fn admit(stream: TcpStream, addr: SocketAddr, node: &Arc<NodeInner>, pending: &A
     let ip = addr.ip().to_canonical();
     let number = pending.reserve(ip);
     let (node, place) = (Arc::clone(node), Place { pending: Arc::clone(pending), number });
-    let task = tokio::spawn(async move {
+    let shaking_hands = async move {
         let mut stream = stream;
         let mut inbound = BytesMut::new();
         let outcome = timeout(HANDSHAKE_TIME, read_register(&mut stream, &mut inbound)).await;
@@ -52,7 +53,8 @@ fn admit(stream: TcpStream, addr: SocketAddr, node: &Arc<NodeInner>, pending: &A
             Ok(Err(error)) => tracing::debug!(%addr, %error, "bad handshake"),
             Err(_) => tracing::debug!(%addr, "handshake took too long"),
         }
-    });
+    };
+    let task = tokio::spawn(shaking_hands.in_current_span());
     pending.started(number, task.abort_handle());
 }
 

@@ -12,6 +12,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tracing::Instrument;
 
 use super::bootstrap::{self, BootstrapError};
 use super::context::{NodeContext, ShareContext, ShareParts, lock};
@@ -193,7 +194,10 @@ impl Node {
         let inner = Arc::new(NodeInner { context, config, tracker, shares: Mutex::default() });
         let listeners = sockets
             .into_iter()
-            .map(|socket| tokio::spawn(listener::run(socket, Arc::clone(&inner))))
+            .map(|socket| {
+                let accepting = listener::run(socket, Arc::clone(&inner));
+                tokio::spawn(accepting.instrument(inner.context.span.clone()))
+            })
             .collect();
         Ok(Self { inner, addrs, listeners })
     }
@@ -256,6 +260,10 @@ impl Node {
     /// # Errors
     /// [`GetError`].
     pub async fn get(&self, ticket: &Ticket, options: GetOptions) -> Result<ShareHandle, GetError> {
+        self.fetch(ticket, options).instrument(self.inner.context.span.clone()).await
+    }
+
+    async fn fetch(&self, ticket: &Ticket, options: GetOptions) -> Result<ShareHandle, GetError> {
         if self.inner.share_of(&ticket.share()).is_some_and(|share| !share.is_over()) {
             return Err(GetError::Duplicate);
         }
@@ -300,6 +308,7 @@ impl Node {
     ) -> (Vec<TrackerClient>, mpsc::Receiver<Found>) {
         let (found_by, found) = mpsc::channel(FOUND_QUEUE);
         let context = &self.inner.context;
+        let _logged_as = context.span.enter();
         let clients = addrs
             .iter()
             .map(|addr| {

@@ -18,6 +18,7 @@ use bytes::BytesMut;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
+use tracing::Instrument;
 
 use super::context::{CloseReason, Link, ShareContext, lock};
 use super::dial::{self, Established};
@@ -229,6 +230,7 @@ pub(super) fn spawn(parts: ManagerParts) -> ShareHandle {
     };
     let (phase, watching) = watch::channel(first);
     let handle = ShareHandle { context: Arc::clone(&parts.context), phase: watching };
+    let span = parts.context.node.span.clone();
     let now = parts.context.now();
     let rng = parts.context.node.rng();
     let manager = Manager {
@@ -245,7 +247,7 @@ pub(super) fn spawn(parts: ManagerParts) -> ShareHandle {
         dials: JoinSet::new(),
         rng,
     };
-    tokio::spawn(manager.run(parts.events, parts.found));
+    tokio::spawn(manager.run(parts.events, parts.found).instrument(span));
     handle
 }
 
@@ -379,7 +381,7 @@ impl Manager {
             let context = Arc::clone(&self.context);
             let introduction = self.introduction();
             let unchoked = self.has_free_slot();
-            self.dials.spawn(async move {
+            let dialling = async move {
                 match dial::dial(addr, &introduction, unchoked).await {
                     Ok(established) => context.tell(Event::Established(established)),
                     Err(error) => {
@@ -387,7 +389,8 @@ impl Manager {
                         context.tell(Event::DialFailed { addr });
                     }
                 }
-            });
+            };
+            self.dials.spawn(dialling.in_current_span());
         }
     }
 
@@ -548,12 +551,13 @@ impl Manager {
         for _ in link.lane_count.load(Relaxed)..wanted {
             let (context, link) = (Arc::clone(&self.context), Arc::clone(&link));
             let introduction = self.introduction();
-            self.dials.spawn(async move {
+            let dialling = async move {
                 match dial::dial_lane(link.addr, &introduction, link.key).await {
                     Ok(stream) => join_lane(&context, link, stream, BytesMut::new()),
                     Err(error) => tracing::debug!(%error, "could not open a lane"),
                 }
-            });
+            };
+            self.dials.spawn(dialling.in_current_span());
         }
     }
 
@@ -705,7 +709,7 @@ fn spawn_lane(parts: LaneParts) {
         end: None,
     });
     let lane = Lane::new(parts);
-    tokio::spawn(async move {
+    let running = async move {
         let end = lane.run().await;
         match &mut report {
             Some(report) => report.end = Some(end),
@@ -719,7 +723,8 @@ fn spawn_lane(parts: LaneParts) {
                 end => tracing::debug!(reason = %end, "lane ended"),
             },
         }
-    });
+    };
+    tokio::spawn(running.in_current_span());
 }
 
 /// Adds a connection to a link as a further lane, if the link may have one more.

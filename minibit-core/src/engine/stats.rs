@@ -19,6 +19,8 @@ pub struct ShareStats {
     pub bytes_total: u64,
     /// Of these, verified and written.
     pub bytes_have: u64,
+    /// Of these, what was here from an earlier run or given at the start.
+    pub bytes_resumed: u64,
     /// Payload bytes received in blocks that were asked for.
     pub bytes_downloaded: u64,
     /// Payload bytes sent.
@@ -66,6 +68,7 @@ impl ShareStats {
             pieces_have: context.pieces_wanted.saturating_sub(context.ledger.wanted_left()),
             bytes_total: context.bytes_wanted,
             bytes_have: context.bytes_wanted.saturating_sub(bytes_left),
+            bytes_resumed: context.bytes_resumed,
             bytes_downloaded: counters.downloaded.load(Relaxed),
             bytes_uploaded: counters.uploaded.load(Relaxed),
             bytes_wasted: counters.wasted.load(Relaxed),

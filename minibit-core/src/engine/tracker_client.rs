@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
+use tracing::Instrument;
 
 use super::frames::read_frame;
 use crate::content::escape;
@@ -104,7 +105,7 @@ impl TrackerClient {
         let start = Instant::now();
         let client =
             Client { tracker, register, complete: Arc::clone(&complete), found, rng, start };
-        let task = tokio::spawn(client.run(leaving));
+        let task = tokio::spawn(client.run(leaving).in_current_span());
         Self { complete, leave, task }
     }
 
