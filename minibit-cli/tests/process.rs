@@ -6,8 +6,10 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::AtomicBool;
 
 use minibit_core::content::{FileEntry, Manifest, Ticket};
+use minibit_core::store::{PrepareOptions, prepare};
 use minibit_core::types::{Digest, PieceSize, ShareId};
 
 /// The command, with none of the variables of whoever runs the tests.
@@ -173,6 +175,83 @@ fn a_file_that_is_no_manifest_is_an_integrity_failure() {
     assert!(stderr(&output).contains("is not a manifest"));
     let events = json_lines(&output);
     assert_eq!((&events[0]["event"], &events[0]["code"]), (&"failed".into(), &3.into()));
+}
+
+/// A folder `things` with two files, its manifest as a file, and its ticket.
+fn things(dir: &Path) -> (std::path::PathBuf, std::path::PathBuf, String) {
+    let things = dir.join("things");
+    fs::create_dir_all(things.join("deep")).expect("made");
+    fs::write(things.join("deep/film.mp4"), vec![7; 100_000]).expect("written");
+    fs::write(things.join("empty"), "").expect("written");
+    let piece_size = Some(PieceSize::new(32768).expect("valid"));
+    let options = PrepareOptions { piece_size, ..PrepareOptions::default() };
+    let paths = [things.clone()];
+    let share = prepare(&paths, &options, &|_| {}, &AtomicBool::new(false)).expect("a share");
+    let manifest = dir.join("things.manifest");
+    fs::write(&manifest, share.manifest.encode()).expect("written");
+    let peer = "192.0.2.7:4000".parse().expect("an address");
+    let ticket = Ticket::new(share.manifest.share_id(), [], [peer]).expect("valid");
+    (things, manifest, ticket.to_string())
+}
+
+fn verify(path: &Path, flag: &str, against: impl AsRef<OsStr>) -> Output {
+    run([OsStr::new("verify"), path.as_os_str(), OsStr::new(flag), against.as_ref()])
+}
+
+#[test]
+fn a_right_folder_is_verified_by_manifest_and_by_ticket() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (things, manifest, ticket) = things(dir.path());
+    for output in [verify(&things, "--manifest", &manifest), verify(&things, "--ticket", &ticket)] {
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+        assert!(stdout(&output).contains("every byte is right"));
+    }
+}
+
+#[test]
+fn a_changed_byte_is_an_integrity_failure_that_names_the_file() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (things, manifest, ticket) = things(dir.path());
+    let film = things.join("deep/film.mp4");
+    let mut bytes = fs::read(&film).expect("it is there");
+    bytes[50_000] ^= 1;
+    fs::write(&film, bytes).expect("written");
+    let output = verify(&things, "--manifest", &manifest);
+    assert_eq!(code(&output), 3);
+    assert!(stderr(&output).contains("film.mp4"), "{}", stderr(&output));
+    assert_eq!(code(&verify(&things, "--ticket", &ticket)), 3);
+
+    let mut command = minibit();
+    command.args(["--json", "verify"]).arg(&things).arg("--manifest").arg(&manifest);
+    let events = json_lines(&command.output().expect("the binary runs"));
+    assert_eq!(events[0]["event"], "verified");
+    assert_eq!(events[0]["ok"], false);
+    assert!(events[0]["bad"][0]["path"].as_str().is_some_and(|path| path.ends_with("film.mp4")));
+    assert_eq!(events[1]["event"], "failed");
+}
+
+#[test]
+fn a_renamed_folder_is_verified_by_ticket_under_its_old_name() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (things, _, ticket) = things(dir.path());
+    let renamed = dir.path().join("renamed");
+    fs::rename(&things, &renamed).expect("renamed");
+    assert_eq!(code(&verify(&renamed, "--ticket", &ticket)), 3);
+    let mut command = minibit();
+    command.arg("verify").arg(&renamed).args(["--name", "things", "--ticket", &ticket]);
+    assert_eq!(code(&command.output().expect("the binary runs")), 0);
+}
+
+#[test]
+fn what_is_not_there_cannot_be_shared_or_verified() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (_, manifest, ticket) = things(dir.path());
+    let missing = dir.path().join("missing");
+    assert_eq!(code(&verify(&missing, "--ticket", &ticket)), 2);
+    assert_eq!(code(&verify(&missing, "--manifest", &manifest)), 3);
+    let output = run([OsStr::new("share"), missing.as_os_str()]);
+    assert_eq!(code(&output), 2);
+    assert!(stderr(&output).contains("missing") && output.stdout.is_empty());
 }
 
 #[test]

@@ -107,10 +107,10 @@ fn is_selected(set: &GlobSet, path: &[String]) -> bool {
 pub(super) fn opened(share: &ShareHandle, session: &Session) {
     let (manifest, stats) = (share.manifest(), share.stats());
     share::describe(manifest, session);
-    if stats.bytes_have > 0 {
+    if stats.bytes_resumed > 0 {
         session.output.say(format_args!(
             "{} of {} were here already",
-            Bytes(stats.bytes_have),
+            Bytes(stats.bytes_resumed),
             Bytes(stats.bytes_total)
         ));
     }
@@ -121,8 +121,7 @@ pub(super) fn opened(share: &ShareHandle, session: &Session) {
         files: manifest.files().len() as u64,
         pieces: stats.pieces_total.into(),
         piece_size: manifest.piece_size().bytes().into(),
-        resumed_bytes: stats.bytes_have,
-        resumed_pieces: stats.pieces_have.into(),
+        resumed_bytes: stats.bytes_resumed,
     });
 }
 

@@ -10,7 +10,7 @@ use crate::exit::Failure;
 use crate::input;
 use crate::output::Output;
 use crate::output::json::{Event, File};
-use crate::output::units::Bytes;
+use crate::output::units::{Bytes, Count};
 
 /// Runs the command.
 pub(super) fn run(flags: &Inspect, output: &Output) -> Result<(), Failure> {
@@ -78,8 +78,7 @@ fn kind(manifest: &Manifest) -> String {
     if manifest.is_single() {
         return "one file".into();
     }
-    let count = manifest.files().len();
-    format!("folder of {count} file{}", if count == 1 { "" } else { "s" })
+    format!("folder of {}", Count(manifest.files().len() as u64, "file"))
 }
 
 /// The files as events list them.

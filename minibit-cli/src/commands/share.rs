@@ -13,7 +13,7 @@ use crate::cli::Share;
 use crate::exit::{Exit, Failure};
 use crate::input;
 use crate::output::json::Event;
-use crate::output::units::Bytes;
+use crate::output::units::{Bytes, Count};
 
 /// Roots of at most so many files are listed; `inspect` lists them all.
 const ROOTS_SHOWN: usize = 20;
@@ -57,7 +57,7 @@ pub(super) fn describe(manifest: &Manifest, session: &Session) {
         session.output.say(format_args!("{}  {}", file.root, escape(&file.path.join("/"))));
     }
     if let Some(more @ 1..) = manifest.files().len().checked_sub(ROOTS_SHOWN) {
-        session.output.say(format_args!("and {more} more files"));
+        session.output.say(format_args!("and {} more", Count(more as u64, "file")));
     }
 }
 

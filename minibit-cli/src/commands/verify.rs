@@ -18,7 +18,7 @@ use crate::exit::{Exit, Failure};
 use crate::input;
 use crate::output::json::{Bad, Event};
 use crate::output::progress::Work;
-use crate::output::units::Bytes;
+use crate::output::units::{Bytes, Count};
 
 /// The files are not what they should be. What exactly was printed before.
 #[derive(Debug, thiserror::Error)]
@@ -67,7 +67,8 @@ async fn against_manifest(
     if !report.is_whole() {
         return Err(Failure::new(Exit::Integrity, Mismatch::Manifest(path.into())));
     }
-    output.result(format_args!("{} files, {}: every byte is right", report.good, Bytes(total)));
+    let files = Count(report.good as u64, "file");
+    output.result(format_args!("{files}, {}: every byte is right", Bytes(total)));
     Ok(())
 }
 

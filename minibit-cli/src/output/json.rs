@@ -38,7 +38,6 @@ pub(crate) enum Event {
         piece_size: u64,
         /// What is already here from an earlier run.
         resumed_bytes: u64,
-        resumed_pieces: u64,
     },
     /// Where work stands, about once a second.
     Progress {
@@ -197,7 +196,6 @@ mod tests {
                 pieces: 0,
                 piece_size: 0,
                 resumed_bytes: 0,
-                resumed_pieces: 0,
             },
             Event::progress(
                 Work::Fetching,

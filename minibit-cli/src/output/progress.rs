@@ -8,13 +8,13 @@
 //! Time comes in as an argument; this module has no clock.
 
 use std::collections::VecDeque;
-use std::fmt::{self, Write};
+use std::fmt::Write;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::json::Event;
-use super::units::{Bytes, Countdown, percent};
+use super::units::{Bytes, Count, Countdown, percent};
 use super::{Output, Style};
 
 /// How often a caller should call [`Progress::update`]. Anything rarer than the bar's own
@@ -176,22 +176,14 @@ fn describe(standing: &Standing, rate: u64) -> String {
 fn describe_fetching(standing: &Standing, rate: u64) -> String {
     let Standing { pieces, pieces_total, peers, .. } = *standing;
     let text = describe(standing, rate);
-    format!("{text}, {}, {pieces}/{pieces_total} pieces", Peers(peers))
+    format!("{text}, {}, {pieces}/{pieces_total} pieces", Count(peers, "peer"))
 }
 
 /// `5 peers, 3 of them complete, 1.2 GiB sent, 12.3 MiB/s`.
 fn describe_seeding(standing: &Standing, rate: u64) -> String {
     let Standing { peers, seeders, uploaded, .. } = *standing;
-    let (peers, sent, rate) = (Peers(peers), Bytes(uploaded), Bytes(rate));
+    let (peers, sent, rate) = (Count(peers, "peer"), Bytes(uploaded), Bytes(rate));
     format!("{peers}, {seeders} complete, {sent} sent, {rate}/s")
-}
-
-struct Peers(u64);
-
-impl fmt::Display for Peers {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} peer{}", self.0, if self.0 == 1 { "" } else { "s" })
-    }
 }
 
 /// How long the rest takes at this rate, in whole seconds rounded up.

@@ -10,7 +10,7 @@ use super::units::{Bytes, Time};
 /// The demo's table and the line under it.
 pub(crate) fn demo(demo: &Demo, peers: &[DemoPeer]) -> String {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.load_style(presets::UTF8_FULL_CONDENSED);
     table.set_header([
         "peer",
         "time",

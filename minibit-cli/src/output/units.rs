@@ -51,6 +51,15 @@ impl fmt::Display for Countdown {
     }
 }
 
+/// A count with its noun: `1 file`, `2 files`.
+pub(crate) struct Count(pub(crate) u64, pub(crate) &'static str);
+
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}{}", self.0, self.1, if self.0 == 1 { "" } else { "s" })
+    }
+}
+
 /// A part in whole percent, rounded down: 100 means all. Nothing of nothing is all.
 pub(crate) fn percent(part: u64, whole: u64) -> u64 {
     if whole == 0 {
