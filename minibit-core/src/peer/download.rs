@@ -86,10 +86,11 @@ impl Download {
     ) -> Vec<BlockSpan> {
         let window = self.meter.window();
         let was_idle = self.asked.is_empty();
+        // Judged by a full block of a full piece; the last of a file may be shorter.
+        let next_len = u64::from(self.block_len.min(geometry.piece_size().bytes()));
         let mut new = Vec::new();
         while self.asked.len() < limits::REQUESTS_IN_FLIGHT_MAX {
-            let fits = self.in_flight + u64::from(self.block_len) <= window;
-            if !fits && !self.asked.is_empty() {
+            if self.in_flight + next_len > window && !self.asked.is_empty() {
                 break;
             }
             let Some((piece, offset)) = self.asking.take().or_else(|| claim().map(|p| (p, 0)))
@@ -308,6 +309,15 @@ mod tests {
         assert_eq!(spans, expected);
         assert_eq!(lane.in_flight(), 16 * u64::from(BLOCK));
         assert!(!lane.wants_more());
+    }
+
+    #[test]
+    fn pieces_smaller_than_a_block_are_asked_for_by_the_window_too() {
+        let geometry = geometry();
+        let mut lane = Download::new(limits::BLOCK_LEN_MAX, Duration::ZERO);
+        let mut pieces = geometry.pieces();
+        let spans = lane.top_up(&geometry, Duration::ZERO, || pieces.next());
+        assert_eq!(spans.len(), 8, "256 KiB of 32 KiB pieces");
     }
 
     #[test]

@@ -1,0 +1,113 @@
+//! Which blocks to ask this lane's peer for, and which pieces to give back.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::time::Duration;
+
+use super::Lane;
+use crate::engine::context::lock;
+use crate::swarm::{LaneId, PickOrder};
+use crate::types::PieceIndex;
+use crate::wire::{Message, RawBlock};
+
+/// Pieces in flight looked at for a take-over.
+const TAKE_OVER_LOOK: usize = 256;
+/// What a lane without a known rate is thought to need for a piece.
+const UNKNOWN_PIECE_TIME: Duration = Duration::from_millis(500);
+
+impl Lane {
+    pub(super) fn may_ask(&self) -> bool {
+        !self.link.choked.load(Relaxed)
+            && !self.context.paused.load(Relaxed)
+            && lock(&self.link.suspect).is_none()
+    }
+
+    pub(super) fn ask(&mut self, now: Duration) {
+        if !self.download.wants_more() || !self.may_ask() || self.context.ledger.is_complete() {
+            return;
+        }
+        let Self { context, link, download, id, rng, .. } = self;
+        let mut claimed = Vec::new();
+        let mut spans = download.top_up(&context.geometry, now, || {
+            let piece = context.ledger.claim(&link.holdings, *id, PickOrder::RarestFirst, rng);
+            claimed.extend(piece);
+            piece
+        });
+        if spans.is_empty() && self.download.is_idle() {
+            if let Some(piece) = self.take_over(now) {
+                claimed.push(piece);
+                let mut once = Some(piece);
+                spans = self.download.top_up(&self.context.geometry, now, || once.take());
+            }
+        }
+        if !spans.is_empty() {
+            self.ask_for_pages(&claimed);
+            self.say(&Message::Request(spans.into_iter().map(RawBlock::from).collect()));
+            self.publish_due(now);
+        }
+    }
+
+    /// The hashes of the claimed pieces are asked for ahead of the pieces themselves: the
+    /// peer answers in order, so they are here when the piece is.
+    pub(super) fn ask_for_pages(&mut self, claimed: &[PieceIndex]) {
+        let mut pages = Vec::new();
+        for piece in claimed {
+            for page in self.context.hashes.pages_needed(*piece) {
+                if self.pages_asked.insert(page) {
+                    pages.push(page);
+                }
+            }
+        }
+        if !pages.is_empty() {
+            self.say(&Message::RequestMetadata { manifest: false, pages });
+        }
+    }
+
+    /// With nothing left to claim, an idle lane takes the piece that would otherwise come
+    /// latest, if it can have it here clearly sooner than its owner.
+    pub(super) fn take_over(&mut self, now: Duration) -> Option<PieceIndex> {
+        let lanes = self.context.lanes();
+        let mut latest: Option<(Duration, PieceIndex, LaneId)> = None;
+        for (piece, owner) in self.context.ledger.in_flight().take(TAKE_OVER_LOOK) {
+            if owner == self.id || !self.link.holdings.contains(piece) {
+                continue;
+            }
+            let Some(status) = lanes.get(&owner) else { continue };
+            let rest = status.expected_rest(now);
+            if latest.is_none_or(|(longest, ..)| rest > longest) {
+                latest = Some((rest, piece, owner));
+            }
+        }
+        let (rest, piece, owner) = latest?;
+        let own = self
+            .download
+            .meter()
+            .time_for(u64::from(self.context.geometry.piece_len(piece)))
+            .unwrap_or(UNKNOWN_PIECE_TIME)
+            + self.download.meter().round_trip().unwrap_or_default();
+        if rest <= own * 2 || !self.context.ledger.take_over(piece, owner, self.id) {
+            return None;
+        }
+        let status = Arc::clone(lanes.get(&owner)?);
+        drop(lanes);
+        status.taken_over.store(true, Release);
+        status.wake.notify_one();
+        Some(piece)
+    }
+
+    pub(super) fn publish_due(&self, now: Duration) {
+        let due = self.download.expected_rest(now).map_or(0, |rest| (now + rest).as_micros());
+        self.status.due_us.store(due as u64, Relaxed);
+        self.status.progress_us.store(now.as_micros() as u64, Relaxed);
+    }
+
+    /// Pieces this lane does not fetch any more.
+    pub(super) fn give_back(&mut self, pieces: &[PieceIndex]) {
+        for piece in pieces {
+            self.context.ledger.release(*piece, self.id);
+        }
+        if !pieces.is_empty() {
+            self.context.wake_all();
+        }
+    }
+}

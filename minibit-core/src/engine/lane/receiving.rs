@@ -1,0 +1,358 @@
+//! In: socket to pooled buffer, hashed there while in cache, to the file at its final offset.
+
+use std::io::{self, IoSliceMut};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use bytes::Buf;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::{Lane, LaneEnd};
+use crate::content::PieceHasher;
+use crate::engine::buffers::PooledBuf;
+use crate::engine::context::{Suspicion, lock};
+use crate::engine::disk::Job;
+use crate::peer::{Arrival, Violation};
+use crate::store::PieceStore;
+use crate::types::{BlockSpan, PieceIndex};
+use crate::wire::{
+    BLOCK_HEAD_LEN, BlockHeader, FrameHead, Message, RawBlock, WireError, parse_head, parse_message,
+};
+
+/// Reads of one turn before writing gets its turn.
+const READS_A_TURN: usize = 4;
+/// Bytes asked of the socket while waiting for a frame's head.
+const HEAD_READ: usize = 4 * 1024;
+/// A write that took longer than this met the disk, not the page cache.
+const SLOW_WRITE: Duration = Duration::from_millis(8);
+/// How long a lane goes on using the queue after a slow write.
+const SLOW_FOR: Duration = Duration::from_secs(3);
+/// How long wrong bytes may be explained by a withdrawal that is on its way.
+const WITHDRAWAL_GRACE: Duration = Duration::from_secs(1);
+
+/// A block whose head has come.
+pub(super) struct Receiving {
+    arrival: Arrival,
+    /// Bytes in the block.
+    len: u32,
+    /// Bytes of it that were taken out of the buffer already.
+    taken: u32,
+    /// Bytes in the buffer.
+    filled: usize,
+    buf: PooledBuf,
+}
+
+impl Receiving {
+    /// Bytes that the buffer can still hold of this block.
+    fn room(&self) -> usize {
+        let rest = (self.len - self.taken) as usize;
+        rest.min(self.buf.len()) - self.filled
+    }
+}
+
+/// The piece whose blocks are coming.
+pub(super) struct PieceProgress {
+    pub(super) piece: PieceIndex,
+    hasher: PieceHasher,
+    /// Its writes go through the queue, so its end must too.
+    queued: bool,
+}
+
+impl Lane {
+    /// Reads what the socket has, up to a turn's worth; true if there was anything.
+    pub(super) fn read(&mut self, now: Duration) -> Result<bool, LaneEnd> {
+        let mut moved = false;
+        for _ in 0..READS_A_TURN {
+            self.parse(now)?;
+            if self.waits_for_disk() {
+                break;
+            }
+            match self.fill() {
+                Ok(0) => return Err(LaneEnd::Left),
+                Ok(_) => moved = true,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+            if self.receiving.as_ref().is_some_and(|receiving| receiving.room() == 0) {
+                self.take_chunk(now)?;
+            }
+        }
+        if moved {
+            self.parse(now)?;
+            self.link.last_heard_us.store(now.as_micros() as u64, Relaxed);
+            self.publish_due(now);
+        }
+        Ok(moved)
+    }
+
+    /// Reads into the block's buffer, or while none is coming, for a frame's head. Behind the
+    /// end of a block the next head is read in the same call.
+    pub(super) fn fill(&mut self) -> io::Result<usize> {
+        let Some(receiving) = &mut self.receiving else {
+            self.inbound.reserve(HEAD_READ);
+            return self.stream.try_read_buf(&mut self.inbound);
+        };
+        let room = receiving.room();
+        let mut behind = [0; BLOCK_HEAD_LEN];
+        let ends_block =
+            receiving.taken as usize + receiving.filled + room == receiving.len as usize;
+        let behind_len = if ends_block { behind.len() } else { 0 };
+        let filled = receiving.filled;
+        let mut slices = [
+            IoSliceMut::new(&mut receiving.buf[filled..filled + room]),
+            IoSliceMut::new(&mut behind[..behind_len]),
+        ];
+        let got = self.stream.try_read_vectored(&mut slices)?;
+        receiving.filled += got.min(room);
+        self.inbound.extend_from_slice(&behind[..got.saturating_sub(room)]);
+        Ok(got)
+    }
+
+    /// Handles every frame that is complete, and starts on a block whose head is.
+    pub(super) fn parse(&mut self, now: Duration) -> Result<(), LaneEnd> {
+        while self.receiving.is_none() {
+            let Some((head, head_len)) =
+                parse_head(&self.inbound, &self.limits).map_err(WireError::from)?
+            else {
+                break;
+            };
+            match head {
+                FrameHead::Block(header) => {
+                    self.inbound.advance(head_len);
+                    self.begin_block(&header, now)?;
+                }
+                whole => {
+                    let body_len = whole.body_len();
+                    if self.inbound.len() < head_len + body_len {
+                        break;
+                    }
+                    self.inbound.advance(head_len);
+                    let body = self.inbound.split_to(body_len);
+                    self.on_frame(&whole, &body)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_frame(&mut self, head: &FrameHead, body: &[u8]) -> Result<(), LaneEnd> {
+        match head {
+            FrameHead::Metadata(header) => self.on_metadata(header, body),
+            _ => {
+                let message = parse_message(body).map_err(WireError::from)?;
+                self.on_message(message)
+            }
+        }
+    }
+
+    pub(super) fn begin_block(
+        &mut self,
+        header: &BlockHeader,
+        now: Duration,
+    ) -> Result<(), LaneEnd> {
+        let mut arrival = self.download.on_block(header, &self.context.geometry, now)?;
+        if let Arrival::Take { span } = arrival
+            && !self.begin_piece(span, now)
+        {
+            arrival = Arrival::Discard;
+        }
+        let mut buf = self.context.node.buffers.take(header.len as usize);
+        let here = self.inbound.len().min(header.len as usize).min(buf.len());
+        buf[..here].copy_from_slice(&self.inbound[..here]);
+        self.inbound.advance(here);
+        let receiving = Receiving { arrival, len: header.len, taken: 0, filled: here, buf };
+        let full = receiving.room() == 0;
+        self.receiving = Some(receiving);
+        if full {
+            self.take_chunk(now)?;
+        }
+        Ok(())
+    }
+
+    /// Makes sure that the piece of an arriving block has a hasher that is where the block
+    /// starts; false if the piece is lost to this lane.
+    pub(super) fn begin_piece(&mut self, span: BlockSpan, now: Duration) -> bool {
+        if span.offset() == 0 {
+            self.progress = Some(PieceProgress {
+                piece: span.piece(),
+                hasher: PieceHasher::new(&self.context.geometry, span.piece()),
+                queued: now < self.slow_until,
+            });
+        }
+        self.progress.as_ref().is_some_and(|progress| progress.piece == span.piece())
+    }
+
+    /// Whether the next bytes need a place in the queue of the disk and there is none.
+    pub(super) fn waits_for_disk(&mut self) -> bool {
+        let queued = self.progress.as_ref().is_some_and(|progress| progress.queued);
+        let takes = self
+            .receiving
+            .as_ref()
+            .is_some_and(|receiving| matches!(receiving.arrival, Arrival::Take { .. }));
+        if !queued || !takes || self.permit.is_some() {
+            return false;
+        }
+        self.permit = self.context.disk.try_permit();
+        self.permit.is_none()
+    }
+
+    /// The buffer is full or holds the end of the block.
+    pub(super) fn take_chunk(&mut self, now: Duration) -> Result<(), LaneEnd> {
+        let Some(mut receiving) = self.receiving.take() else { return Ok(()) };
+        let len = receiving.filled as u32;
+        let mut kept = true;
+        if let Arrival::Take { span } = receiving.arrival {
+            kept = self.take_bytes(span, &mut receiving, now)?;
+        }
+        if !kept {
+            receiving.arrival = Arrival::Discard;
+        }
+        if receiving.arrival == Arrival::Discard {
+            self.context.counters.wasted.fetch_add(u64::from(len), Relaxed);
+        }
+        receiving.taken += len;
+        receiving.filled = 0;
+        if receiving.taken < receiving.len {
+            self.receiving = Some(receiving);
+            return Ok(());
+        }
+        let arrival = receiving.arrival;
+        drop(receiving);
+        match arrival {
+            Arrival::Take { span } => self.end_block(span, now),
+            Arrival::Discard => Ok(()),
+        }
+    }
+
+    /// Hashes and writes the bytes in the buffer; false if the piece is lost to this lane.
+    pub(super) fn take_bytes(
+        &mut self,
+        block: BlockSpan,
+        receiving: &mut Receiving,
+        now: Duration,
+    ) -> Result<bool, LaneEnd> {
+        let len = receiving.filled as u32;
+        let piece = block.piece();
+        self.download.on_bytes(len, now);
+        self.context.counters.downloaded.fetch_add(u64::from(len), Relaxed);
+        self.link.snubbed.store(false, Relaxed);
+        let Some(progress) = self.progress.as_mut().filter(|progress| progress.piece == piece)
+        else {
+            return Ok(false);
+        };
+        progress.hasher.update(&receiving.buf[..receiving.filled]);
+        let offset = block.offset() + receiving.taken;
+        let Some(part) = self.context.geometry.block(piece.get().into(), offset.into(), len.into())
+        else {
+            return Ok(false);
+        };
+        if progress.queued
+            && let Some(permit) = self.permit.take()
+        {
+            let fresh = self.context.node.buffers.take(receiving.buf.len());
+            let buf = std::mem::replace(&mut receiving.buf, fresh);
+            self.queue_write(part, buf, permit);
+            return Ok(true);
+        }
+        self.write_now(part, &receiving.buf[..receiving.filled])
+    }
+
+    /// Writes on this thread, which is the fastest way while the disk keeps up.
+    pub(super) fn write_now(&mut self, part: BlockSpan, bytes: &[u8]) -> Result<bool, LaneEnd> {
+        let started = self.context.now();
+        let outcome = {
+            let Some(_lease) = self.context.ledger.begin_write(part.piece(), self.id) else {
+                self.lose(part.piece());
+                return Ok(false);
+            };
+            self.context.store.write(part, bytes)
+        };
+        let ended = self.context.now();
+        if ended - started > SLOW_WRITE {
+            self.slow_until = ended + SLOW_FOR;
+        }
+        match outcome {
+            Ok(()) => Ok(true),
+            Err(error) => {
+                self.context.disk_failed(error);
+                self.lose(part.piece());
+                Ok(false)
+            }
+        }
+    }
+
+    pub(super) fn queue_write(
+        &mut self,
+        part: BlockSpan,
+        buf: PooledBuf,
+        permit: OwnedSemaphorePermit,
+    ) {
+        let context = Arc::clone(&self.context);
+        let id = self.id;
+        let write = Box::new(move |store: &dyn PieceStore, span: BlockSpan, bytes: &[u8]| {
+            // Once the lease is refused the piece's end is void too: `verified` checks again.
+            if let Some(_lease) = context.ledger.begin_write(span.piece(), id)
+                && let Err(error) = store.write(span, bytes)
+            {
+                context.disk_failed(error);
+                context.ledger.release(span.piece(), id);
+            }
+        });
+        self.context.disk.push(Job::Write { span: part, buf, write, permit });
+    }
+
+    /// The piece goes back, and the rest of it is not wanted here.
+    pub(super) fn lose(&mut self, piece: PieceIndex) {
+        self.progress = None;
+        let cancelled = self.download.give_up(piece);
+        self.context.ledger.release(piece, self.id);
+        if !cancelled.is_empty() {
+            self.say(&Message::Cancel(cancelled.into_iter().map(RawBlock::from).collect()));
+        }
+    }
+
+    pub(super) fn end_block(&mut self, span: BlockSpan, now: Duration) -> Result<(), LaneEnd> {
+        self.download.on_block_done(span);
+        if span.end() < self.context.geometry.piece_len(span.piece()) {
+            return Ok(());
+        }
+        let Some(progress) = self.progress.take().filter(|p| p.piece == span.piece()) else {
+            return Ok(());
+        };
+        let piece = progress.piece;
+        match self.context.hashes.expected(piece) {
+            Some(expected) if expected == progress.hasher.finish() => {
+                if progress.queued {
+                    let (context, link, id) =
+                        (Arc::clone(&self.context), Arc::clone(&self.link), self.id);
+                    self.context.disk.push(Job::Finish(Box::new(move || {
+                        context.keep(&link, piece, id);
+                    })));
+                } else {
+                    self.context.keep(&self.link, piece, self.id);
+                }
+                Ok(())
+            }
+            Some(_) => {
+                self.context.counters.pieces_refused.fetch_add(1, Relaxed);
+                self.suspect(piece, now);
+                Ok(())
+            }
+            // Its proof was asked for ahead of it and did not come: the peer holds no such
+            // page, or answers out of order.
+            None => Err(Violation::WrongHashes.into()),
+        }
+    }
+
+    /// Every byte of the piece came from this peer, and they are wrong.
+    pub(super) fn suspect(&mut self, piece: PieceIndex, now: Duration) {
+        let mut pieces = self.download.give_up_all();
+        pieces.push(piece);
+        self.give_back(&pieces);
+        let judged_at = now + WITHDRAWAL_GRACE;
+        lock(&self.link.suspect).get_or_insert(Suspicion { piece, judged_at });
+        self.link.wake();
+    }
+}

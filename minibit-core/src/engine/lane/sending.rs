@@ -1,0 +1,166 @@
+//! Out: control bytes first, then blocks from the file to the socket by the kernel.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use tokio::io::Interest;
+
+use super::{Lane, LaneEnd};
+use crate::store::Served;
+use crate::types::{BlockSpan, PieceIndex, limits};
+use crate::wire::{BLOCK_HEAD_LEN, BlockHeader, Message, MetadataHeader, RefuseReason};
+
+/// Blocks sent in one turn before reading gets its turn.
+const BLOCKS_A_TURN: usize = 4;
+
+/// A block on its way out.
+pub(super) struct Sending {
+    span: BlockSpan,
+    served: Served,
+    head: [u8; BLOCK_HEAD_LEN],
+    /// Bytes of head and payload that the socket has taken.
+    sent: usize,
+}
+
+/// Metadata on its way out, in chunks.
+pub(super) struct MetadataReply {
+    pub(super) header: MetadataHeader,
+    pub(super) bytes: Bytes,
+}
+
+impl Lane {
+    pub(super) fn say(&mut self, message: &Message) {
+        message.encode(&mut self.outbound);
+        self.context.counters.messages_sent.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn has_output(&self) -> bool {
+        !self.outbound.is_empty()
+            || self.sending.is_some()
+            || !self.metadata.is_empty()
+            || !self.upload.is_empty()
+    }
+
+    /// Writes what the socket takes; true if it took anything.
+    pub(super) fn write(&mut self, now: Duration) -> Result<bool, LaneEnd> {
+        let mut moved = false;
+        let mut blocks = 0;
+        loop {
+            // A block that is half out must be finished before anything else is.
+            let mid_block = self.sending.as_ref().is_some_and(|sending| sending.sent > 0);
+            let taken = if !mid_block && !self.outbound.is_empty() {
+                self.write_control()
+            } else if self.sending.is_some() {
+                self.write_block()
+            } else if self.next_output() {
+                continue;
+            } else {
+                break;
+            };
+            match taken {
+                Ok(block_ended) => {
+                    moved = true;
+                    blocks += usize::from(block_ended);
+                }
+                Err(LaneEnd::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(end) => return Err(end),
+            }
+            if blocks == BLOCKS_A_TURN {
+                break;
+            }
+        }
+        if moved && let Some(control) = &mut self.control {
+            control.session.spoke(now);
+        }
+        Ok(moved)
+    }
+
+    pub(super) fn write_control(&mut self) -> Result<bool, LaneEnd> {
+        let taken = self.stream.try_write(&self.outbound)?;
+        self.outbound.advance(taken);
+        Ok(false)
+    }
+
+    /// Sends some of the current block; true if that was the end of it.
+    pub(super) fn write_block(&mut self) -> Result<bool, LaneEnd> {
+        let Some(sending) = &mut self.sending else { return Ok(false) };
+        let total = BLOCK_HEAD_LEN + sending.span.len() as usize;
+        let head = &sending.head[sending.sent.min(BLOCK_HEAD_LEN)..];
+        let done = sending.sent.saturating_sub(BLOCK_HEAD_LEN);
+        let at = sending.served.offset + u64::from(sending.span.offset()) + done as u64;
+        let rest = sending.span.len() as usize - done;
+        let stream = &self.stream;
+        let taken = stream.try_io(Interest::WRITABLE, || {
+            sending.served.file.send(stream.as_fd(), head, at, rest)
+        })?;
+        sending.sent += taken;
+        if sending.sent < total {
+            return Ok(false);
+        }
+        let span = sending.span;
+        self.sending = None;
+        self.on_block_sent(span);
+        Ok(true)
+    }
+
+    pub(super) fn on_block_sent(&mut self, span: BlockSpan) {
+        let counters = &self.context.counters;
+        counters.blocks_sent.fetch_add(1, Relaxed);
+        counters.messages_sent.fetch_add(1, Relaxed);
+        counters.uploaded.fetch_add(u64::from(span.len()), Relaxed);
+        self.link.uploaded_bytes.fetch_add(u64::from(span.len()), Relaxed);
+        // If the file was edited while the kernel read it, the peer must hear so right
+        // behind the bytes.
+        if self.upload.is_empty() {
+            let _ = self.serve(span.piece());
+        }
+    }
+
+    /// Puts the next thing to send in place; false if there is nothing.
+    pub(super) fn next_output(&mut self) -> bool {
+        if let Some(reply) = self.metadata.pop_front() {
+            self.put_metadata(reply);
+            return true;
+        }
+        let Some(span) = self.upload.next() else { return false };
+        match self.serve(span.piece()) {
+            Some(served) => {
+                let head = BlockHeader::of(span).encode_frame_head();
+                self.sending = Some(Sending { span, served, head, sent: 0 });
+            }
+            None => {
+                let reason = RefuseReason::NotHeld;
+                self.say(&Message::Refuse { blocks: vec![span.into()], reason });
+            }
+        }
+        true
+    }
+
+    /// Where a piece is to be sent from. A changed source is withdrawn, not served.
+    pub(super) fn serve(&mut self, piece: PieceIndex) -> Option<Served> {
+        match self.context.store.serve(piece) {
+            Ok(served) => Some(served),
+            Err(error) => {
+                self.context.withdraw_file_of(piece, &error);
+                self.tell_peer();
+                None
+            }
+        }
+    }
+
+    pub(super) fn put_metadata(&mut self, mut reply: MetadataReply) {
+        let chunk = reply.bytes.len().min(limits::METADATA_CHUNK_MAX as usize);
+        let bytes = reply.bytes.split_to(chunk);
+        reply.header.len = chunk as u32;
+        self.outbound.extend_from_slice(&reply.header.encode_frame_head());
+        self.outbound.extend_from_slice(&bytes);
+        self.context.counters.messages_sent.fetch_add(1, Relaxed);
+        if !reply.bytes.is_empty() {
+            reply.header.offset += chunk as u32;
+            self.metadata.push_front(reply);
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! What changed elsewhere and this lane's peer must hear, or this lane must follow.
+
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::time::Duration;
+
+use super::{Lane, LaneEnd};
+use crate::engine::context::{CloseReason, lock};
+use crate::peer::Violation;
+use crate::types::PieceIndex;
+use crate::wire::{Holdings, Message, RawBlock, Run};
+
+impl Lane {
+    /// The first thing after the handshake: what we hold.
+    pub(super) fn introduce(&mut self) {
+        let Some(control) = &mut self.control else { return };
+        // In this order: what lands between the two is told twice, never missed.
+        control.told_news = self.context.ledger.news_len();
+        control.told_withdrawn = lock(&self.context.withdrawn).len();
+        let held = self.context.ledger.snapshot();
+        if held.is_empty() || (held.is_full() && self.told_complete()) {
+            return;
+        }
+        let holdings = Holdings::Bitmap(held.to_wire());
+        self.say(&Message::Have { id: self.context.node.id, holdings });
+    }
+
+    /// Whether our REGISTRO said that we hold everything.
+    pub(super) fn told_complete(&self) -> bool {
+        self.link.told_complete
+    }
+
+    pub(super) fn heed(&mut self, now: Duration) -> Result<(), LaneEnd> {
+        if let Some(reason) = self.link.closing.get() {
+            let reason = reason.clone();
+            return Err(self.close(reason));
+        }
+        let chokes = self.link.chokes.load(Acquire);
+        if chokes != self.chokes_seen {
+            self.chokes_seen = chokes;
+            let pieces = self.download.give_up_all();
+            self.give_back(&pieces);
+        }
+        if self.status.taken_over.swap(false, AcqRel) {
+            self.yield_taken_pieces();
+        }
+        if self.link.choking.load(Relaxed) {
+            self.upload.on_choking();
+        }
+        self.tell_peer();
+        self.judge_suspicion(now)
+    }
+
+    /// Says goodbye, as far as the socket takes it at once.
+    pub(super) fn close(&mut self, reason: CloseReason) -> LaneEnd {
+        if reason == CloseReason::Leaving && self.control.is_some() && self.sending.is_none() {
+            let goodbye = Message::Goodbye { id: self.context.node.id, reason: None };
+            self.say(&goodbye);
+            let _ = self.stream.try_write(&self.outbound);
+        }
+        match reason {
+            CloseReason::Violation(violation) => LaneEnd::Violation(violation),
+            CloseReason::Leaving | CloseReason::Gone => LaneEnd::Closed,
+        }
+    }
+
+    /// Pieces that another lane has taken over are cancelled here.
+    pub(super) fn yield_taken_pieces(&mut self) {
+        let mut cancelled: Vec<RawBlock> = Vec::new();
+        for piece in self.download.pieces() {
+            if !(self.context.ledger.owner(piece) == Some(self.id)) {
+                cancelled.extend(self.download.give_up(piece).into_iter().map(RawBlock::from));
+            }
+        }
+        if !cancelled.is_empty() {
+            self.say(&Message::Cancel(cancelled));
+        }
+    }
+
+    /// Tells the peer what changed on our side: choke state, news, withdrawals.
+    pub(super) fn tell_peer(&mut self) {
+        let Some(control) = &mut self.control else { return };
+        let mut messages = Vec::new();
+        let choking = self.link.choking.load(Relaxed);
+        if choking != control.told_choking {
+            control.told_choking = choking;
+            messages.push(if choking { Message::Choke } else { Message::Unchoke });
+        }
+        let released = self.context.news_released.load(Acquire);
+        if control.told_news < released {
+            let count = (released - control.told_news) as usize;
+            let news = self.context.ledger.news(control.told_news).take(count);
+            control.told_news = released;
+            // A peer that holds a piece has no use for the news that we do, too.
+            let runs = runs_of(news.filter(|piece| !self.link.holdings.contains(*piece)));
+            if !runs.is_empty() {
+                let holdings = Holdings::News(runs);
+                messages.push(Message::Have { id: self.context.node.id, holdings });
+            }
+        }
+        let withdrawn = lock(&self.context.withdrawn);
+        if control.told_withdrawn < withdrawn.len() {
+            let new = withdrawn[control.told_withdrawn..].iter().copied();
+            messages.push(Message::Withdraw(runs_of(new)));
+            control.told_withdrawn = withdrawn.len();
+        }
+        drop(withdrawn);
+        for message in &messages {
+            self.say(message);
+        }
+    }
+
+    /// Wrong bytes are forgiven once, if the peer withdraws the piece in time.
+    pub(super) fn judge_suspicion(&mut self, now: Duration) -> Result<(), LaneEnd> {
+        if self.control.is_none() {
+            return Ok(());
+        }
+        let mut suspect = lock(&self.link.suspect);
+        let Some(suspicion) = suspect.as_ref() else { return Ok(()) };
+        if !self.link.holdings.contains(suspicion.piece) {
+            *suspect = None;
+            return Ok(());
+        }
+        if now < suspicion.judged_at {
+            return Ok(());
+        }
+        let violation = Violation::WrongBytes { piece: suspicion.piece.get() };
+        drop(suspect);
+        self.link.close(CloseReason::Violation(violation.clone()));
+        Err(violation.into())
+    }
+}
+
+/// Pieces in any order as runs for the wire.
+fn runs_of(pieces: impl Iterator<Item = PieceIndex>) -> Vec<Run> {
+    let mut numbers: Vec<u64> = pieces.map(|piece| u64::from(piece.get())).collect();
+    numbers.sort_unstable();
+    let mut runs: Vec<Run> = Vec::new();
+    for number in numbers {
+        match runs.last_mut() {
+            Some(run) if run.first + run.count == number => run.count += 1,
+            _ => runs.push(Run { first: number, count: 1 }),
+        }
+    }
+    runs
+}
