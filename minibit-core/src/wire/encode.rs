@@ -155,18 +155,26 @@ fn put_number(out: &mut BytesMut, name: &str, value: u64) {
     put_digits(out, value);
 }
 
-fn put_digits(out: &mut BytesMut, mut value: u64) {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
+fn put_digits(out: &mut BytesMut, value: u64) {
+    let mut text = [0; DIGITS_MAX];
+    let start = write_digits(&mut text, value);
+    out.put_slice(&text[start..]);
+}
+
+/// Digits of the largest number.
+const DIGITS_MAX: usize = 20;
+
+/// Writes the digits of a number to the end of `text`, which has room for them; where they begin.
+fn write_digits(text: &mut [u8], mut value: u64) -> usize {
+    let mut at = text.len();
     loop {
         at -= 1;
-        digits[at] = b'0' + (value % 10) as u8;
+        text[at] = b'0' + (value % 10) as u8;
         value /= 10;
         if value == 0 {
-            break;
+            return at;
         }
     }
-    out.put_slice(&digits[at..]);
 }
 
 fn put_hex<const N: usize>(out: &mut BytesMut, name: &str, bytes: &[u8; N]) {
@@ -228,16 +236,18 @@ fn put_list<T>(
     out.put_u8(b']');
 }
 
-/// `[number,...]`
+/// `[number,number,number]`, made from its end on and appended in one go: requests have hundreds.
 fn put_numbers<const N: usize>(out: &mut BytesMut, numbers: [u64; N]) {
-    out.put_u8(b'[');
-    for (at, number) in numbers.into_iter().enumerate() {
-        if at > 0 {
-            out.put_u8(b',');
-        }
-        put_digits(out, number);
+    const { assert!(N >= 1 && N <= 3) };
+    let mut text = [b','; 3 * (DIGITS_MAX + 1) + 1];
+    let mut start = text.len() - 1;
+    text[start] = b']';
+    for number in numbers.into_iter().rev() {
+        // One byte before the digits is the comma, of the first number the bracket.
+        start = write_digits(&mut text[..start], number) - 1;
     }
-    out.put_u8(b']');
+    text[start] = b'[';
+    out.put_slice(&text[start..]);
 }
 
 fn put_run(out: &mut BytesMut, run: &Run) {

@@ -240,15 +240,18 @@ impl<'a> Reader<'a> {
         let (Some(b'-' | b'0'..=b'9'), Ok(raw)) = (self.peek(), self.raw_number()) else {
             return Err(FieldFault::NotANumber);
         };
-        if raw.starts_with('-') {
-            Err(FieldFault::Negative)
-        } else if raw.contains('.') {
-            Err(FieldFault::Fraction)
-        } else if raw.contains(['e', 'E']) {
-            Err(FieldFault::Exponent)
-        } else {
-            raw.parse().map_err(|_| FieldFault::TooLarge { max: u64::MAX })
+        let mut value = 0u64;
+        for byte in raw.bytes() {
+            let digit = match byte {
+                b'0'..=b'9' => u64::from(byte - b'0'),
+                b'-' => return Err(FieldFault::Negative),
+                b'.' => return Err(FieldFault::Fraction),
+                _ => return Err(FieldFault::Exponent),
+            };
+            let next = value.checked_mul(10).and_then(|tens| tens.checked_add(digit));
+            value = next.ok_or(FieldFault::TooLarge { max: u64::MAX })?;
         }
+        Ok(value)
     }
 
     /// A text of at most `max` bytes, counted as it is written.
