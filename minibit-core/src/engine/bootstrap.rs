@@ -24,7 +24,7 @@ use crate::wire::{Frame, FrameCodec, FrameLimits, Message, MetadataHeader, Metad
 /// Addresses tried at once.
 const AT_ONCE_MAX: usize = 16;
 /// First pause before an address is tried again; it doubles up to the last.
-const RETRY_FIRST: Duration = Duration::from_millis(500);
+const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LAST: Duration = Duration::from_secs(4);
 /// A peer that answers nothing for so long while we wait for metadata is given up.
 const ANSWER_TIME: Duration = Duration::from_secs(15);
