@@ -6,8 +6,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use minibit_core::content::Ticket;
-use minibit_core::engine::{GetOptions, Node, NodeConfig, ShareHandle};
-use minibit_core::store::{PrepareOptions, prepare};
+use minibit_core::engine::{GetError, GetOptions, Node, NodeConfig, ShareHandle};
+use minibit_core::store::{PrepareOptions, StoreError, prepare};
 use tempfile::TempDir;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -61,7 +61,25 @@ async fn a_file_arrives_whole_under_its_final_name() {
     let (handle, path) = get(&receiver, &ticket, &dir.path().join("out")).await;
     assert_eq!(path, dir.path().join("out/film.mp4"));
     assert!(std::fs::read(&path).unwrap() == bytes);
-    eprintln!("{:?}", handle.stats());
+    assert_eq!(handle.stats().bytes_wasted, 0);
     receiver.shutdown().await;
     sender.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn getting_a_finished_share_again_fetches_nothing_and_an_edited_one_is_not_overwritten() {
+    let dir = TempDir::new().unwrap();
+    let source = dir.path().join("film.mp4");
+    std::fs::write(&source, noise(700_000, 2)).unwrap();
+    let (sender, first, again) = (node().await, node().await, node().await);
+    let (_shared, ticket) = share(&sender, &source).await;
+    let out = dir.path().join("out");
+    let (_, path) = get(&first, &ticket, &out).await;
+    let (handle, same) = get(&again, &ticket, &out).await;
+    assert_eq!((same, handle.stats().bytes_downloaded), (path.clone(), 0));
+    let edited = noise(700_000, 3);
+    std::fs::write(&path, &edited).unwrap();
+    let refused = node().await.get(&ticket, into(&out)).await.unwrap_err();
+    assert!(matches!(refused, GetError::Store(StoreError::TargetExists { .. })), "{refused}");
+    assert!(std::fs::read(&path).unwrap() == edited);
 }

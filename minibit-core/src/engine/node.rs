@@ -232,20 +232,7 @@ impl Node {
         prepared: PreparedShare,
         trackers: &[SocketAddr],
     ) -> Result<ShareHandle, NodeError> {
-        let PreparedShare { manifest, hashes, store, .. } = prepared;
-        let pieces = manifest.geometry().piece_count();
-        let opened = Opened {
-            parts: ShareParts {
-                manifest_bytes: Bytes::from(manifest.encode()),
-                manifest,
-                hashes,
-                store: Arc::new(store),
-                have: PieceSet::full(pieces),
-                wanted: PieceSet::full(pieces),
-            },
-            part: None,
-            done: Some(PathBuf::new()),
-        };
+        let opened = Opened::finished(prepared, PathBuf::new());
         let share = opened.parts.manifest.share_id();
         let mut trackers = trackers.to_vec();
         trackers.extend(self.own_tracker());
@@ -376,6 +363,23 @@ pub(super) struct Opened {
     pub(super) parts: ShareParts,
     pub(super) part: Option<Arc<PartStore>>,
     pub(super) done: Option<PathBuf>,
+}
+
+impl Opened {
+    /// A share of which everything is at `path` already.
+    pub(super) fn finished(prepared: PreparedShare, path: PathBuf) -> Self {
+        let PreparedShare { manifest, hashes, store, .. } = prepared;
+        let pieces = manifest.geometry().piece_count();
+        let parts = ShareParts {
+            manifest_bytes: Bytes::from(manifest.encode()),
+            manifest,
+            hashes,
+            store: Arc::new(store),
+            have: PieceSet::full(pieces),
+            wanted: PieceSet::full(pieces),
+        };
+        Self { parts, part: None, done: Some(path) }
+    }
 }
 
 struct FirstLink {

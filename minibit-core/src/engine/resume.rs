@@ -1,14 +1,17 @@
 //! Opening a download: what is there already, what must be looked at again, what is wanted.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use super::bootstrap::{self, Bootstrapped};
 use super::context::ShareParts;
 use super::dial::Established;
 use super::node::{FirstPieces, GetError, GetOptions, Opened};
 use crate::content::{HashBook, Manifest, PieceHasher};
-use crate::store::{PartOptions, PartStore, PieceStore, StoreError};
+use crate::store::{
+    PartOptions, PartStore, PieceStore, PrepareOptions, PreparedShare, Resumed, StoreError, prepare,
+};
 use crate::types::{PageId, PieceIndex, PieceSet, limits};
 
 /// Opens the target of a download. The proofs of what is there already come over `link`,
@@ -27,12 +30,23 @@ pub(super) async fn open_download(
     }
     let GetOptions { dir, force, first_pieces, .. } = options;
     let opening = manifest.clone();
-    let (store, resumed) = blocking(move || {
+    let opened = blocking(move || {
         // Like `cp`: done means verified and in place, not yet proof against a power cut.
         let part_options = PartOptions { force, sync: false, ..PartOptions::default() };
-        PartStore::open(&dir, &opening, &selection, part_options)
+        match PartStore::open(&dir, &opening, &selection, part_options) {
+            Err(StoreError::TargetExists { path }) => match finished_earlier(&path, &opening) {
+                Some(prepared) => Ok(Place::Finished(path, Box::new(prepared))),
+                None => Err(StoreError::TargetExists { path }),
+            },
+            Err(error) => Err(error),
+            Ok((store, resumed)) => Ok(Place::Part(store, resumed)),
+        }
     })
     .await??;
+    let (store, resumed) = match opened {
+        Place::Part(store, resumed) => (store, resumed),
+        Place::Finished(path, prepared) => return Ok((Opened::finished(*prepared, path), link)),
+    };
     for warning in &resumed.warnings {
         tracing::warn!(%warning, "taking up an earlier download");
     }
@@ -63,6 +77,26 @@ pub(super) async fn open_download(
         have,
     };
     Ok((Opened { parts, part: Some(store), done: None }, link))
+}
+
+/// What is found where a download shall go.
+enum Place {
+    /// Nothing, or an earlier attempt.
+    Part(PartStore, Resumed),
+    /// All of it, byte for byte, under its final name.
+    Finished(PathBuf, Box<PreparedShare>),
+}
+
+/// What stands in the way may be this very share, finished by an earlier run: then there is
+/// nothing to do, and it can be served. Everything is hashed to know that.
+fn finished_earlier(path: &Path, manifest: &Manifest) -> Option<PreparedShare> {
+    let options = PrepareOptions {
+        piece_size: Some(manifest.piece_size()),
+        name: Some(manifest.name().to_owned()),
+        ..PrepareOptions::default()
+    };
+    let prepared = prepare(&[path.to_owned()], &options, &|_| {}, &AtomicBool::new(false)).ok()?;
+    (prepared.manifest.share_id() == manifest.share_id()).then_some(prepared)
 }
 
 /// Runs what waits for the disk on a thread that may.
