@@ -50,7 +50,11 @@ pub(super) async fn run(flags: &Get, session: &Session) -> Result<(), Failure> {
         }
         Ok(Fetched::Interrupted) => Err(failures::interrupted().hint(left(&share))),
         Ok(Fetched::Deserted) => {
-            Err(Failure::new(Exit::Unreachable, "everybody has left").hint(left(&share)))
+            let nobody = match share.stats().links {
+                0 => "everybody has left",
+                _ => "nobody who is there has what is missing",
+            };
+            Err(Failure::new(Exit::Unreachable, nobody).hint(left(&share)))
         }
         Err(error) => Err(error.into()),
     };

@@ -82,8 +82,9 @@ struct Company {
 
 impl Company {
     fn deserted(&mut self, now: Duration, stats: &ShareStats, patience: Patience) -> bool {
-        // A share that waits for its own disk is not alone.
-        if stats.links > 0 || stats.paused.is_some() {
+        // A share that waits for its own disk is not alone. Peers that lack what is missing
+        // here are no company.
+        if stats.sources > 0 || stats.paused.is_some() {
             self.alone_since = None;
             return false;
         }
@@ -187,9 +188,11 @@ impl Notices {
 mod tests {
     use super::*;
 
-    fn links(links: usize) -> ShareStats {
+    fn sources(sources: usize) -> ShareStats {
         let mut stats = ShareStats::default();
-        stats.links = links;
+        // Others may be there, too.
+        stats.links = 1;
+        stats.sources = sources;
         stats
     }
 
@@ -197,11 +200,12 @@ mod tests {
     fn a_share_is_deserted_only_after_it_was_alone_for_long() {
         let patience = Patience(Some(Duration::from_secs(10)));
         let mut company = Company::default();
-        let mut at =
-            |second, count| company.deserted(Duration::from_secs(second), &links(count), patience);
+        let mut at = |second, count| {
+            company.deserted(Duration::from_secs(second), &sources(count), patience)
+        };
         assert!(!at(0, 0) && !at(9, 0) && !at(10, 1) && !at(20, 0) && !at(30, 0));
         assert!(at(31, 0));
-        assert!(!Company::default().deserted(Duration::MAX, &links(0), Patience(None)));
+        assert!(!Company::default().deserted(Duration::MAX, &sources(0), Patience(None)));
     }
 
     #[test]

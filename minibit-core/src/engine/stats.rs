@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::context::{Link, ShareContext, lock};
+use crate::swarm::Holdings;
 use crate::types::PeerId;
 
 /// Where a share stands at one moment. Sums are since it was opened.
@@ -31,6 +32,8 @@ pub struct ShareStats {
     pub links: usize,
     /// Of these, with every piece.
     pub seeders: usize,
+    /// Of these, with something that is wanted here and not here yet.
+    pub sources: usize,
     /// Connections made or accepted, lanes included.
     pub connections: u64,
     /// Messages sent to peers, BLOCO frames included.
@@ -56,10 +59,13 @@ pub struct ShareStats {
 impl ShareStats {
     pub(super) fn of(context: &ShareContext) -> Self {
         let counters = &context.counters;
-        let (links, seeders) = {
+        let (links, seeders, sources) = {
             let links = context.links();
-            let seeders = links.values().filter(|link| link.holdings.is_full()).count();
-            (links.len(), seeders)
+            let having = |what: &dyn Fn(&Holdings) -> bool| {
+                links.values().filter(|link| what(&link.holdings)).count()
+            };
+            let seeders = having(&Holdings::is_full);
+            (links.len(), seeders, having(&|held| context.ledger.wants_any(held)))
         };
         let bytes_left = context.bytes_left.load(Relaxed);
         let completed = context.completed_us.load(Relaxed);
@@ -74,6 +80,7 @@ impl ShareStats {
             bytes_wasted: counters.wasted.load(Relaxed),
             links,
             seeders,
+            sources,
             connections: counters.connections.load(Relaxed),
             messages_sent: counters.messages_sent.load(Relaxed),
             blocks_sent: counters.blocks_sent.load(Relaxed),

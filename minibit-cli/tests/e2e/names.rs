@@ -1,0 +1,94 @@
+//! Folders as people have them: odd sizes, deep, many files, names that take care.
+
+use std::fs;
+use std::path::Path;
+
+use super::common::{Sandbox, assert_same, number};
+
+/// Of the smallest kind, so that small files have several.
+const PIECE: usize = 16 * 1024;
+
+#[test]
+fn files_of_every_awkward_size_arrive() {
+    let sandbox = Sandbox::new();
+    let sizes = [0, 1, 2, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE, 3 * PIECE + 1, 4 * PIECE - 1];
+    for (seed, size) in sizes.into_iter().enumerate() {
+        sandbox.file(format!("sizes/{size}"), size, seed as u64);
+        sandbox.file(format!("sizes/again/{size}"), size, 100 + seed as u64);
+    }
+    let sharer = sandbox.share_with(&[&sandbox.path("sizes")], &["--piece-size", "16K"]);
+    sandbox.run(["get", &sharer.ticket, "-o", "out"]).expect(0);
+    assert_same(sandbox.path("sizes"), sandbox.path("out/sizes"));
+    for size in [0, 1, PIECE, PIECE + 1] {
+        let source = sandbox.path(format!("sizes/{size}"));
+        let sharer = sandbox.share_with(&[&source], &["--piece-size", "16K"]);
+        sandbox.run(["get", &sharer.ticket, "-o", "single"]).expect(0);
+        assert_same(&source, sandbox.path(format!("single/{size}")));
+    }
+}
+
+#[test]
+fn a_share_of_nothing_but_empty_files_arrives() {
+    let sandbox = Sandbox::new();
+    sandbox.file("empty/a", 0, 0);
+    sandbox.file("empty/deep/b", 0, 0);
+    let sharer = sandbox.share(&[&sandbox.path("empty")]);
+    let done = sandbox.get(&sharer.ticket, "out", &[]).wait().expect(0).event("done");
+    assert_eq!(number(&done, "bytes"), 0);
+    assert_same(sandbox.path("empty"), sandbox.path("out/empty"));
+}
+
+#[test]
+fn unusual_names_arrive_as_they_are() {
+    let sandbox = Sandbox::new();
+    let names = [
+        "with spaces in it.txt",
+        "-rf",
+        "--help",
+        "é and e\u{301}.txt",
+        "日本語.mp4",
+        "🎬 film 🍿.mp4",
+        "it's 'quoted'",
+        "$HOME `x` [!] {a,b} ~ & ; ()",
+        "#hash%20",
+        ".hidden",
+        "...dots",
+        "a/b/c/d/e/f/g/h/i/j/k/l/m/n/deep",
+        "-dash folder/-x",
+    ];
+    for (seed, name) in names.into_iter().enumerate() {
+        sandbox.file(Path::new("odd 🦀 folder").join(name), 1000 + seed, seed as u64);
+    }
+    let sharer = sandbox.share(&[Path::new("odd 🦀 folder")]);
+    sandbox.run(["get", &sharer.ticket, "--dir=-out dir"]).expect(0);
+    assert_same(sandbox.path("odd 🦀 folder"), sandbox.path("-out dir/odd 🦀 folder"));
+
+    let sharer = sandbox.share(&[&sandbox.path("odd 🦀 folder/-rf")]);
+    let ended = sandbox.run(["get", &sharer.ticket]).expect(0);
+    assert_same(sandbox.path("odd 🦀 folder/-rf"), sandbox.path("-rf"));
+    assert_eq!(ended.stdout.last().map(String::as_str), Some("./-rf"));
+}
+
+#[test]
+fn a_name_that_could_do_harm_is_refused_when_it_is_shared() {
+    let sandbox = Sandbox::new();
+    for name in ["new\nline", "bell\u{7}", "back\\slash", "what?", "a:b", "trailing ", "NUL.txt"] {
+        let path = sandbox.file(Path::new("bad").join(name), 10, 1);
+        let ended = sandbox.run(["share", "--listen", "127.0.0.1:0", "bad"]).expect(2);
+        assert!(ended.stdout.is_empty(), "{name:?}");
+        assert_eq!(ended.stderr.lines().count(), 1, "{name:?}: {}", ended.stderr);
+        assert!(!ended.error().contains(['\u{7}', '\u{1b}']), "it is escaped: {}", ended.error());
+        fs::remove_file(path).expect("removed");
+    }
+}
+
+#[test]
+fn three_hundred_small_files_arrive() {
+    let sandbox = Sandbox::new();
+    for n in 0..300 {
+        sandbox.file(format!("many/{}/{n}.txt", n % 7), n * 13, n as u64);
+    }
+    let sharer = sandbox.share(&[&sandbox.path("many")]);
+    sandbox.run(["get", &sharer.ticket, "-o", "out"]).expect(0);
+    assert_same(sandbox.path("many"), sandbox.path("out/many"));
+}

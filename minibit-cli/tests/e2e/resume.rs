@@ -1,0 +1,240 @@
+//! Downloads that are stopped in their middle, in every way there is, and taken up again.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use minibit_core::types::limits;
+
+use super::common::{
+    Running, Sandbox, Sharer, assert_same, eventually, led, names_in, number, parse,
+};
+use super::relay::Relay;
+
+/// What a download of `film.mp4` into `out` leaves behind when it is stopped.
+const PART: &str = "out/film.mp4.part";
+const JOURNAL: &str = "out/film.mp4.part.minibit";
+
+/// A sharer of one film, and a relay to it that lets some of it pass.
+struct Stage {
+    sandbox: Sandbox,
+    sharer: Sharer,
+    relay: Relay,
+    ticket: String,
+    len: u64,
+}
+
+impl Stage {
+    fn new(len: u64, piece_size: &str, budget: u64) -> Self {
+        let sandbox = Sandbox::new();
+        let source = sandbox.file("film.mp4", len as usize, len);
+        let sharer = sandbox.share_with(&[&source], &["--piece-size", piece_size]);
+        let relay = Relay::start(sharer.addr(), budget);
+        let ticket = led(&sharer.ticket, &[], &[relay.addr()]);
+        Self { sandbox, sharer: sharer, relay, ticket, len }
+    }
+
+    fn get(&self, flags: &[&str]) -> Running {
+        self.sandbox.get(&self.ticket, "out", flags)
+    }
+}
+
+/// How many pieces a journal has on record as verified.
+fn journalled(journal: &Path) -> u64 {
+    let bytes = fs::read(journal).expect("a journal");
+    let number = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four"));
+    let bitmap = |bits: u32| bits.div_ceil(8) as usize;
+    let header = 65 + bitmap(number(60)) + 3 * bitmap(number(56)) + 32;
+    let records = bytes[header..].chunks_exact(8);
+    // The upper four bits are a record's kind; 0 is a piece.
+    records.filter(|record| record[3] >> 4 == 0).count() as u64
+}
+
+/// Whether a journal ends with the record that everything before it is on the disk.
+fn covers_all(journal: &Path) -> bool {
+    let bytes = fs::read(journal).expect("a journal");
+    let Some(last) = bytes.rchunks_exact(8).next() else { return false };
+    let value = u32::from_le_bytes(last[..4].try_into().expect("four"));
+    (value >> 28, u64::from(value & 0x0fff_ffff)) == (1, journalled(journal))
+}
+
+/// Kills a download as soon as a random part of it has come, and goes on.
+fn killed_anywhere(seed: u64) {
+    const PIECE: u64 = 64 * 1024;
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let len = rng.u64(40_000_000..48_000_000);
+    let stage = Stage::new(len, "64K", rng.u64(10_000..len));
+    let mut first = stage.get(&[]);
+    stage.relay.at_end(first.killer());
+    stage.relay.wait_for_end();
+    first.kill();
+    let asked_before = stage.relay.requested();
+    let delivered_before = stage.relay.delivered();
+    drop(stage.relay);
+
+    // It may have been killed before it had opened anything.
+    let kept = if stage.sandbox.path(JOURNAL).exists() {
+        journalled(&stage.sandbox.path(JOURNAL))
+    } else {
+        0
+    };
+    assert!(kept <= delivered_before.len() as u64, "seed {seed}: nothing is made up");
+    assert!(!stage.sandbox.path("out/film.mp4").exists(), "seed {seed}: not under its name");
+
+    let second = Relay::start(stage.sharer.addr(), u64::MAX);
+    let ticket = led(&stage.ticket, &[], &[second.addr()]);
+    let ended = stage.sandbox.get(&ticket, "out", &[]).wait().expect(0);
+    assert_same(stage.sandbox.path("film.mp4"), stage.sandbox.path("out/film.mp4"));
+    assert_eq!(names_in(stage.sandbox.path("out")), ["film.mp4"], "seed {seed}");
+
+    let pieces = len.div_ceil(PIECE);
+    let manifest = ended.event("manifest");
+    let resumed = number(&manifest, "resumed_bytes").div_ceil(PIECE);
+    assert_eq!(resumed, kept, "seed {seed}: all that was verified, and only that");
+    assert_eq!(second.requested().len() as u64, pieces - kept, "seed {seed}: only the rest");
+    let again: BTreeSet<_> = second.requested().intersection(&asked_before).copied().collect();
+    // What was asked for and is not on record was in flight, and no more than that.
+    assert_eq!(again.len() as u64, asked_before.len() as u64 - kept, "seed {seed}");
+    let in_flight = limits::REQUESTS_IN_FLIGHT_MAX as u64 * u64::from(limits::LANES_MAX);
+    assert!((again.len() as u64) < in_flight.min(pieces), "seed {seed}: {}", again.len());
+}
+
+#[test]
+fn a_download_killed_at_5_random_moments_goes_on_where_it_was() {
+    (0..5).for_each(killed_anywhere);
+}
+
+#[test]
+fn a_download_killed_at_30_random_moments_goes_on_where_it_was() {
+    (100..130).for_each(killed_anywhere);
+}
+
+#[test]
+fn a_download_killed_again_and_again_gets_there_and_fetches_little_twice() {
+    const PIECE: u64 = 16 * 1024;
+    let stage = Stage::new(8_000_000, "16K", 1_000_000);
+    let mut asked = 0;
+    let mut relay = Relay::start(stage.sharer.addr(), 1_000_000);
+    loop {
+        let ticket = led(&stage.ticket, &[], &[relay.addr()]);
+        let mut get = stage.sandbox.get(&ticket, "out", &[]);
+        relay.at_end(get.killer());
+        let over = eventually("its end", || (!get.is_running()).then_some(()));
+        assert_eq!(over, ());
+        asked += relay.requested().len() as u64;
+        if stage.sandbox.path("out/film.mp4").exists() {
+            break;
+        }
+        assert!(asked < 100 * stage.len.div_ceil(PIECE), "it never gets there");
+        relay = Relay::start(stage.sharer.addr(), 1_000_000);
+    }
+    assert_same(stage.sandbox.path("film.mp4"), stage.sandbox.path("out/film.mp4"));
+}
+
+#[test]
+fn a_clean_stop_says_how_to_go_on_and_the_next_run_fetches_only_the_rest() {
+    let stage = Stage::new(30_000_000, "64K", 12_000_000);
+    let first = stage.get(&[]);
+    stage.relay.wait_for_end();
+    first.interrupt();
+    let ended = first.wait().expect(130);
+    assert_eq!(ended.event("failed")["code"], 130);
+    assert!(ended.stderr.contains("run the same command again"), "{}", ended.stderr);
+    assert!(stage.sandbox.path(PART).exists() && stage.sandbox.path(JOURNAL).exists());
+
+    let kept = journalled(&stage.sandbox.path(JOURNAL));
+    assert!(covers_all(&stage.sandbox.path(JOURNAL)), "nothing needs to be hashed again");
+
+    let second = Relay::start(stage.sharer.addr(), u64::MAX);
+    let ticket = led(&stage.ticket, &[], &[second.addr()]);
+    let ended = stage.sandbox.get(&ticket, "out", &[]).wait().expect(0);
+    assert_same(stage.sandbox.path("film.mp4"), stage.sandbox.path("out/film.mp4"));
+    let resumed = number(&ended.event("manifest"), "resumed_bytes");
+    assert!(resumed > 0 && resumed.div_ceil(64 * 1024) == kept, "{resumed}");
+    assert_eq!(second.requested().len() as u64, stage.len.div_ceil(64 * 1024) - kept);
+}
+
+#[test]
+fn a_folder_that_was_killed_goes_on_too() {
+    let sandbox = Sandbox::new();
+    for n in 0..40 {
+        sandbox.file(format!("all/{}/{n}", n % 3), n * 10_007, n as u64);
+    }
+    let sharer = sandbox.share_with(&[&sandbox.path("all")], &["--piece-size", "16K"]);
+    let relay = Relay::start(sharer.addr(), 3_000_000);
+    let ticket = led(&sharer.ticket, &[], &[relay.addr()]);
+    let mut first = sandbox.get(&ticket, "out", &[]);
+    relay.wait_for_end();
+    first.kill();
+    relay.open();
+    let ended = sandbox.get(&ticket, "out", &[]).wait().expect(0);
+    assert_same(sandbox.path("all"), sandbox.path("out/all"));
+    assert!(number(&ended.event("manifest"), "resumed_bytes") > 0);
+}
+
+#[test]
+fn a_second_get_at_the_same_place_is_refused_and_harms_nothing() {
+    let stage = Stage::new(2_000_000, "16K", 500_000);
+    let mut first = stage.get(&[]);
+    stage.relay.wait_for_end();
+    eventually("its journal", || stage.sandbox.path(JOURNAL).exists().then_some(()));
+    // The second asks the sharer itself, so that it gets as far as the files.
+    let refused = stage.sandbox.get(&stage.sharer.ticket, "out", &[]).wait().expect(5);
+    assert!(refused.stderr.contains("another minibit"), "{}", refused.stderr);
+    stage.relay.open();
+    first.event("done", |_| true);
+    first.wait().expect(0);
+    assert_same(stage.sandbox.path("film.mp4"), stage.sandbox.path("out/film.mp4"));
+}
+
+#[test]
+fn another_file_is_never_overwritten_without_force() {
+    let sandbox = Sandbox::new();
+    let source = sandbox.file("film.mp4", 100_000, 1);
+    let mine = sandbox.file("out/film.mp4", 77, 2);
+    let sharer = sandbox.share(&[&source]);
+    let refused = sandbox.run(["get", &sharer.ticket, "-o", "out"]).expect(5);
+    assert!(refused.stdout.is_empty());
+    assert!(refused.stderr.contains("--force"), "{}", refused.stderr);
+    assert_eq!(fs::read(&mine).expect("still there"), super::common::noise(77, 2));
+    assert_eq!(names_in(sandbox.path("out")), ["film.mp4"], "nothing is left behind");
+
+    sandbox.run(["get", &sharer.ticket, "-o", "out", "--force"]).expect(0);
+    assert_same(&source, &mine);
+    assert_eq!(names_in(sandbox.path("out")), ["film.mp4"]);
+}
+
+#[test]
+fn a_download_that_is_complete_is_not_fetched_again() {
+    let sandbox = Sandbox::new();
+    let source = sandbox.file("film.mp4", 100_000, 1);
+    let sharer = sandbox.share(&[&source]);
+    sandbox.run(["get", &sharer.ticket, "-o", "out"]).expect(0);
+    let again = sandbox.run(["get", &sharer.ticket, "-o", "out"]).expect(5);
+    assert!(again.stderr.contains("--force"), "{}", again.stderr);
+    assert_same(&source, sandbox.path("out/film.mp4"));
+    assert!(!parse(&sharer.ticket).peers().is_empty());
+}
+
+#[test]
+fn after_another_boot_nothing_is_believed_that_was_not_hashed_again() {
+    // An unclean stop on another machine, or another boot: the journal's epoch differs, so
+    // everything on record is hashed before it counts.
+    let stage = Stage::new(4_000_000, "16K", 2_000_000);
+    let mut first = stage.get(&[]);
+    stage.relay.wait_for_end();
+    eventually("a piece on record", || {
+        (stage.sandbox.path(JOURNAL).exists() && journalled(&stage.sandbox.path(JOURNAL)) > 0)
+            .then_some(())
+    });
+    first.kill();
+    let mut journal = fs::read(stage.sandbox.path(JOURNAL)).expect("a journal");
+    journal[40] ^= 1;
+    fs::write(stage.sandbox.path(JOURNAL), journal).expect("damaged");
+    let mut part = fs::read(stage.sandbox.path(PART)).expect("a part");
+    part.iter_mut().for_each(|byte| *byte ^= 1);
+    fs::write(stage.sandbox.path(PART), part).expect("damaged");
+    stage.relay.open();
+    stage.get(&[]).wait().expect(0);
+    assert_same(stage.sandbox.path("film.mp4"), stage.sandbox.path("out/film.mp4"));
+}
