@@ -192,6 +192,9 @@ impl Choker {
             self.resize(now, peers);
         }
         self.free_lost_slots(now, policy, peers);
+        if !due && !self.has_free_slot() {
+            return self.changes(&before, peers);
+        }
         let mut ranking = self.rank(now, policy, peers, rng);
         let mut tried = Vec::new();
         if due {

@@ -111,10 +111,15 @@ impl Holdings {
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Plain, for changes take turns.
+    fn set_len(&self, len: u32) {
+        self.len.store(len, Ordering::Release);
+    }
+
     /// Makes an empty peer one that holds everything.
     pub(super) fn set_full(&self) {
         match self.bits.get() {
-            None => self.len.store(self.pieces, Ordering::Release),
+            None => self.set_len(self.pieces),
             Some(_) => {
                 for (word, mask) in PieceSet::full(self.pieces).words().iter().enumerate() {
                     self.insert_word(word, *mask);
@@ -130,7 +135,7 @@ impl Holdings {
         }
         let bits = self.bits.get_or_init(|| Bits::empty(self.pieces));
         let new = mask & !bits.insert(word, mask);
-        self.len.fetch_add(new.count_ones(), Ordering::AcqRel);
+        self.set_len(self.len() + new.count_ones());
         new
     }
 
@@ -151,7 +156,7 @@ impl Holdings {
             .get_or_init(|| Bits::from_words(PieceSet::full(self.pieces).words().to_vec()));
         let was = bits.remove(word, mask) & mask != 0;
         if was {
-            self.len.fetch_sub(1, Ordering::AcqRel);
+            self.set_len(self.len() - 1);
         }
         was
     }

@@ -6,8 +6,8 @@
 //!
 //! How it stays cheap at a million pieces: from the rarest level up, the level's bitmap and
 //! the peer's are searched for a common bit through their upper tiers. One search serves many
-//! claims. If a peer holds so little that a walk over *its* pieces is shorter than what the
-//! levels have cost by now, that walk decides instead. So a call costs at most
+//! claims. If a peer holds so little that what the levels have cost by now is a good part of a
+//! walk over *its* pieces, that walk decides instead. So a call costs at most about
 //! `min(pieces the peer holds, words of the levels)` steps beyond its claims.
 //!
 //! How random ties are: a search starts at a random word, and takes a random bit of the first
@@ -32,6 +32,10 @@ use crate::types::PieceIndex;
 
 /// A search that looked at more words than this has met a sparse stretch.
 const QUICK_PROBES: u32 = 16;
+
+/// Words of the levels that may be looked at before the walk over the peer's pieces is the
+/// better way: one for so many pieces it holds.
+const WALK_ADVANTAGE: u32 = 4;
 
 /// In which order a peer is asked for pieces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -91,14 +95,16 @@ impl Ledger {
             return;
         }
         let held = holdings.bits();
-        let mut search = Search { ledger: self, held, owner, rng, left: n, probes: 0, found };
+        let (probes, budget) = (0, u32::MAX);
+        let mut search = Search { ledger: self, held, owner, rng, left: n, probes, budget, found };
         match order {
             PickOrder::Random => search.take_from(OPEN, true),
             PickOrder::Sequential => search.take_from(OPEN, false),
             PickOrder::RarestFirst => {
                 // What a counted peer holds has a holder: itself.
                 let first = usize::from(holdings.counted() == Counted::ByPiece);
-                search.take_rarest(first, held_len);
+                search.budget = held_len / WALK_ADVANTAGE;
+                search.take_rarest(first);
             }
         }
     }
@@ -127,18 +133,20 @@ struct Search<'a, F> {
     left: usize,
     /// Words looked at so far.
     probes: u32,
+    /// Give up when it were more than this.
+    budget: u32,
     found: F,
 }
 
 impl<F: FnMut(PieceIndex)> Search<'_, F> {
     /// Level by level, while that is cheaper than walking over the peer's pieces.
-    fn take_rarest(&mut self, first: usize, held_len: u32) {
+    fn take_rarest(&mut self, first: usize) {
         for level in first..LEVELS {
             self.take_from(level, true);
             if self.left == 0 {
                 return;
             }
-            if self.probes > held_len {
+            if self.probes > self.budget {
                 return self.take_rarest_of_few();
             }
         }
@@ -161,7 +169,7 @@ impl<F: FnMut(PieceIndex)> Search<'_, F> {
                     let Some((word, common)) = next.filter(|(word, _)| *word < end) else { break };
                     let dense = scattered && self.probes - before <= QUICK_PROBES;
                     let claimed = self.take_in_word(number, word, common, scattered, dense);
-                    if self.left == 0 {
+                    if self.left == 0 || self.probes > self.budget {
                         return;
                     }
                     if claimed && dense {
@@ -220,9 +228,13 @@ impl<F: FnMut(PieceIndex)> Search<'_, F> {
         while let Some((word, common)) = open.next_common(self.held, from, &mut self.probes) {
             for piece in ones(common).map(|bit| word * 64 + bit) {
                 let Some(index) = self.ledger.geometry().piece(piece as u32) else { continue };
-                best.push((self.ledger.cell(index).level(), self.rng.u32(..), piece));
-                if best.len() > self.left {
-                    best.pop();
+                let candidate = (self.ledger.cell(index).level(), self.rng.u32(..), piece);
+                if best.len() < self.left {
+                    best.push(candidate);
+                } else if let Some(mut worst) = best.peek_mut()
+                    && candidate < *worst
+                {
+                    *worst = candidate;
                 }
             }
             from = word + 1;
