@@ -254,6 +254,8 @@ pub(super) struct LaneStatus {
     pub(super) due_us: AtomicU64,
     /// When the last bytes came, in microseconds of the node's clock.
     pub(super) progress_us: AtomicU64,
+    /// Bytes per second that it receives, by its last measure.
+    pub(super) rate: AtomicU64,
     /// Another lane has taken a piece of this one.
     pub(super) taken_over: AtomicBool,
 }
@@ -330,6 +332,15 @@ impl Link {
         for lane in lock(&self.lane_wakes).iter() {
             lane.wake.notify_one();
         }
+    }
+
+    /// Bytes per second that come over this link; lanes without progress of late not counted.
+    pub(super) fn receiving_rate(&self, now: Duration) -> u64 {
+        const OF_LATE: Duration = Duration::from_secs(1);
+        let since = now.saturating_sub(OF_LATE).as_micros() as u64;
+        let lanes = lock(&self.lane_wakes);
+        let active = lanes.iter().filter(|lane| lane.progress_us.load(Relaxed) >= since);
+        active.map(|lane| lane.rate.load(Relaxed)).sum()
     }
 
     /// Wakes the first lane, which has news to tell.

@@ -7,6 +7,7 @@
 //!   bits        a bitmap that can be searched fast while it changes
 //!   news        the pieces we came to hold, in order
 //!   picker      which pieces to ask a peer for
+//!   relief      when to spare a seeder
 //! choker      whom we answer                 (a value: time and randomness come in)
 //! neighbours  whom we link to                (a value: time and randomness come in)
 //!   book        the addresses we know
@@ -28,6 +29,7 @@ mod ledger;
 mod neighbours;
 mod news;
 mod picker;
+mod relief;
 mod sync;
 
 #[cfg(loom)]
@@ -41,6 +43,7 @@ pub use holdings::Holdings;
 pub use ledger::{Ledger, WriteLease};
 pub use neighbours::{Caps, Direction, Greeting, Neighbours, Refusal, Verdict};
 pub use picker::PickOrder;
+pub use relief::leave_to_others;
 
 /// A share of that many pieces.
 #[cfg(test)]

@@ -45,6 +45,9 @@ pub enum PickOrder {
     RarestFirst,
     /// Any: for the first pieces, when having something to trade counts most.
     Random,
+    /// Only pieces that no counted peer but seeders holds, any of them: to spread a seeder's
+    /// uploads over the swarm before asking it for what others have, too.
+    FirstCopies,
     /// The lowest numbers first: for playback while downloading.
     Sequential,
 }
@@ -99,6 +102,7 @@ impl Ledger {
         let mut search = Search { ledger: self, held, owner, rng, left: n, probes, budget, found };
         match order {
             PickOrder::Random => search.take_from(OPEN, true),
+            PickOrder::FirstCopies => search.take_from(0, true),
             PickOrder::Sequential => search.take_from(OPEN, false),
             PickOrder::RarestFirst => {
                 // What a counted peer holds has a holder: itself.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::Lane;
 use crate::engine::context::lock;
-use crate::swarm::{LaneId, PickOrder};
-use crate::types::PieceIndex;
+use crate::swarm::{LaneId, PickOrder, leave_to_others};
+use crate::types::{BlockSpan, PieceIndex};
 use crate::wire::{Message, RawBlock};
 
 /// Pieces in flight looked at for a take-over.
@@ -26,14 +26,14 @@ impl Lane {
         if !self.download.wants_more() || !self.may_ask() || self.context.ledger.is_complete() {
             return;
         }
-        let Self { context, link, download, id, rng, .. } = self;
         let mut claimed = Vec::new();
-        let mut spans = download.top_up(&context.geometry, now, || {
-            let piece = context.ledger.claim(&link.holdings, *id, PickOrder::RarestFirst, rng);
-            claimed.extend(piece);
-            piece
-        });
-        if spans.is_empty() && self.download.is_idle() {
+        self.held_back = false;
+        let mut spans = if self.link.holdings.is_full() {
+            self.ask_seeder(now, &mut claimed)
+        } else {
+            self.claim(now, PickOrder::RarestFirst, &mut claimed)
+        };
+        if spans.is_empty() && !self.held_back && self.download.is_idle() {
             if let Some(piece) = self.take_over(now) {
                 claimed.push(piece);
                 let mut once = Some(piece);
@@ -45,6 +45,40 @@ impl Lane {
             self.say(&Message::Request(spans.into_iter().map(RawBlock::from).collect()));
             self.publish_due(now);
         }
+    }
+
+    /// Fills the window with claims in this order.
+    fn claim(
+        &mut self,
+        now: Duration,
+        order: PickOrder,
+        claimed: &mut Vec<PieceIndex>,
+    ) -> Vec<BlockSpan> {
+        let Self { context, link, download, id, rng, .. } = self;
+        download.top_up(&context.geometry, now, || {
+            let piece = context.ledger.claim(&link.holdings, *id, order, rng);
+            claimed.extend(piece);
+            piece
+        })
+    }
+
+    /// A seeder is asked for first copies, and for the rest unless others serve us as well.
+    fn ask_seeder(&mut self, now: Duration, claimed: &mut Vec<PieceIndex>) -> Vec<BlockSpan> {
+        let spans = self.claim(now, PickOrder::FirstCopies, claimed);
+        if !spans.is_empty() {
+            return spans;
+        }
+        let from_others: u64 = {
+            let links = self.context.links();
+            let others = links.values().filter(|link| !link.holdings.is_full());
+            others.map(|link| link.receiving_rate(now)).sum()
+        };
+        self.held_back = self.context.ledger.has_open()
+            && leave_to_others(self.link.receiving_rate(now), from_others);
+        if self.held_back {
+            return spans;
+        }
+        self.claim(now, PickOrder::RarestFirst, claimed)
     }
 
     /// The hashes of the claimed pieces are asked for ahead of the pieces themselves: the
@@ -97,6 +131,7 @@ impl Lane {
 
     pub(super) fn publish_due(&self, now: Duration) {
         let due = self.download.expected_rest(now).map_or(0, |rest| (now + rest).as_micros());
+        self.status.rate.store(self.download.meter().rate() as u64, Relaxed);
         self.status.due_us.store(due as u64, Relaxed);
         self.status.progress_us.store(now.as_micros() as u64, Relaxed);
     }

@@ -51,6 +51,8 @@ use crate::wire::{FrameLimits, Message, RawBlock, WireError};
 const TURNS_BEFORE_YIELD: u32 = 4;
 /// How often an idle lane looks for work to take over.
 const IDLE_LOOK: Duration = Duration::from_millis(200);
+/// How often a lane that leaves its seeder to others looks whether they still serve.
+const HELD_BACK_LOOK: Duration = Duration::from_millis(20);
 /// Longest sleep: a bound for whatever wake-up was not thought of.
 const NAP_MAX: Duration = Duration::from_secs(5);
 
@@ -120,6 +122,8 @@ pub(super) struct Lane {
     metadata: VecDeque<MetadataReply>,
     pages_asked: HashSet<PageId>,
     chokes_seen: u32,
+    /// There is something to ask this seeder for, and it is left to others for now.
+    held_back: bool,
     slow_until: Duration,
     permit: Option<OwnedSemaphorePermit>,
     timer: Pin<Box<Sleep>>,
@@ -153,6 +157,7 @@ impl Lane {
             sending: None,
             metadata: VecDeque::new(),
             pages_asked: HashSet::new(),
+            held_back: false,
             chokes_seen: link.chokes.load(Relaxed),
             slow_until: Duration::ZERO,
             permit: None,
@@ -284,7 +289,7 @@ impl Lane {
             && !self.context.ledger.is_complete()
             && self.context.ledger.wants_any(&self.link.holdings);
         if may_take_over {
-            next = next.min(now + IDLE_LOOK);
+            next = next.min(now + if self.held_back { HELD_BACK_LOOK } else { IDLE_LOOK });
         }
         next
     }
