@@ -14,6 +14,11 @@ use crate::wire::{Holdings, Message, Run};
 
 /// We say something at least this often.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// A peer may name each piece so often in news and withdrawals: an honest one comes to hold
+/// it once and withdraws it once. A run of a million pieces is a dozen bytes to send.
+const NAMED_PER_PIECE: u64 = 4;
+/// Added to that, for shares of few pieces.
+const NAMED_SPARE: u64 = 4096;
 /// A peer that is silent for this long is gone.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
 
@@ -25,6 +30,8 @@ pub struct Session {
     may_send_bitmap: bool,
     unknown: u32,
     stale_news: u32,
+    /// Pieces named in news and withdrawals, each time counted.
+    named: u64,
     last_heard: Duration,
     last_spoke: Duration,
 }
@@ -38,6 +45,7 @@ impl Session {
             may_send_bitmap: !complete,
             unknown: 0,
             stale_news: 0,
+            named: 0,
             last_heard: now,
             last_spoke: now,
         }
@@ -84,10 +92,17 @@ impl Session {
         Ok(Fact::Nothing)
     }
 
-    fn inside(&self, runs: &[Run]) -> Result<Vec<Range<u32>>, Violation> {
-        runs.iter()
+    /// The runs as ranges inside the share, bounded by what an honest peer has to tell.
+    fn inside(&mut self, runs: &[Run]) -> Result<Vec<Range<u32>>, Violation> {
+        let ranges = runs
+            .iter()
             .map(|run| self.geometry.run(run.first, run.count).ok_or(Violation::OutsideShare))
-            .collect()
+            .collect::<Result<Vec<_>, _>>()?;
+        self.named += ranges.iter().map(|range| range.len() as u64).sum::<u64>();
+        if self.named > NAMED_PER_PIECE * u64::from(self.geometry.piece_count()) + NAMED_SPARE {
+            return Err(Violation::StaleNews);
+        }
+        Ok(ranges)
     }
 
     /// The news just reported told of that many pieces that were not known.
@@ -202,6 +217,16 @@ mod tests {
             session.on_news_applied(1).unwrap();
         }
         assert_eq!(session.on_news_applied(0), Err(Violation::StaleNews));
+    }
+
+    #[test]
+    fn a_peer_cannot_name_the_whole_share_again_and_again() {
+        let mut session = session(false);
+        let whole = |times| vec![Run { first: 0, count: 10 }; times];
+        let told = session.on_message(have(Holdings::News(whole(300))));
+        assert!(matches!(told, Ok(Fact::Gained(ranges)) if ranges.len() == 300));
+        let withdrawn = session.on_message(Message::Withdraw(whole(200)));
+        assert_eq!(withdrawn, Err(Violation::StaleNews));
     }
 
     #[test]
