@@ -62,6 +62,11 @@ impl DiskQueue {
         Arc::clone(&self.permits).acquire_owned().await.ok()
     }
 
+    /// Whether no write waits or is under way, and nobody waits for a place.
+    pub(super) fn is_idle(&self) -> bool {
+        self.permits.available_permits() == DEPTH
+    }
+
     /// Most buffers that ever waited at once.
     pub(super) fn deepest(&self) -> usize {
         self.deepest.load(Relaxed)

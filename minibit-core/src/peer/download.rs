@@ -23,6 +23,11 @@ const STALL_MIN: Duration = Duration::from_secs(3);
 const STALL_MAX: Duration = Duration::from_secs(30);
 /// See [`STALL_MIN`].
 const PATIENCE: u32 = 8;
+/// After a setback (a deadline missed, a request refused) the lane asks for nothing for this
+/// long, so that others can have the pieces; doubled with each more, up to [`REST_MAX`].
+const REST_MIN: Duration = Duration::from_millis(250);
+/// See [`REST_MIN`].
+const REST_MAX: Duration = Duration::from_secs(8);
 
 /// What to do with a BLOCO whose header has arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +56,9 @@ pub struct Download {
     asked_when_idle: Option<Duration>,
     last_progress: Duration,
     unasked: u32,
+    /// Setbacks since a block last came.
+    setbacks: u32,
+    rests_until: Duration,
 }
 
 impl Download {
@@ -66,7 +74,20 @@ impl Download {
             asked_when_idle: None,
             last_progress: now,
             unasked: 0,
+            setbacks: 0,
+            rests_until: Duration::ZERO,
         }
+    }
+
+    /// The peer let us down. For a while nothing is to be asked of it on this lane.
+    pub fn set_back(&mut self, now: Duration) {
+        self.rests_until = now + (REST_MIN * (1 << self.setbacks.min(5))).min(REST_MAX);
+        self.setbacks += 1;
+    }
+
+    /// Until when nothing is to be asked for; `None` if there is no reason not to.
+    pub fn rests_until(&self, now: Duration) -> Option<Duration> {
+        (now < self.rests_until).then_some(self.rests_until)
     }
 
     /// Whether so little is in flight that it is time to ask for more. Half a window, so that
@@ -168,6 +189,7 @@ impl Download {
         if self.asked.front() == Some(&span) {
             self.asked.pop_front();
             self.in_flight -= u64::from(span.len());
+            self.setbacks = 0;
         } else {
             self.forgiven.retain(|known| *known != span);
         }
@@ -244,6 +266,11 @@ impl Download {
     /// Bytes asked for and not yet received.
     pub fn in_flight(&self) -> u64 {
         self.in_flight
+    }
+
+    /// When bytes that were asked for last came, or the lane began to wait for them.
+    pub fn last_progress(&self) -> Duration {
+        self.last_progress
     }
 
     /// Speed and distance of this lane.
@@ -389,6 +416,23 @@ mod tests {
         lane.on_block_done(spans[0]);
         assert_eq!(lane.in_flight(), 14 * u64::from(BLOCK));
         take(&mut lane, spans[2], Duration::ZERO);
+    }
+
+    #[test]
+    fn a_peer_that_lets_us_down_is_asked_less_and_less_often_until_it_delivers() {
+        let geometry = geometry();
+        let (mut lane, spans) = asked(&geometry);
+        let now = Duration::from_secs(1);
+        let mut rests = Vec::new();
+        for _ in 0..7 {
+            lane.set_back(now);
+            rests.push((lane.rests_until(now).unwrap() - now).as_millis());
+        }
+        assert_eq!(rests, [250, 500, 1000, 2000, 4000, 8000, 8000]);
+        assert_eq!(lane.rests_until(now + REST_MAX), None);
+        take(&mut lane, spans[0], now);
+        lane.set_back(now);
+        assert_eq!(lane.rests_until(now), Some(now + REST_MIN));
     }
 
     #[test]

@@ -16,14 +16,15 @@ const TAKE_OVER_LOOK: usize = 256;
 const UNKNOWN_PIECE_TIME: Duration = Duration::from_millis(500);
 
 impl Lane {
-    pub(super) fn may_ask(&self) -> bool {
-        !self.link.choked.load(Relaxed)
+    pub(super) fn may_ask(&self, now: Duration) -> bool {
+        self.download.rests_until(now).is_none()
+            && !self.link.choked.load(Relaxed)
             && !self.context.paused.load(Relaxed)
             && lock(&self.link.suspect).is_none()
     }
 
     pub(super) fn ask(&mut self, now: Duration) {
-        if !self.download.wants_more() || !self.may_ask() || self.context.ledger.is_complete() {
+        if !self.download.wants_more() || !self.may_ask(now) || self.context.ledger.is_complete() {
             return;
         }
         let mut claimed = Vec::new();
@@ -133,7 +134,9 @@ impl Lane {
         let due = self.download.expected_rest(now).map_or(0, |rest| (now + rest).as_micros());
         self.status.rate.store(self.download.meter().rate() as u64, Relaxed);
         self.status.due_us.store(due as u64, Relaxed);
-        self.status.progress_us.store(now.as_micros() as u64, Relaxed);
+        // Not any bytes: a peer that says this and that while it delivers nothing is silent.
+        let progress = self.download.last_progress().as_micros() as u64;
+        self.status.progress_us.store(progress, Relaxed);
     }
 
     /// Pieces this lane does not fetch any more.

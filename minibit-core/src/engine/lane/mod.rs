@@ -225,6 +225,7 @@ impl Lane {
                 .map(RawBlock::from)
                 .collect();
             self.say(&Message::Cancel(cancelled));
+            self.download.set_back(now);
             self.context.wake_all();
         }
         self.follow_distance();
@@ -283,6 +284,9 @@ impl Lane {
             if let Some(suspicion) = lock(&self.link.suspect).as_ref() {
                 next = next.min(suspicion.judged_at);
             }
+        }
+        if let Some(rested) = self.download.rests_until(now) {
+            next = next.min(rested);
         }
         let may_take_over = self.download.is_idle()
             && !self.link.choked.load(Relaxed)

@@ -70,7 +70,10 @@ impl Lane {
             }
             match self.fill() {
                 Ok(0) => return Err(LaneEnd::Left),
-                Ok(_) => moved = true,
+                Ok(got) => {
+                    moved = true;
+                    self.on_filled(got, now);
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error.into()),
@@ -108,6 +111,14 @@ impl Lane {
         receiving.filled += got.min(room);
         self.inbound.extend_from_slice(&behind[..got.saturating_sub(room)]);
         Ok(got)
+    }
+
+    /// Bytes came from the socket. A slow block is progress with every byte of it, not only
+    /// once it fills a buffer; and one that merely drips must be seen to.
+    fn on_filled(&mut self, got: usize, now: Duration) {
+        if let Some(Receiving { arrival: Arrival::Take { .. }, .. }) = self.receiving {
+            self.download.on_bytes(got as u32, now);
+        }
     }
 
     /// Handles every frame that is complete, and starts on a block whose head is.
@@ -162,6 +173,9 @@ impl Lane {
         let here = self.inbound.len().min(header.len as usize).min(buf.len());
         buf[..here].copy_from_slice(&self.inbound[..here]);
         self.inbound.advance(here);
+        if let Arrival::Take { .. } = arrival {
+            self.download.on_bytes(here as u32, now);
+        }
         let receiving = Receiving { arrival, len: header.len, taken: 0, filled: here, buf };
         let full = receiving.room() == 0;
         self.receiving = Some(receiving);
@@ -178,7 +192,9 @@ impl Lane {
             self.progress = Some(PieceProgress {
                 piece: span.piece(),
                 hasher: PieceHasher::new(&self.context.geometry, span.piece()),
-                queued: now < self.slow_until,
+                // Also while anything is queued: a write left over from an earlier attempt at
+                // this piece must not come after ours.
+                queued: now < self.slow_until || !self.context.disk.is_idle(),
             });
         }
         self.progress.as_ref().is_some_and(|progress| progress.piece == span.piece())
@@ -235,7 +251,6 @@ impl Lane {
     ) -> Result<bool, LaneEnd> {
         let len = receiving.filled as u32;
         let piece = block.piece();
-        self.download.on_bytes(len, now);
         self.context.counters.downloaded.fetch_add(u64::from(len), Relaxed);
         self.link.snubbed.store(false, Relaxed);
         let Some(progress) = self.progress.as_mut().filter(|progress| progress.piece == piece)
@@ -342,7 +357,10 @@ impl Lane {
             }
             // Its proof was asked for ahead of it and did not come: the peer holds no such
             // page, or answers out of order.
-            None => Err(Violation::WrongHashes.into()),
+            None => {
+                self.give_back(&[piece]);
+                Err(Violation::WrongHashes.into())
+            }
         }
     }
 
