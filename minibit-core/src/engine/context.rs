@@ -307,6 +307,8 @@ pub(super) struct Link {
     pub(super) snubbed: AtomicBool,
     /// It sent wrong bytes; until it is judged nothing is asked of it.
     pub(super) suspect: Mutex<Option<Suspicion>>,
+    /// How often wrong bytes of its were explained by a withdrawal.
+    pub(super) forgiven: AtomicU32,
     pub(super) verified_bytes: AtomicU64,
     pub(super) uploaded_bytes: AtomicU64,
     /// When bytes last came, on any lane, in microseconds of the node's clock.

@@ -32,7 +32,7 @@ use crate::swarm::{
     Choker, Direction, Greeting, Holdings, KnownPeer, LaneId, LinkId, Neighbours, PeerView, Verdict,
 };
 use crate::types::{PieceIndex, ShareId};
-use crate::wire::{LaneKey, Message, Penalty, Register};
+use crate::wire::{LaneKey, Message, Penalty, Register, WireError};
 
 /// How long news waits for more of it, with few links; with many the wait grows, so that
 /// telling them never becomes the work.
@@ -436,9 +436,14 @@ impl Manager {
     }
 
     fn on_established(&mut self, established: Established) {
-        let Established { stream, inbound, agreed, addr, unchoked, told_complete } = established;
+        let Established { stream, inbound, mut agreed, addr, unchoked, told_complete } =
+            established;
         self.context.counters.messages_sent.fetch_add(1, Relaxed);
-        let Some(key) = agreed.key else { return };
+        let key = agreed.key.unwrap_or_else(|| {
+            // Without a key from the peer no lane can join: the link keeps to one connection.
+            agreed.lanes_max = 1;
+            LaneKey::random(&mut self.rng)
+        });
         self.add_link(NewLink {
             stream,
             inbound,
@@ -489,6 +494,7 @@ impl Manager {
             interested: AtomicBool::new(interested),
             snubbed: AtomicBool::new(false),
             suspect: Mutex::new(None),
+            forgiven: AtomicU32::new(0),
             verified_bytes: AtomicU64::new(0),
             uploaded_bytes: AtomicU64::new(0),
             last_heard_us: AtomicU64::new(now.as_micros() as u64),
@@ -716,6 +722,9 @@ fn spawn_lane(parts: LaneParts) {
             // What a lane's peer did wrong, the link's peer did wrong.
             None => match end {
                 LaneEnd::Violation(violation) => link.close(CloseReason::Violation(violation)),
+                LaneEnd::Wire(WireError::Frame(error)) => {
+                    link.close(CloseReason::Violation(error.into()));
+                }
                 LaneEnd::Wire(error) => {
                     tracing::warn!(%error, "a lane sent an unreadable frame");
                     link.close(CloseReason::Gone);

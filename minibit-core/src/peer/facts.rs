@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::types::{PieceSet, PieceSetError};
-use crate::wire::Penalty;
+use crate::wire::{FrameError, Penalty};
 
 /// Something a peer told us, checked against the share.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +39,9 @@ pub enum Violation {
     /// A bitmap that does not fit the share.
     #[error("sent a bad bitmap")]
     Bitmap(#[from] PieceSetError),
+    /// A frame that no message or block of this link can be.
+    #[error("sent a bad frame: {0}")]
+    Frame(#[from] FrameError),
     /// A second bitmap, or one after news.
     #[error("sent a bitmap out of turn")]
     BitmapOutOfTurn,
@@ -81,6 +84,7 @@ impl Violation {
     /// What the protocol says happens to the peer.
     pub fn penalty(&self) -> Penalty {
         match self {
+            Self::Frame(error) => error.penalty(),
             Self::OutsideShare
             | Self::Bitmap(_)
             | Self::UnaskedBlocks

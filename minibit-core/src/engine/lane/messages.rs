@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 use super::sending::MetadataReply;
 use super::{Lane, LaneEnd};
 use crate::content::PageError;
+use crate::engine::share::Event;
 use crate::peer::{Fact, Violation};
 use crate::types::{PageId, PieceIndex, limits};
 use crate::wire::{Message, MetadataHeader, MetadataItem, RawBlock, RefuseReason};
@@ -68,6 +69,8 @@ impl Lane {
             for piece in &pieces {
                 self.context.ledger.lose(&self.link.holdings, *piece);
             }
+        } else if !pieces.is_empty() {
+            self.download.set_back(self.context.now());
         }
         self.progress = self.progress.take().filter(|p| !pieces.contains(&p.piece));
         self.give_back(&pieces);
@@ -111,7 +114,12 @@ impl Lane {
                 self.link.interested.store(interested, Relaxed);
                 self.context.slots_changed.notify_one();
             }
-            Fact::WantsLanes(lanes) => self.link.lanes_asked.store(lanes, Relaxed),
+            Fact::WantsLanes(lanes) => {
+                // Only ever more of them, so that asking again and again costs nothing.
+                if lanes > self.link.lanes_asked.fetch_max(lanes, Relaxed) && self.link.initiated {
+                    self.context.tell(Event::LanesWanted(self.link.id));
+                }
+            }
             Fact::Left(reason) => {
                 tracing::debug!(reason = reason.as_deref().map(tracing::field::debug), "left");
                 return Err(LaneEnd::Left);

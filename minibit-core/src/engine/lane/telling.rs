@@ -9,6 +9,9 @@ use crate::peer::Violation;
 use crate::types::PieceIndex;
 use crate::wire::{Holdings, Message, RawBlock, Run};
 
+/// Wrong pieces of one peer that its withdrawals may explain: files edited under its hands.
+const FORGIVEN_MAX: u32 = 8;
+
 impl Lane {
     /// The first thing after the handshake: what we hold.
     pub(super) fn introduce(&mut self) {
@@ -109,7 +112,7 @@ impl Lane {
         }
     }
 
-    /// Wrong bytes are forgiven once, if the peer withdraws the piece in time.
+    /// Wrong bytes are forgiven if the peer withdraws the piece in time, but not for ever.
     pub(super) fn judge_suspicion(&mut self, now: Duration) -> Result<(), LaneEnd> {
         if self.control.is_none() {
             return Ok(());
@@ -117,10 +120,12 @@ impl Lane {
         let mut suspect = lock(&self.link.suspect);
         let Some(suspicion) = suspect.as_ref() else { return Ok(()) };
         if !self.link.holdings.contains(suspicion.piece) {
-            *suspect = None;
-            return Ok(());
-        }
-        if now < suspicion.judged_at {
+            if self.link.forgiven.fetch_add(1, Relaxed) < FORGIVEN_MAX {
+                *suspect = None;
+                self.link.wake();
+                return Ok(());
+            }
+        } else if now < suspicion.judged_at {
             return Ok(());
         }
         let violation = Violation::WrongBytes { piece: suspicion.piece.get() };
