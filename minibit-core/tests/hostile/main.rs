@@ -1,0 +1,22 @@
+//! Peers and trackers that lie, stall, flood and break off, against real nodes over real sockets.
+//!
+//! The other side of each test is scripted: it speaks the real protocol (`scripted`, `holder`)
+//! and breaks one rule of it. `docs/protocol.md` section 7 and the tables of bad input say what
+//! must follow; after it an honest transfer on the same node still has to come through.
+//!
+//! ```text
+//! world     shares, nodes, waiting          scripted  one connection, frame by frame
+//! leechers  who connects and misbehaves     holder    a scripted peer that holds the share
+//! liars     who holds and lies              sources   files edited while they are shared
+//! trackers  hostile ones, and hostile peers at an honest one
+//! ```
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails there")]
+
+mod holder;
+mod leechers;
+mod liars;
+mod scripted;
+mod sources;
+mod trackers;
+mod world;

@@ -1,0 +1,169 @@
+//! What the tests share: a share on disk and in memory, nodes, bounded waiting.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use bytes::Bytes;
+use minibit_core::content::{HashBook, Manifest, Ticket};
+use minibit_core::engine::{GetOptions, Node, NodeConfig, ShareHandle};
+use minibit_core::store::{PrepareOptions, PreparedShare, prepare};
+use minibit_core::types::{Geometry, PeerId, PieceSize, ShareId};
+use minibit_core::wire::RawBlock;
+use tempfile::TempDir;
+use tokio::time::{sleep, timeout};
+
+/// Longest that anything in these tests may take: far more than it needs on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// Bytes of a piece, and so of a block, unless a test needs several blocks in a piece.
+pub(crate) const PIECE: u32 = 16 * 1024;
+
+/// Everything there is to know of a share: what an honest seeder has.
+pub(crate) struct Content {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) manifest: Manifest,
+    pub(crate) hashes: HashBook,
+}
+
+impl Content {
+    pub(crate) fn share(&self) -> ShareId {
+        self.manifest.share_id()
+    }
+
+    pub(crate) fn geometry(&self) -> &Geometry {
+        self.manifest.geometry()
+    }
+
+    pub(crate) fn pieces(&self) -> u32 {
+        self.geometry().piece_count()
+    }
+
+    /// The true bytes of a block. The share is one file, so its pieces lie end to end.
+    pub(crate) fn block(&self, block: RawBlock) -> Bytes {
+        let size = u64::from(self.manifest.piece_size().bytes());
+        let from = (block.piece * size + block.offset) as usize;
+        Bytes::copy_from_slice(&self.bytes[from..from + block.len as usize])
+    }
+}
+
+/// A share of one file, and room for downloads of it.
+pub(crate) struct World {
+    dir: TempDir,
+    pub(crate) source: PathBuf,
+    pub(crate) content: Arc<Content>,
+    piece: PieceSize,
+}
+
+impl World {
+    /// A file of that many pieces of [`PIECE`] bytes, the last one short.
+    pub(crate) fn new(pieces: u32) -> Self {
+        Self::with_pieces_of(PIECE, pieces)
+    }
+
+    pub(crate) fn with_pieces_of(piece: u32, pieces: u32) -> Self {
+        let dir = TempDir::new().unwrap();
+        let source = dir.path().join("film.mp4");
+        let mut bytes = vec![0; (piece * pieces - 7) as usize];
+        fastrand::Rng::with_seed(7).fill(&mut bytes);
+        fs::write(&source, &bytes).unwrap();
+        let piece = PieceSize::new(piece).unwrap();
+        let PreparedShare { manifest, hashes, .. } = prepared(&source, piece);
+        let content = Arc::new(Content { bytes, manifest, hashes });
+        Self { dir, source, content, piece }
+    }
+
+    /// The user's own share of the file.
+    pub(crate) fn prepared(&self) -> PreparedShare {
+        prepared(&self.source, self.piece)
+    }
+
+    /// A fresh directory.
+    pub(crate) fn out(&self) -> PathBuf {
+        tempfile::tempdir_in(self.dir.path()).unwrap().keep()
+    }
+
+    /// A node that shares the file.
+    pub(crate) async fn seeder(&self) -> (Node, ShareHandle) {
+        let node = node().await;
+        let share = node.share(self.prepared(), &[]).await.unwrap();
+        (node, share)
+    }
+
+    pub(crate) fn ticket(&self, peers: &[SocketAddr]) -> Ticket {
+        Ticket::new(self.content.share(), vec![], peers.to_vec()).unwrap()
+    }
+
+    pub(crate) fn ticket_by(&self, trackers: &[SocketAddr]) -> Ticket {
+        Ticket::new(self.content.share(), trackers.to_vec(), vec![]).unwrap()
+    }
+
+    /// Starts a download into a fresh directory.
+    pub(crate) async fn start(&self, node: &Node, ticket: &Ticket) -> ShareHandle {
+        timeout(PATIENCE, node.get(ticket, into(&self.out()))).await.unwrap().unwrap()
+    }
+
+    /// Waits for a download, and compares every byte.
+    pub(crate) async fn check(&self, share: &ShareHandle) {
+        let done = timeout(PATIENCE, share.completed()).await;
+        let path = done.unwrap_or_else(|_| panic!("stuck: {:?}", share.stats())).unwrap();
+        assert!(fs::read(path).unwrap() == self.content.bytes, "the bytes differ");
+    }
+
+    /// An honest download from that address, by a node of its own.
+    pub(crate) async fn honest_get(&self, from: SocketAddr) {
+        let node = node().await;
+        let share = self.start(&node, &self.ticket(&[from])).await;
+        self.check(&share).await;
+        node.shutdown().await;
+    }
+}
+
+fn prepared(source: &Path, piece: PieceSize) -> PreparedShare {
+    let options = PrepareOptions { piece_size: Some(piece), ..PrepareOptions::default() };
+    prepare(&[source.to_owned()], &options, &|_| {}, &AtomicBool::new(false)).unwrap()
+}
+
+pub(crate) fn loopback() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 0))
+}
+
+pub(crate) fn config() -> NodeConfig {
+    NodeConfig { listen: vec![loopback()], ..NodeConfig::default() }
+}
+
+pub(crate) async fn node() -> Node {
+    Node::start(config()).await.unwrap()
+}
+
+pub(crate) fn addr(node: &Node) -> SocketAddr {
+    node.local_addrs()[0]
+}
+
+pub(crate) fn into(dir: &Path) -> GetOptions {
+    GetOptions {
+        dir: dir.to_owned(),
+        select: None,
+        force: false,
+        patience: PATIENCE,
+        first_pieces: None,
+    }
+}
+
+/// Waits for a condition that has no event to wait for; fails after [`PATIENCE`].
+pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let polled = async {
+        while !condition() {
+            sleep(Duration::from_millis(2)).await;
+        }
+    };
+    timeout(PATIENCE, polled).await.unwrap_or_else(|_| panic!("never: {what}"));
+}
+
+/// Whether the share says that it has banned this peer.
+pub(crate) fn names_as_banned(share: &ShareHandle, id: PeerId) -> bool {
+    let short = id.short();
+    share.stats().warnings.iter().any(|line| line.contains(&short) && line.contains("banned"))
+}
