@@ -4,7 +4,7 @@
 //! proven by the ticket alone. All addresses are tried at once, those that trackers name as
 //! they come, and again with growing pauses until the caller's patience ends.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -18,11 +18,14 @@ use super::dial::{self, DialError, Established};
 use super::tracker_client::Found;
 use crate::content::{HashBook, Manifest, ManifestError, PageError};
 use crate::peer::Introduction;
-use crate::types::{PageId, limits};
+use crate::swarm::may_name;
+use crate::types::{PageId, PeerId, limits};
 use crate::wire::{Frame, FrameCodec, FrameLimits, Message, MetadataHeader, MetadataItem};
 
 /// Addresses tried at once.
 const AT_ONCE_MAX: usize = 16;
+/// Addresses tried in turn.
+const KNOWN_MAX: usize = 256;
 /// First pause before an address is tried again; it doubles up to the last.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LAST: Duration = Duration::from_secs(4);
@@ -58,7 +61,13 @@ enum AttemptError {
     #[error(transparent)]
     Dial(#[from] DialError),
     #[error("bad manifest")]
-    Manifest(#[from] ManifestError),
+    Manifest {
+        /// Who sent it.
+        peer: PeerId,
+        source: ManifestError,
+    },
+    #[error("it does not have the manifest")]
+    NotHeld,
     #[error("it broke off while sending the manifest")]
     BrokeOff,
 }
@@ -68,6 +77,8 @@ pub(super) struct Bootstrapped {
     pub(super) manifest: Manifest,
     pub(super) bytes: Bytes,
     pub(super) link: Established,
+    /// Who sent another one: they are to be banned.
+    pub(super) refuted: Vec<(PeerId, SocketAddr)>,
 }
 
 /// Fetches the manifest from whoever answers first.
@@ -78,70 +89,88 @@ pub(super) async fn fetch(
     patience: Duration,
 ) -> Result<Bootstrapped, BootstrapError> {
     let deadline = Instant::now() + patience;
-    let mut known: HashSet<SocketAddr> = HashSet::new();
+    let mut addresses = Addresses::new(addrs);
     let mut attempts = JoinSet::new();
     let mut last = String::from("no address to try");
-    let mut refuted = None;
-    let mut start = |addr: SocketAddr, attempts: &mut JoinSet<_>| {
-        if known.len() < AT_ONCE_MAX && known.insert(addr) {
-            attempts.spawn(persist(addr, introduction.clone()));
-        }
-    };
-    for addr in addrs {
-        start(*addr, &mut attempts);
-    }
+    let mut wrong = None;
+    let mut refuted = Vec::new();
     loop {
+        while attempts.len() < AT_ONCE_MAX
+            && let Some((addr, pause)) = addresses.queue.pop_front()
+        {
+            attempts.spawn(attempt_after(addr, pause, introduction.clone()));
+        }
         tokio::select! {
             Some(outcome) = attempts.join_next() => match outcome {
-                Ok((_, Ok(bootstrapped))) => return Ok(bootstrapped),
-                Ok((addr, Err(AttemptError::Manifest(source)))) => {
-                    // It will not get better; the others go on.
-                    refuted = Some(BootstrapError::Manifest { addr, source });
+                Ok((_, _, Ok((manifest, bytes, link)))) => {
+                    return Ok(Bootstrapped { manifest, bytes, link, refuted });
                 }
-                Ok((addr, Err(error))) => {
+                Ok((addr, _, Err(AttemptError::Manifest { peer, source }))) => {
+                    let is_the_tickets = !matches!(source, ManifestError::OtherShare { .. });
+                    let error = BootstrapError::Manifest { addr, source };
+                    if is_the_tickets {
+                        // Everybody has the same: nobody can help.
+                        return Err(error);
+                    }
+                    // It will not get better; the others go on.
+                    refuted.push((peer, addr));
+                    wrong = Some(error);
+                }
+                Ok((addr, pause, Err(error))) => {
                     last = format!("{addr}: {error}");
-                    attempts.spawn(retry(addr, introduction.clone()));
+                    let longer = (pause * 2).clamp(RETRY_FIRST, RETRY_LAST);
+                    addresses.queue.push_back((addr, longer));
                 }
                 Err(error) => last = error.to_string(),
             },
-            Some(found) = found.recv() => {
-                for peer in found.peers.iter().filter(|peer| peer.id != introduction.id) {
-                    start(peer.socket_addr(), &mut attempts);
-                }
-            }
+            Some(found) = found.recv() => addresses.learn(&found, introduction),
             () = sleep_until(deadline) => {
-                return Err(refuted.unwrap_or(BootstrapError::Unreachable { patience, last }));
+                return Err(wrong.unwrap_or(BootstrapError::Unreachable { patience, last }));
             }
         }
     }
 }
 
-async fn persist(
-    addr: SocketAddr,
-    introduction: Introduction,
-) -> (SocketAddr, Result<Bootstrapped, AttemptError>) {
-    (addr, attempt(addr, &introduction).await)
+/// Whom to try, in turn. A tracker that names sixteen dead addresses must not keep us from the
+/// living one that another names, so whoever does not answer goes to the end of the queue.
+struct Addresses {
+    known: HashSet<SocketAddr>,
+    /// With the pause before the attempt.
+    queue: VecDeque<(SocketAddr, Duration)>,
 }
 
-/// Tries again, with growing pauses, until something else than "not there" comes of it.
-async fn retry(
-    addr: SocketAddr,
-    introduction: Introduction,
-) -> (SocketAddr, Result<Bootstrapped, AttemptError>) {
-    let mut pause = RETRY_FIRST;
-    loop {
-        sleep(pause).await;
-        match attempt(addr, &introduction).await {
-            Err(AttemptError::Dial(_)) => pause = (pause * 2).min(RETRY_LAST),
-            outcome => return (addr, outcome),
+impl Addresses {
+    fn new(addrs: &[SocketAddr]) -> Self {
+        let known = addrs.iter().copied().collect();
+        Self { known, queue: addrs.iter().map(|addr| (*addr, Duration::ZERO)).collect() }
+    }
+
+    /// Takes in what a tracker has found, as far as it may name it.
+    fn learn(&mut self, found: &Found, introduction: &Introduction) {
+        for peer in found.peers.iter().filter(|peer| peer.id != introduction.id) {
+            let addr = peer.socket_addr();
+            if self.known.len() < KNOWN_MAX
+                && may_name(found.source, addr)
+                && self.known.insert(addr)
+            {
+                self.queue.push_back((addr, Duration::ZERO));
+            }
         }
     }
 }
 
-async fn attempt(
+type Got = (Manifest, Bytes, Established);
+
+async fn attempt_after(
     addr: SocketAddr,
-    introduction: &Introduction,
-) -> Result<Bootstrapped, AttemptError> {
+    pause: Duration,
+    introduction: Introduction,
+) -> (SocketAddr, Duration, Result<Got, AttemptError>) {
+    sleep(pause).await;
+    (addr, pause, attempt(addr, &introduction).await)
+}
+
+async fn attempt(addr: SocketAddr, introduction: &Introduction) -> Result<Got, AttemptError> {
     let mut link = dial::dial(addr, introduction, true).await?;
     ask(&mut link, &Message::RequestMetadata { manifest: true, pages: Vec::new() }).await?;
     let mut metadata = MetadataReader::new(&mut link);
@@ -150,8 +179,12 @@ async fn attempt(
         return Err(AttemptError::BrokeOff);
     }
     metadata.end();
-    let manifest = Manifest::decode_for(&introduction.share, &bytes)?;
-    Ok(Bootstrapped { manifest, bytes, link })
+    if header.total == 0 {
+        return Err(AttemptError::NotHeld);
+    }
+    let manifest = Manifest::decode_for(&introduction.share, &bytes)
+        .map_err(|source| AttemptError::Manifest { peer: link.agreed.peer, source })?;
+    Ok((manifest, bytes, link))
 }
 
 async fn ask(link: &mut Established, message: &Message) -> Result<(), DialError> {

@@ -261,10 +261,11 @@ impl Node {
             complete: false,
         };
         let (clients, mut found) = self.trackers(ticket.share(), ticket.trackers(), false);
-        let bootstrapped =
+        let mut bootstrapped =
             bootstrap::fetch(&introduction, ticket.peers(), &mut found, options.patience).await?;
+        let refuted = std::mem::take(&mut bootstrapped.refuted);
         let (opened, link) = resume::open_download(bootstrapped, options).await?;
-        let first = FirstLink { link, peers: ticket.peers().to_vec() };
+        let first = FirstLink { link, peers: ticket.peers().to_vec(), refuted };
         self.open(opened, clients, found, Some(first)).map_err(|()| GetError::Duplicate)
     }
 
@@ -333,6 +334,13 @@ impl Node {
         if let Some(first) = first {
             let known = first.peers.iter().map(|addr| KnownPeer { id: None, addr: *addr });
             neighbours.learn(context.now(), Source::Ticket, known);
+            for (peer, addr) in first.refuted {
+                neighbours.ban_peer(peer, addr);
+                lock(&context.warnings).push(format!(
+                    "peer {} at {addr} was banned: it sent another share's manifest",
+                    peer.short()
+                ));
+            }
             context.tell(Event::Established(first.link));
         }
         let handle = share::spawn(ManagerParts {
@@ -385,6 +393,8 @@ impl Opened {
 struct FirstLink {
     link: Established,
     peers: Vec<SocketAddr>,
+    /// Who lied about the manifest.
+    refuted: Vec<(PeerId, SocketAddr)>,
 }
 
 fn bind_all(listen: &[SocketAddr]) -> Result<Vec<TcpListener>, NodeError> {

@@ -20,7 +20,7 @@ pub(super) async fn open_download(
     bootstrapped: Bootstrapped,
     options: GetOptions,
 ) -> Result<(Opened, Established), GetError> {
-    let Bootstrapped { manifest, bytes, mut link } = bootstrapped;
+    let Bootstrapped { manifest, bytes, mut link, .. } = bootstrapped;
     let selection = match &options.select {
         Some(select) => select(&manifest),
         None => vec![true; manifest.files().len()],

@@ -243,7 +243,8 @@ fn reach(ip: IpAddr) -> Reach {
     }
 }
 
-fn may_name(source: Source, addr: SocketAddr) -> bool {
+/// Whether a source may name this address; see the module's header.
+pub(crate) fn may_name(source: Source, addr: SocketAddr) -> bool {
     let ip = addr.ip().to_canonical();
     let broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
     if addr.port() == 0 || ip.is_unspecified() || ip.is_multicast() || broadcast {

@@ -36,6 +36,7 @@ mod sync;
 #[cfg(test)]
 mod loom_models;
 
+pub(crate) use book::may_name;
 pub use book::{KnownPeer, Source};
 pub use cell::LaneId;
 pub use choker::{ChokePolicy, Choker, LinkId, PeerView, ROUND, SNUB_AFTER, Slots};

@@ -220,7 +220,7 @@ impl Lane {
         let len = receiving.filled as u32;
         let mut kept = true;
         if let Arrival::Take { span } = receiving.arrival {
-            kept = self.take_bytes(span, &mut receiving, now)?;
+            kept = self.take_bytes(span, &mut receiving)?;
         }
         if !kept {
             receiving.arrival = Arrival::Discard;
@@ -247,7 +247,6 @@ impl Lane {
         &mut self,
         block: BlockSpan,
         receiving: &mut Receiving,
-        now: Duration,
     ) -> Result<bool, LaneEnd> {
         let len = receiving.filled as u32;
         let piece = block.piece();
