@@ -292,6 +292,8 @@ pub(super) struct Link {
     pub(super) initiated: bool,
     /// Whether our REGISTRO said that we hold every piece.
     pub(super) told_complete: bool,
+    /// Whether our REGISTRO said that we answer requests.
+    pub(super) told_unchoked: bool,
     /// The key by which lanes join.
     pub(super) key: LaneKey,
     pub(super) joined: Duration,

@@ -380,7 +380,7 @@ impl Manager {
         for addr in self.neighbours.dial(now, &mut self.rng) {
             let context = Arc::clone(&self.context);
             let introduction = self.introduction();
-            let unchoked = self.has_free_slot();
+            let unchoked = self.choker.has_free_slot();
             let dialling = async move {
                 match dial::dial(addr, &introduction, unchoked).await {
                     Ok(established) => context.tell(Event::Established(established)),
@@ -392,11 +392,6 @@ impl Manager {
             };
             self.dials.spawn(dialling.in_current_span());
         }
-    }
-
-    fn has_free_slot(&self) -> bool {
-        let (regular, _) = self.choker.slots();
-        self.context.links().len() + self.dials.len() < regular
     }
 
     fn on_accepted(
@@ -414,7 +409,7 @@ impl Manager {
                 return;
             }
         };
-        let unchoked = self.has_free_slot();
+        let unchoked = !agreed.complete && self.choker.has_free_slot();
         let key = LaneKey::random(&mut self.rng);
         let mut answer = introduction.register(unchoked);
         answer.key = Some(key);
@@ -485,6 +480,7 @@ impl Manager {
             addr: new.addr,
             initiated: new.initiated,
             told_complete: new.told_complete,
+            told_unchoked: new.unchoked,
             key: new.key,
             joined: now,
             holdings,
@@ -511,6 +507,8 @@ impl Manager {
             peer = %link.agreed.peer.short(), addr = %link.addr, initiated = link.initiated, "linked"
         );
         self.choose_slots();
+        // What REGISTRO promised and what the choker decided may differ; the lane tells.
+        link.choking.store(!self.choker.is_unchoked(id), Relaxed);
         spawn_lane(LaneParts {
             context,
             link,
@@ -572,8 +570,9 @@ impl Manager {
     fn choose_slots(&mut self) {
         let now = self.context.now();
         let links: Vec<Arc<Link>> = self.context.links().values().cloned().collect();
-        let views: Vec<PeerView> = links.iter().map(|link| self.view(link)).collect();
         let complete = self.context.ledger.is_complete();
+        let rarity = self.choker.looks_at_rarity(complete);
+        let views: Vec<PeerView> = links.iter().map(|link| self.view(link, rarity)).collect();
         let changes = self.choker.tick(now, complete, &views, &mut self.rng);
         let changed: HashMap<LinkId, bool> = changes.into_iter().collect();
         for link in links {
@@ -584,13 +583,13 @@ impl Manager {
         }
     }
 
-    fn view(&self, link: &Link) -> PeerView {
+    fn view(&self, link: &Link, rarity: bool) -> PeerView {
         PeerView {
             id: link.id,
             interested: link.interested.load(Relaxed) && !link.holdings.is_full(),
             verified_from: link.verified_bytes.load(Relaxed),
             uploaded_to: link.uploaded_bytes.load(Relaxed),
-            rare_pieces: self.context.ledger.rare_held(&link.holdings),
+            rare_pieces: if rarity { self.context.ledger.rare_held(&link.holdings) } else { 0 },
             joined_at: link.joined,
             snubbed: link.snubbed.load(Relaxed),
         }

@@ -80,9 +80,7 @@ impl Lane {
         match fact {
             Fact::Nothing => {}
             Fact::Holds(set) => {
-                for number in set.iter() {
-                    self.learn(number);
-                }
+                self.context.ledger.gain_all(&self.link.holdings, &set);
                 self.link.wake();
             }
             Fact::Gained(runs) => {

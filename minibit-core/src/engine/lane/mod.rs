@@ -143,7 +143,7 @@ impl Lane {
         let agreed = &link.agreed;
         let control = first.then(|| Control {
             session: Session::new(geometry, agreed.peer, agreed.complete, now),
-            told_choking: link.choking.load(Relaxed),
+            told_choking: !link.told_unchoked,
             told_news: 0,
             told_withdrawn: 0,
         });

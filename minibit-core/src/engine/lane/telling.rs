@@ -84,7 +84,8 @@ impl Lane {
         let Some(control) = &mut self.control else { return };
         let mut messages = Vec::new();
         let choking = self.link.choking.load(Relaxed);
-        if choking != control.told_choking {
+        // Who holds everything asks for nothing, so it need not know.
+        if choking != control.told_choking && !self.link.holdings.is_full() {
             control.told_choking = choking;
             messages.push(if choking { Message::Choke } else { Message::Unchoke });
         }
