@@ -20,6 +20,9 @@ use crate::types::BlockSpan;
 /// Buffers that may wait: with blocks of 256 KiB, 4 MiB.
 const DEPTH: usize = 16;
 
+/// What is done with the bytes of a block.
+type Write = Box<dyn FnOnce(&dyn PieceStore, BlockSpan, &[u8]) + Send>;
+
 /// Something to be done on the writing thread, in order.
 pub(super) enum Job {
     /// Bytes for the file, and what to do if that fails or is no longer wanted.
@@ -27,7 +30,7 @@ pub(super) enum Job {
         span: BlockSpan,
         buf: PooledBuf,
         /// Runs around the write: takes the lease, and reports an error.
-        write: Box<dyn FnOnce(&dyn PieceStore, BlockSpan, &[u8]) + Send>,
+        write: Write,
         permit: OwnedSemaphorePermit,
     },
     /// All writes of a piece were queued before this.

@@ -35,7 +35,7 @@ const BACKLOG: i32 = 1024;
 const FOUND_QUEUE: usize = 64;
 
 /// How a node behaves.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct NodeConfig {
     /// Where to listen. The first one's port is the one that others are told. Empty: one port
     /// of the system's choice on every address, IPv6 and IPv4.
@@ -54,21 +54,6 @@ pub struct NodeConfig {
     pub seed: Option<u64>,
     /// Also be a tracker, by these rules.
     pub tracker: Option<Rules>,
-}
-
-impl Default for NodeConfig {
-    fn default() -> Self {
-        Self {
-            listen: Vec::new(),
-            peer_id: None,
-            slots: Slots::default(),
-            policy: ChokePolicy::default(),
-            links: Caps::default(),
-            lanes: None,
-            seed: None,
-            tracker: None,
-        }
-    }
 }
 
 /// Why a node could not do what it was asked to.

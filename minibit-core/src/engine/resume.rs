@@ -39,7 +39,7 @@ pub(super) async fn open_download(
                 None => Err(StoreError::TargetExists { path }),
             },
             Err(error) => Err(error),
-            Ok((store, resumed)) => Ok(Place::Part(store, resumed)),
+            Ok((store, resumed)) => Ok(Place::Part(Box::new(store), resumed)),
         }
     })
     .await??;
@@ -50,7 +50,7 @@ pub(super) async fn open_download(
     for warning in &resumed.warnings {
         tracing::warn!(%warning, "taking up an earlier download");
     }
-    let store = Arc::new(store);
+    let store: Arc<PartStore> = Arc::from(store);
     let hashes = Arc::new(HashBook::new(&manifest));
     let mut have = resumed.have;
     let mut doubtful = resumed.doubtful;
@@ -82,7 +82,7 @@ pub(super) async fn open_download(
 /// What is found where a download shall go.
 enum Place {
     /// Nothing, or an earlier attempt.
-    Part(PartStore, Resumed),
+    Part(Box<PartStore>, Resumed),
     /// All of it, byte for byte, under its final name.
     Finished(PathBuf, Box<PreparedShare>),
 }

@@ -337,7 +337,7 @@ impl Manager {
             Event::DialFailed { addr } => {
                 self.neighbours.dial_failed(self.context.now(), addr, &mut self.rng);
             }
-            Event::LinkEnded { link, end } => self.on_link_ended(link, end),
+            Event::LinkEnded { link, end } => self.on_link_ended(link, end.as_ref()),
             Event::LanesWanted(link) => self.open_lanes(link),
             Event::Complete => self.finish().await,
             Event::DiskFull(error) => {
@@ -519,17 +519,17 @@ impl Manager {
         });
     }
 
-    fn on_link_ended(&mut self, id: LinkId, end: Option<LaneEnd>) {
+    fn on_link_ended(&mut self, id: LinkId, end: Option<&LaneEnd>) {
         let Some(link) = self.context.links().remove(&id) else { return };
         self.context.ledger.remove_holder(&link.holdings);
-        let banned = match &end {
+        let banned = match end {
             Some(LaneEnd::Violation(violation)) => violation.penalty() == Penalty::Ban,
             Some(LaneEnd::Wire(error)) => error.penalty() == Penalty::Ban,
             _ => false,
         };
         let now = self.context.now();
         let peer = link.agreed.peer.short();
-        match &end {
+        match end {
             Some(end @ (LaneEnd::Violation(_) | LaneEnd::Wire(_))) => {
                 tracing::warn!(%peer, addr = %link.addr, reason = %end, banned, "link ended");
                 if banned {

@@ -67,7 +67,7 @@ impl Upload {
     }
 
     /// The next block to send, taken off the queue.
-    pub fn next(&mut self) -> Option<BlockSpan> {
+    pub fn take_next(&mut self) -> Option<BlockSpan> {
         self.queue.pop_front()
     }
 
@@ -129,9 +129,9 @@ mod tests {
     fn blocks_come_out_in_the_order_they_were_asked_for() {
         let mut upload = Upload::default();
         assert!(ask(&mut upload, &[raw(2, 0, 16384), raw(1, 16384, 16384)], false).is_empty());
-        assert_eq!(upload.next().map(RawBlock::from), Some(raw(2, 0, 16384)));
-        assert_eq!(upload.next().map(RawBlock::from), Some(raw(1, 16384, 16384)));
-        assert_eq!(upload.next(), None);
+        assert_eq!(upload.take_next().map(RawBlock::from), Some(raw(2, 0, 16384)));
+        assert_eq!(upload.take_next().map(RawBlock::from), Some(raw(1, 16384, 16384)));
+        assert_eq!(upload.take_next(), None);
     }
 
     #[test]
@@ -151,7 +151,7 @@ mod tests {
         let answers = ask(&mut upload, &many, false);
         let last = vec![raw(266, 0, 100)];
         assert_eq!(answers, [Message::Refuse { blocks: last, reason: RefuseReason::TooMany }]);
-        assert_eq!(std::iter::from_fn(|| upload.next()).count(), 256);
+        assert_eq!(std::iter::from_fn(|| upload.take_next()).count(), 256);
     }
 
     #[test]

@@ -462,6 +462,7 @@ mod tests {
         let order = prop_oneof![
             4 => Just(PickOrder::RarestFirst),
             1 => Just(PickOrder::Random),
+            2 => Just(PickOrder::FirstCopies),
             1 => Just(PickOrder::Sequential),
         ];
         prop_oneof![
@@ -551,15 +552,22 @@ mod tests {
                     }
                     Step::Claim { peer, order, n } => {
                         let mut out = Vec::new();
+                        let apart = ledger.seeders();
+                        let eligible = naive
+                            .candidates(peer)
+                            .into_iter()
+                            .filter(|piece| {
+                                order != PickOrder::FirstCopies || naive.holders(*piece) == apart
+                            })
+                            .count();
                         let got =
                             ledger.claim_many(&peers[peer], lane, order, n, &mut rng, &mut out);
-                        prop_assert_eq!(got, n.min(naive.candidates(peer).len()));
+                        prop_assert_eq!(got, n.min(eligible));
                         for piece in &out {
                             let candidates = naive.candidates(peer);
                             prop_assert!(candidates.contains(&piece.index()));
                             match order {
                                 PickOrder::RarestFirst => {
-                                    let apart = ledger.seeders();
                                     let level = level_of(naive.holders(piece.index()) - apart);
                                     let best = candidates
                                         .iter()
@@ -569,6 +577,9 @@ mod tests {
                                 }
                                 PickOrder::Sequential => {
                                     prop_assert_eq!(piece.index(), candidates[0]);
+                                }
+                                PickOrder::FirstCopies => {
+                                    prop_assert_eq!(naive.holders(piece.index()), apart);
                                 }
                                 PickOrder::Random => {}
                             }

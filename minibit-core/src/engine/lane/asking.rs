@@ -34,12 +34,14 @@ impl Lane {
         } else {
             self.claim(now, PickOrder::RarestFirst, &mut claimed)
         };
-        if spans.is_empty() && !self.held_back && self.download.is_idle() {
-            if let Some(piece) = self.take_over(now) {
-                claimed.push(piece);
-                let mut once = Some(piece);
-                spans = self.download.top_up(&self.context.geometry, now, || once.take());
-            }
+        if spans.is_empty()
+            && !self.held_back
+            && self.download.is_idle()
+            && let Some(piece) = self.take_over(now)
+        {
+            claimed.push(piece);
+            let mut once = Some(piece);
+            spans = self.download.top_up(&self.context.geometry, now, || once.take());
         }
         if !spans.is_empty() {
             self.ask_for_pages(&claimed);

@@ -125,7 +125,7 @@ impl Lane {
             self.put_metadata(reply);
             return true;
         }
-        let Some(span) = self.upload.next() else { return false };
+        let Some(span) = self.upload.take_next() else { return false };
         match self.serve(span.piece()) {
             Some(served) => {
                 let head = BlockHeader::of(span).encode_frame_head();

@@ -70,7 +70,7 @@ impl Lane {
     pub(super) fn yield_taken_pieces(&mut self) {
         let mut cancelled: Vec<RawBlock> = Vec::new();
         for piece in self.download.pieces() {
-            if !(self.context.ledger.owner(piece) == Some(self.id)) {
+            if self.context.ledger.owner(piece) != Some(self.id) {
                 cancelled.extend(self.download.give_up(piece).into_iter().map(RawBlock::from));
             }
         }
