@@ -117,22 +117,13 @@ fn put_register(out: &mut BytesMut, register: &Register) {
     }
 }
 
-/// The part of `reason` that its receiver takes: the cap counts bytes as they are written.
+/// The part of `reason` that its receiver takes, whole characters.
 fn reason_within_cap(reason: &str) -> &str {
-    let mut written = 0;
-    let end = reason.char_indices().find_map(|(at, char)| {
-        written += escaped_len(char);
-        (written > limits::REASON_TEXT_MAX).then_some(at)
-    });
-    end.map_or(reason, |end| &reason[..end])
-}
-
-fn escaped_len(char: char) -> usize {
-    match char {
-        '"' | '\\' => 2,
-        '\0'..='\x1f' => 6,
-        _ => char.len_utf8(),
+    let mut end = reason.len().min(limits::REASON_TEXT_MAX);
+    while !reason.is_char_boundary(end) {
+        end -= 1;
     }
+    &reason[..end]
 }
 
 /// `,"name":`
@@ -415,7 +406,7 @@ mod tests {
             let Ok(Message::Goodbye { reason: Some(cut), .. }) = read else {
                 panic!("{text}: {read:?}")
             };
-            assert!(text.starts_with(&cut) && cut.len() > 40, "{cut}");
+            assert!(text.starts_with(&cut) && cut.len() == limits::REASON_TEXT_MAX, "{cut}");
         }
     }
 

@@ -6,7 +6,7 @@
 //! and lists that a message really has. The tests hold it against `serde_json`.
 //!
 //! Use: [`scan`] walks the whole text once and proves it well-formed, no deeper than
-//! [`limits::JSON_DEPTH_MAX`]; a [`Reader`] then reads the fields that are wanted.
+//! [`JSON_DEPTH_MAX`]; a [`Reader`] then reads the fields that are wanted.
 //!
 //! Not here: what the fields mean.
 
@@ -254,15 +254,17 @@ impl<'a> Reader<'a> {
         Ok(value)
     }
 
-    /// A text of at most `max` bytes, counted as it is written.
+    /// A text of at most `max` bytes, whatever escapes it is written with.
     pub(super) fn text(&mut self, max: usize) -> Result<Cow<'a, str>, FieldFault> {
         let (Some(b'"'), Ok(raw)) = (self.peek(), self.raw_text()) else {
             return Err(FieldFault::NotText);
         };
-        if raw.len() > max {
+        // An escape has at most six bytes for each one it stands for.
+        if raw.len() / 6 > max {
             return Err(FieldFault::TooLong { max });
         }
-        unescape(raw).ok_or(FieldFault::NotText)
+        let text = unescape(raw).ok_or(FieldFault::NotText)?;
+        if text.len() > max { Err(FieldFault::TooLong { max }) } else { Ok(text) }
     }
 
     /// `true` or `false`.

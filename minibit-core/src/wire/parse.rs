@@ -668,6 +668,23 @@ mod tests {
         }
     }
 
+    /// Found by fuzzing: counted as it was written, a reason could be taken that, written with
+    /// longer escapes, would not be taken again.
+    #[test]
+    fn a_reason_is_as_long_as_what_it_says_however_it_is_written() {
+        for tab in ["\\t", "\\u0009"] {
+            let goodbye = |tabs: usize| {
+                let (id, reason) = ("0".repeat(32), tab.repeat(tabs));
+                parse_message(
+                    format!(r#"{{"tipo":"DESLIGAMENTO","id":"{id}","motivo":"{reason}"}}"#)
+                        .as_bytes(),
+                )
+            };
+            assert!(goodbye(limits::REASON_TEXT_MAX).is_ok(), "{tab}");
+            assert!(goodbye(limits::REASON_TEXT_MAX + 1).is_err(), "{tab}");
+        }
+    }
+
     #[test]
     fn holdings_are_a_bitmap_or_news_and_never_both_or_neither() {
         let id = "0".repeat(32);
