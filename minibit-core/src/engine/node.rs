@@ -103,7 +103,7 @@ pub struct GetOptions {
     pub dir: PathBuf,
     /// Which files; `None` for all.
     pub select: Option<Selection>,
-    /// See [`PartOptions::force`].
+    /// See [`PartOptions::force`](crate::store::PartOptions::force).
     pub force: bool,
     /// How long to try to reach somebody.
     pub patience: Duration,

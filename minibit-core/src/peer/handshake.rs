@@ -135,7 +135,8 @@ mod tests {
     fn each_bad_introduction_has_its_own_reason() {
         let us = introduction(1);
         let good = introduction(2).register(false);
-        let cases: [(fn(&mut Register), HandshakeError); 6] = [
+        type Case = (fn(&mut Register), HandshakeError);
+        let cases: [Case; 6] = [
             (|r| r.version = 2, HandshakeError::Version { theirs: 2 }),
             (|r| r.share = ShareId([8; 32]), HandshakeError::OtherShare),
             (|r| r.id = PeerId::numbered(1), HandshakeError::Ourselves),

@@ -166,7 +166,8 @@ mod tests {
     #[test]
     fn news_inside_the_share_is_a_fact_and_outside_is_banned() {
         let mut session = session(false);
-        assert_eq!(session.on_message(news(8, 2)), Ok(Fact::Gained(vec![8..10])));
+        let runs = std::iter::once(8..10).collect();
+        assert_eq!(session.on_message(news(8, 2)), Ok(Fact::Gained(runs)));
         for (first, count) in
             [(10, 1), (9, 2), (0, 0), (u64::MAX, 2), (1 << 53, 1), (u64::from(u32::MAX), 1)]
         {
