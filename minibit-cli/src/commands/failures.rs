@@ -95,6 +95,7 @@ fn store_hint(error: &StoreError) -> Option<&'static str> {
         StoreError::TargetExists { .. } => Some("--force replaces it, -o DIR puts it elsewhere"),
         StoreError::NotOurs { .. } => Some("-o DIR puts it elsewhere"),
         StoreError::InUse { .. } => Some("another minibit is at it; wait for it, or use -o DIR"),
+        StoreError::NoSpace { .. } => Some("make room, or use -o DIR"),
         error if error.is_disk_full() => Some(GO_ON),
         _ => None,
     }

@@ -89,9 +89,12 @@ impl Sandbox {
 
     /// Starts a `get` into a directory, with events.
     pub(crate) fn get(&self, ticket: &str, dir: &str, flags: &[&str]) -> Running {
-        let mut args =
-            vec!["--json", "get", ticket, "-o", dir, "--listen", "127.0.0.1:0", "--wait", "40s"];
+        let mut args = vec!["--json", "get", ticket, "-o", dir, "--listen", "127.0.0.1:0"];
         args.extend(flags);
+        if !flags.contains(&"--wait") {
+            // Less than a test waits, so that it can say what it waited for.
+            args.extend(["--wait", "40s"]);
+        }
         self.start(args)
     }
 }

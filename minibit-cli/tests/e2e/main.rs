@@ -7,8 +7,11 @@
 mod common;
 mod relay;
 
+mod demo;
+mod exits;
 mod names;
 mod resume;
+mod settings;
 mod swarm;
 mod tracker;
 mod transfer;

@@ -26,6 +26,8 @@ pub(crate) struct Relay {
 }
 
 struct State {
+    /// Blocks are passed on with a wrong bit.
+    lies: bool,
     inner: Mutex<Inner>,
     changed: Condvar,
 }
@@ -48,9 +50,19 @@ struct Inner {
 impl Relay {
     /// Relays to `sharer`, and lets `budget` bytes from there pass.
     pub(crate) fn start(sharer: SocketAddr, budget: u64) -> Self {
+        Self::with(sharer, budget, false)
+    }
+
+    /// Relays everything, but changes a bit in every block.
+    pub(crate) fn lying(sharer: SocketAddr) -> Self {
+        Self::with(sharer, u64::MAX, true)
+    }
+
+    fn with(sharer: SocketAddr, budget: u64, lies: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let addr = listener.local_addr().expect("bound");
         let state = Arc::new(State {
+            lies,
             inner: Mutex::new(Inner {
                 budget,
                 at_end: None,
@@ -89,8 +101,13 @@ impl Relay {
         let deadline = Instant::now() + DEADLINE;
         let mut inner = self.state.lock();
         while inner.budget > 0 {
-            let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "only {} bytes of blocks came", inner.payload);
+            let (left, payload) =
+                (deadline.saturating_duration_since(Instant::now()), inner.payload);
+            if left.is_zero() {
+                // Others need the lock to end.
+                drop(inner);
+                panic!("only {payload} bytes of blocks came");
+            }
             inner = self.state.changed.wait_timeout(inner, left).expect("no panic").0;
         }
     }
@@ -167,9 +184,12 @@ impl State {
     }
 
     fn relay(&self, mut from: TcpStream, mut to: TcpStream, way: Way, asked: &Asked) {
-        let mut reader = Reader::default();
+        let (mut reader, mut liar) = (Reader::default(), Reader::default());
         let mut bytes = vec![0; CHUNK];
         while let Ok(count @ 1..) = from.read(&mut bytes) {
+            if self.lies && way == Way::Down {
+                liar.spoil(&mut bytes[..count]);
+            }
             let mut chunk = &bytes[..count];
             while !chunk.is_empty() {
                 let allowed = match way {
@@ -242,7 +262,7 @@ impl State {
                 }
             }
             Seen::Block => *inner.frames.entry("BLOCO").or_default() += 1,
-            Seen::Payload { piece, len } => {
+            Seen::Payload { piece, len, .. } => {
                 inner.payload += len;
                 if way == Way::Down {
                     let mut asked = asked.lock().expect("no panic in a relay");
@@ -270,7 +290,12 @@ type Asked = Mutex<HashMap<u64, u64>>;
 enum Seen {
     Message(Message),
     Block,
-    Payload { piece: u64, len: u64 },
+    Payload {
+        piece: u64,
+        /// Where it begins in the bytes that were looked at, and how many bytes it has.
+        at: usize,
+        len: u64,
+    },
 }
 
 /// Finds frames in a stream without keeping their payload.
@@ -283,13 +308,28 @@ struct Reader {
 }
 
 impl Reader {
-    fn take(&mut self, mut bytes: &[u8], mut see: impl FnMut(Seen)) {
+    /// Changes a bit in every run of a block's bytes.
+    fn spoil(&mut self, bytes: &mut [u8]) {
+        let mut places = Vec::new();
+        self.take(bytes, |seen| {
+            if let Seen::Payload { at, .. } = seen {
+                places.push(at);
+            }
+        });
+        for at in places {
+            bytes[at] ^= 1;
+        }
+    }
+
+    fn take(&mut self, all: &[u8], mut see: impl FnMut(Seen)) {
+        let mut bytes = all;
         let limits = FrameLimits::established(limits::PIECES_MAX, limits::BLOCK_LEN_MAX);
         loop {
             if let Some((piece, left)) = &mut self.rest {
                 let (now, later) = bytes.split_at(bytes.len().min(*left));
-                if let Some(piece) = piece {
-                    see(Seen::Payload { piece: *piece, len: now.len() as u64 });
+                if let (Some(piece), false) = (piece, now.is_empty()) {
+                    let at = all.len() - bytes.len();
+                    see(Seen::Payload { piece: *piece, at, len: now.len() as u64 });
                 }
                 *left -= now.len();
                 bytes = later;

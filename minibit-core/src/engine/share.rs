@@ -124,9 +124,20 @@ impl ShareContext {
         }
         drop(withdrawn);
         tracing::warn!(%error, "withdrawn from the share");
-        lock(&self.warnings).push(format!("{error}; it is no longer shared"));
+        lock(&self.warnings).push(format!("{}; it is no longer shared", with_causes(error)));
         self.wake_all();
     }
+}
+
+/// An error and what led to it, on one line, as users are told of it.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    text
 }
 
 /// A share that a node takes part in. Clones are handles to the same share.
@@ -342,7 +353,7 @@ impl Manager {
             Event::Complete => self.finish().await,
             Event::DiskFull(error) => {
                 tracing::warn!(%error, "paused: the disk is full");
-                *lock(&self.context.pause_reason) = Some(error.to_string());
+                *lock(&self.context.pause_reason) = Some(with_causes(&error));
                 self.retry_at = Some(self.context.now() + DISK_RETRY);
             }
             Event::Failed(error) => {

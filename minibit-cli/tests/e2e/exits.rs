@@ -1,0 +1,222 @@
+//! How commands end: one code for each kind of outcome, and words that help.
+
+use std::fs;
+use std::io::Write;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Command;
+
+use super::common::{Sandbox, assert_same, eventually, led, names_in};
+use super::relay::Relay;
+
+#[test]
+fn a_port_that_is_taken_is_a_failure_that_says_so() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let addr = taken.local_addr().expect("bound").to_string();
+    let sandbox = Sandbox::new();
+    sandbox.file("film.mp4", 10, 1);
+    let ended = sandbox.run(["share", "--listen", &addr, "film.mp4"]).expect(1);
+    assert!(ended.error().contains(&addr) && ended.stderr.contains("--listen"), "{ended:#?}");
+}
+
+#[test]
+fn what_is_not_there_cannot_be_shared() {
+    let sandbox = Sandbox::new();
+    let ended = sandbox.run(["share", "--listen", "127.0.0.1:0", "no such film"]).expect(2);
+    assert!(ended.error().contains("no such film"), "{}", ended.error());
+    assert!(ended.stdout.is_empty());
+}
+
+#[test]
+fn when_nobody_is_there_it_gives_up_in_time_with_code_4() {
+    let sandbox = Sandbox::new();
+    let source = sandbox.file("film.mp4", 10, 1);
+    let ticket = sandbox.share(&[&source]).ticket;
+    // The sharer is gone by now.
+    let ended = sandbox.run(["get", &ticket, "-o", "out", "--wait", "300ms"]).expect(4);
+    assert!(ended.error().contains("reached"), "{}", ended.error());
+    assert!(ended.stdout.is_empty());
+    assert!(!sandbox.path("out").exists(), "nothing was begun");
+}
+
+#[test]
+fn when_everybody_leaves_in_the_middle_it_gives_up_with_code_4_and_keeps_what_it_has() {
+    let sandbox = Sandbox::new();
+    let source = sandbox.file("film.mp4", 3_000_000, 1);
+    let mut sharer = sandbox.share(&[&source]);
+    let relay = Relay::start(sharer.addr(), 1_500_000);
+    let ticket = led(&sharer.ticket, &[], &[relay.addr()]);
+    let get = sandbox.get(&ticket, "out", &["--wait", "200ms"]);
+    relay.wait_for_end();
+    sharer.process.kill();
+    drop(relay);
+    let ended = get.wait().expect(4);
+    assert!(ended.error().contains("everybody has left"), "{}", ended.error());
+    assert!(ended.stderr.contains("run the same command again"), "{}", ended.stderr);
+    assert!(names_in(sandbox.path("out")).contains(&"film.mp4.part.minibit".to_owned()));
+}
+
+#[test]
+fn a_place_that_cannot_be_written_to_is_a_disk_failure() {
+    let sandbox = Sandbox::new();
+    let source = sandbox.file("film.mp4", 1000, 1);
+    sandbox.file("a file", 1, 1);
+    let sharer = sandbox.share(&[&source]);
+    let ended = sandbox.run(["get", &sharer.ticket, "-o", "a file/out"]).expect(5);
+    assert!(ended.error().contains("a file"), "{}", ended.error());
+    assert!(ended.stdout.is_empty());
+}
+
+#[test]
+fn ctrl_c_while_it_looks_for_peers_ends_it_with_code_130() {
+    let sandbox = Sandbox::new();
+    let source = sandbox.file("film.mp4", 10, 1);
+    let ticket = sandbox.share(&[&source]).ticket;
+    let mut get = sandbox.get(&ticket, "out", &[]);
+    get.event("listening", |_| true);
+    get.interrupt();
+    let ended = get.wait().expect(130);
+    assert!(ended.error().contains("interrupted"), "{}", ended.error());
+}
+
+#[test]
+fn verify_tells_right_from_wrong_by_ticket_and_by_manifest() {
+    let sandbox = Sandbox::new();
+    sandbox.file("all/film.mp4", 100_000, 1);
+    sandbox.file("all/notes", 5, 2);
+    let flags = ["--manifest-file", "all.manifest"];
+    let ticket = sandbox.share_with(&[&sandbox.path("all")], &flags).ticket;
+    let by_ticket = ["verify", "all", "--ticket", &ticket];
+    let by_manifest = ["--json", "verify", "all", "--manifest", "all.manifest"];
+    let right = sandbox.run(by_ticket).expect(0);
+    assert!(right.stdout[0].contains("every byte is right"), "{right:#?}");
+    assert_eq!(sandbox.run(by_manifest).expect(0).event("verified")["ok"], true);
+
+    let mut bytes = fs::read(sandbox.path("all/film.mp4")).expect("readable");
+    bytes[77_777] ^= 1;
+    fs::write(sandbox.path("all/film.mp4"), bytes).expect("written");
+    let wrong = sandbox.run(by_ticket).expect(3);
+    assert!(wrong.stdout.is_empty() && wrong.error().contains("all"), "{wrong:#?}");
+    let verified = sandbox.run(by_manifest).expect(3).event("verified");
+    assert_eq!(verified["ok"], false);
+    let bad = verified["bad"].as_array().expect("a list");
+    assert_eq!(bad.len(), 1, "{verified}");
+    assert!(bad[0]["path"].as_str().is_some_and(|path| path.ends_with("film.mp4")), "{verified}");
+
+    fs::remove_file(sandbox.path("all/notes")).expect("removed");
+    let verified = sandbox.run(by_manifest).expect(3).event("verified");
+    assert_eq!(verified["bad"].as_array().map(Vec::len), Some(2), "{verified}");
+}
+
+#[test]
+fn inspect_prints_a_manifest_with_the_meaning_of_the_mission() {
+    let sandbox = Sandbox::new();
+    let source = sandbox.file("film.mp4", 40_000, 1);
+    let flags = ["--piece-size", "16K", "--manifest-file", "shared"];
+    let sharer = sandbox.share_with(&[&source], &flags);
+    sandbox.run(["get", &sharer.ticket, "-o", "out", "--manifest-file", "got"]).expect(0);
+    assert_same(sandbox.path("shared"), sandbox.path("got"));
+    let event = sandbox.run(["--json", "inspect", "got"]).expect(0).event("inspected_manifest");
+    assert_eq!(event["name"], "film.mp4");
+    assert_eq!((&event["bytes"], &event["pieces"]), (&40_000.into(), &3.into()));
+    assert_eq!((&event["piece_size"], &event["extensions"]["mp4"]), (&16_384.into(), &1.into()));
+    assert_eq!(event["files"][0]["root"].as_str().map(str::len), Some(64));
+    let ticket = sandbox.run(["--json", "inspect", &sharer.ticket]).expect(0);
+    assert_eq!(ticket.event("inspected_ticket")["share"], event["share"]);
+}
+
+#[test]
+fn a_peer_that_sends_wrong_bytes_is_banned_and_the_pieces_come_from_another() {
+    let sandbox = Sandbox::new();
+    let source = sandbox.file("film.mp4", 2_000_000, 1);
+    let (honest, other) = (sandbox.share(&[&source]), sandbox.share(&[&source]));
+    assert_ne!(honest.ticket, other.ticket, "they are two peers of one share");
+    let liar = Relay::lying(other.addr());
+    // The honest one comes to its turn only when the other has been found out.
+    let gate = Relay::start(honest.addr(), 1);
+    let ticket = led(&honest.ticket, &[], &[liar.addr(), gate.addr()]);
+    let mut get = sandbox.get(&ticket, "out", &[]);
+    let warning = get.event("warning", |_| true)["message"].as_str().expect("text").to_owned();
+    assert!(warning.contains("banned") && warning.contains(&liar.addr().to_string()), "{warning}");
+    gate.open();
+    get.wait().expect(0);
+    assert_same(&source, sandbox.path("out/film.mp4"));
+}
+
+#[test]
+fn a_disk_that_fills_up_pauses_it_with_a_reason_and_it_goes_on_when_there_is_room() {
+    let sandbox = Sandbox::new();
+    // Of one piece each, so that room is taken as they come.
+    for n in 0..370 {
+        sandbox.file(format!("all/{n}"), 16_000, n);
+    }
+    let place = sandbox.path("out");
+    let Some(_disk) = SmallDisk::mount(&place) else { return };
+    let sharer = sandbox.share(&[&sandbox.path("all")]);
+    let relay = Relay::start(sharer.addr(), 1_500_000);
+    let ticket = led(&sharer.ticket, &[], &[relay.addr()]);
+    let mut get = sandbox.get(&ticket, "out", &[]);
+    relay.wait_for_end();
+    // Somebody else takes what is left.
+    let ballast = place.join("ballast");
+    let mut other = fs::File::create(&ballast).expect("made");
+    while other.write_all(&[1; 4096]).is_ok() {}
+    relay.open();
+    let warning = get.event("warning", |_| true)["message"].as_str().expect("text").to_owned();
+    assert!(warning.contains("paused") && warning.contains("space"), "{warning}");
+    assert!(get.is_running());
+    drop(other);
+    fs::remove_file(ballast).expect("removed");
+    get.wait().expect(0);
+    assert_same(sandbox.path("all"), place.join("all"));
+}
+
+#[test]
+fn what_cannot_fit_is_refused_before_anything_is_fetched() {
+    let sandbox = Sandbox::new();
+    let source = sandbox.file("film.mp4", SmallDisk::LEN + 1, 1);
+    let place = sandbox.path("out");
+    let Some(_disk) = SmallDisk::mount(&place) else { return };
+    let sharer = sandbox.share(&[&source]);
+    let ended = sandbox.run(["get", &sharer.ticket, "-o", "out"]).expect(5);
+    assert!(ended.error().contains("not enough space"), "{}", ended.error());
+    assert!(names_in(&place).is_empty());
+}
+
+/// A file system in memory, with room for little. It is gone with this value.
+struct SmallDisk<'a>(&'a Path);
+
+impl<'a> SmallDisk<'a> {
+    const LEN: usize = 8 << 20;
+
+    /// Nothing where the user, or the system, may not do that.
+    fn mount(at: &'a Path) -> Option<Self> {
+        fs::create_dir(at).expect("made");
+        let size = format!("size={}", Self::LEN);
+        let mount =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &size, "none"]).arg(at).output();
+        if mount.is_ok_and(|output| output.status.success()) {
+            return Some(Self(at));
+        }
+        eprintln!("left out: a small disk cannot be mounted here");
+        None
+    }
+}
+
+impl Drop for SmallDisk<'_> {
+    fn drop(&mut self) {
+        // Even while a process that is being ended has files there.
+        _ = Command::new("umount").arg("-l").arg(self.0).output();
+    }
+}
+
+#[test]
+fn a_share_that_was_told_to_stop_leaves_its_port_free() {
+    let sandbox = Sandbox::new();
+    let source = sandbox.file("film.mp4", 1000, 1);
+    let sharer = sandbox.share(&[&source]);
+    let addr = sharer.addr();
+    sharer.process.interrupt();
+    sharer.process.wait().expect(0);
+    eventually("a free port", || TcpListener::bind(addr).ok());
+}
