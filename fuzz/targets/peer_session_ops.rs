@@ -144,7 +144,7 @@ impl Link {
                 Ok(())
             }
             Op::Send => {
-                assert_eq!(self.upload.next(), self.to_send.pop_front());
+                assert_eq!(self.upload.take_next(), self.to_send.pop_front());
                 Ok(())
             }
             Op::Ask(first) => self.ask(first),
