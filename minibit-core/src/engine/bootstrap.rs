@@ -18,13 +18,15 @@ use super::dial::{self, DialError, Established};
 use super::tracker_client::Found;
 use crate::content::{HashBook, Manifest, ManifestError, PageError};
 use crate::peer::Introduction;
-use crate::swarm::may_name;
+use crate::swarm::{Source, may_name};
 use crate::types::{PageId, PeerId, limits};
-use crate::wire::{Frame, FrameCodec, FrameLimits, Message, MetadataHeader, MetadataItem};
+use crate::wire::{
+    Frame, FrameCodec, FrameLimits, Message, MetadataHeader, MetadataItem, PeerAddr,
+};
 
 /// Addresses tried at once.
 const AT_ONCE_MAX: usize = 16;
-/// Addresses tried in turn.
+/// Addresses kept of one source.
 const KNOWN_MAX: usize = 256;
 /// First pause before an address is tried again; it doubles up to the last.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
@@ -89,23 +91,24 @@ pub(super) async fn fetch(
     patience: Duration,
 ) -> Result<Bootstrapped, BootstrapError> {
     let deadline = Instant::now() + patience;
-    let mut addresses = Addresses::new(addrs);
+    let mut addresses = Addresses::default();
+    addresses.learn(Source::Ticket, addrs.iter().copied());
     let mut attempts = JoinSet::new();
     let mut last = String::from("no address to try");
     let mut wrong = None;
     let mut refuted = Vec::new();
     loop {
         while attempts.len() < AT_ONCE_MAX
-            && let Some((addr, pause)) = addresses.queue.pop_front()
+            && let Some(turn) = addresses.next()
         {
-            attempts.spawn(attempt_after(addr, pause, introduction.clone()));
+            attempts.spawn(take_turn(turn, introduction.clone()));
         }
         tokio::select! {
             Some(outcome) = attempts.join_next() => match outcome {
-                Ok((_, _, Ok((manifest, bytes, link)))) => {
+                Ok((_, Ok((manifest, bytes, link)))) => {
                     return Ok(Bootstrapped { manifest, bytes, link, refuted });
                 }
-                Ok((addr, _, Err(AttemptError::Manifest { peer, source }))) => {
+                Ok((Turn { addr, .. }, Err(AttemptError::Manifest { peer, source }))) => {
                     let is_the_tickets = !matches!(source, ManifestError::OtherShare { .. });
                     let error = BootstrapError::Manifest { addr, source };
                     if is_the_tickets {
@@ -116,14 +119,16 @@ pub(super) async fn fetch(
                     refuted.push((peer, addr));
                     wrong = Some(error);
                 }
-                Ok((addr, pause, Err(error))) => {
-                    last = format!("{addr}: {error}");
-                    let longer = (pause * 2).clamp(RETRY_FIRST, RETRY_LAST);
-                    addresses.queue.push_back((addr, longer));
+                Ok((turn, Err(error))) => {
+                    last = format!("{}: {error}", turn.addr);
+                    addresses.again(&turn);
                 }
                 Err(error) => last = error.to_string(),
             },
-            Some(found) = found.recv() => addresses.learn(&found, introduction),
+            Some(found) = found.recv() => {
+                let others = found.peers.iter().filter(|peer| peer.id != introduction.id);
+                addresses.learn(found.source, others.map(PeerAddr::socket_addr));
+            }
             () = sleep_until(deadline) => {
                 return Err(wrong.unwrap_or(BootstrapError::Unreachable { patience, last }));
             }
@@ -131,43 +136,72 @@ pub(super) async fn fetch(
     }
 }
 
-/// Whom to try, in turn. A tracker that names sixteen dead addresses must not keep us from the
-/// living one that another names, so whoever does not answer goes to the end of the queue.
+/// Whom to try: the sources in turn, and of each source whoever has waited longest. So however
+/// many dead addresses one tracker names, the living one that another names is tried soon.
+#[derive(Default)]
 struct Addresses {
     known: HashSet<SocketAddr>,
+    sources: Vec<Named>,
+    /// Whose turn it is.
+    next: usize,
+}
+
+/// The addresses of one source that are not being tried.
+struct Named {
+    source: Source,
+    count: usize,
     /// With the pause before the attempt.
     queue: VecDeque<(SocketAddr, Duration)>,
 }
 
-impl Addresses {
-    fn new(addrs: &[SocketAddr]) -> Self {
-        let known = addrs.iter().copied().collect();
-        Self { known, queue: addrs.iter().map(|addr| (*addr, Duration::ZERO)).collect() }
-    }
+/// One attempt: who, named by whom, after what pause.
+struct Turn {
+    addr: SocketAddr,
+    named: usize,
+    pause: Duration,
+}
 
-    /// Takes in what a tracker has found, as far as it may name it.
-    fn learn(&mut self, found: &Found, introduction: &Introduction) {
-        for peer in found.peers.iter().filter(|peer| peer.id != introduction.id) {
-            let addr = peer.socket_addr();
-            if self.known.len() < KNOWN_MAX
-                && may_name(found.source, addr)
-                && self.known.insert(addr)
-            {
-                self.queue.push_back((addr, Duration::ZERO));
+impl Addresses {
+    /// Takes in what a source names, as far as it may.
+    fn learn(&mut self, source: Source, addrs: impl IntoIterator<Item = SocketAddr>) {
+        let at = self.sources.iter().position(|named| named.source == source);
+        let at = at.unwrap_or_else(|| {
+            self.sources.push(Named { source, count: 0, queue: VecDeque::new() });
+            self.sources.len() - 1
+        });
+        let named = &mut self.sources[at];
+        for addr in addrs {
+            if named.count < KNOWN_MAX && may_name(source, addr) && self.known.insert(addr) {
+                named.count += 1;
+                named.queue.push_back((addr, Duration::ZERO));
             }
         }
+    }
+
+    fn next(&mut self) -> Option<Turn> {
+        for step in 0..self.sources.len() {
+            let at = (self.next + step) % self.sources.len();
+            if let Some((addr, pause)) = self.sources[at].queue.pop_front() {
+                self.next = at + 1;
+                return Some(Turn { addr, named: at, pause });
+            }
+        }
+        None
+    }
+
+    /// It came to nothing: again, after all others and a longer pause.
+    fn again(&mut self, turn: &Turn) {
+        let pause = (turn.pause * 2).clamp(RETRY_FIRST, RETRY_LAST);
+        self.sources[turn.named].queue.push_back((turn.addr, pause));
     }
 }
 
 type Got = (Manifest, Bytes, Established);
 
-async fn attempt_after(
-    addr: SocketAddr,
-    pause: Duration,
-    introduction: Introduction,
-) -> (SocketAddr, Duration, Result<Got, AttemptError>) {
-    sleep(pause).await;
-    (addr, pause, attempt(addr, &introduction).await)
+async fn take_turn(turn: Turn, introduction: Introduction) -> (Turn, Result<Got, AttemptError>) {
+    sleep(turn.pause).await;
+    let outcome = attempt(turn.addr, &introduction).await;
+    (turn, outcome)
 }
 
 async fn attempt(addr: SocketAddr, introduction: &Introduction) -> Result<Got, AttemptError> {
