@@ -236,7 +236,9 @@ impl Node {
     }
 
     async fn fetch(&self, ticket: &Ticket, options: GetOptions) -> Result<ShareHandle, GetError> {
-        if self.inner.share_of(&ticket.share()).is_some_and(|share| !share.is_over()) {
+        // A share that was stopped holds its target for as long as somebody has it.
+        lock(&self.inner.shares).retain(|_, share| !share.is_over());
+        if self.inner.share_of(&ticket.share()).is_some() {
             return Err(GetError::Duplicate);
         }
         let introduction = Introduction {

@@ -215,7 +215,8 @@ impl ShareHandle {
     }
 
     pub(super) fn is_over(&self) -> bool {
-        matches!(*self.phase.borrow(), Phase::Stopped)
+        // The manager has gone.
+        self.context.events.is_closed()
     }
 }
 
@@ -305,6 +306,8 @@ impl Manager {
             }
             if let Some(done) = stop {
                 self.leave().await;
+                // Whoever waits for `done` may take the share up again at once.
+                events.close();
                 drop(done);
                 return;
             }
