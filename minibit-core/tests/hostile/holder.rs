@@ -27,6 +27,7 @@ pub(crate) enum Answer {
     Drip,
 }
 
+pub(crate) type OnRegister = dyn Fn(&mut Register) + Send + Sync;
 type OnBlock = dyn Fn(&Content, RawBlock) -> Answer + Send + Sync;
 type OnPage = dyn Fn(&Content, PageId) -> Answer + Send + Sync;
 type OnManifest = dyn Fn(&Content) -> Answer + Send + Sync;
@@ -34,7 +35,7 @@ type OnManifest = dyn Fn(&Content) -> Answer + Send + Sync;
 /// How a holder behaves; honest unless something is changed.
 pub(crate) struct Script {
     pub(crate) id: PeerId,
-    pub(crate) register: Box<dyn Fn(&mut Register) + Send + Sync>,
+    pub(crate) register: Box<OnRegister>,
     pub(crate) block: Box<OnBlock>,
     pub(crate) page: Box<OnPage>,
     pub(crate) manifest: Box<OnManifest>,
@@ -72,7 +73,6 @@ pub(crate) struct Seen {
 /// A listening holder; it stops with the value.
 pub(crate) struct Holder {
     pub(crate) addr: SocketAddr,
-    pub(crate) id: PeerId,
     pub(crate) seen: Arc<Seen>,
     task: JoinHandle<()>,
 }
@@ -88,7 +88,6 @@ impl Holder {
         let listener = TcpListener::bind(loopback()).await.unwrap();
         let addr = listener.local_addr().unwrap();
         let (content, script, seen) = (Arc::clone(content), Arc::new(script), Arc::default());
-        let id = script.id;
         let serving = Serving { content, script, seen: Arc::clone(&seen), port: addr.port() };
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -102,7 +101,7 @@ impl Holder {
                 });
             }
         });
-        Self { addr, id, seen, task }
+        Self { addr, seen, task }
     }
 }
 

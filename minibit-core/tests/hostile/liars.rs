@@ -18,7 +18,7 @@ use minibit_core::types::{PeerId, limits};
 use minibit_core::wire::{Holdings, Message, MetadataHeader, RawBlock, RefuseReason, Run};
 use tokio::time::Instant;
 
-use super::holder::{Answer, Holder, Script, help};
+use super::holder::{Answer, Holder, OnRegister, Script, help};
 use super::scripted::{Peer, block_frame, frame, metadata_frame, raw, register};
 use super::world::{Content, PIECE, World, addr, config, names_as_banned, node, until};
 
@@ -77,13 +77,16 @@ async fn a_liar_among_honest_seeders_is_found_out_and_the_file_is_right() {
     seeder.shutdown().await;
 }
 
+/// The share that the liar's process and its parent have in common.
+const LIARS_WORLD: u64 = 1 << 32;
+
 /// The liar of the next test, in a process of its own, if the environment asks for it.
 #[tokio::test]
 async fn liar_process() {
     if env::var_os("MINIBIT_TEST_LIAR").is_none() {
         return;
     }
-    let world = World::new(24);
+    let world = World::seeded(LIARS_WORLD, PIECE, 24);
     let script = Script::on_block(liar(), |content, block| match block.piece % 2 {
         0 => corrupt(content, block),
         _ => Answer::Right,
@@ -96,7 +99,7 @@ async fn liar_process() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_liar_in_a_process_of_its_own_is_banned_and_the_file_is_right() {
-    let world = World::new(24);
+    let world = World::seeded(LIARS_WORLD, PIECE, 24);
     let mut child = Command::new(env::current_exe().unwrap())
         .args(["--exact", "liars::liar_process", "--nocapture"])
         .env("MINIBIT_TEST_LIAR", "1")
@@ -388,7 +391,7 @@ async fn answers_nobody_can_link_with_leave_no_dial_behind() {
     let giver = Script::on_block(PeerId::numbered(1), |_, _| Answer::Silence);
     let giver = Holder::start(&world.content, giver).await;
     let ours = receiver.id();
-    let spoils: Vec<Box<dyn Fn(&mut minibit_core::wire::Register) + Send + Sync>> = vec![
+    let spoils: Vec<Box<OnRegister>> = vec![
         Box::new(move |mine| mine.id = ours),
         Box::new(|mine| mine.version = 9),
         Box::new(|mine| mine.lanes_max = 0),

@@ -131,6 +131,12 @@ impl Wire {
         timeout(CLOSING, closed).await.expect("the node closes");
     }
 
+    /// Reads and throws away until the other side closes, however long that takes.
+    pub(crate) async fn ended_by_them(&mut self) {
+        let mut sink = [0; 1024];
+        while matches!(self.stream.read(&mut sink).await, Ok(1..)) {}
+    }
+
     /// Whether the link still works: a request for the manifest is answered.
     pub(crate) async fn is_alive(&mut self) -> bool {
         self.say(&Message::RequestMetadata { manifest: true, pages: vec![] }).await

@@ -4,7 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -63,11 +63,19 @@ impl World {
         Self::with_pieces_of(PIECE, pieces)
     }
 
+    /// The same with pieces of another size. Every world's bytes are its own, or nodes of two
+    /// tests would be peers of one share.
     pub(crate) fn with_pieces_of(piece: u32, pieces: u32) -> Self {
+        static WORLDS: AtomicU64 = AtomicU64::new(0);
+        Self::seeded(WORLDS.fetch_add(1, Relaxed), piece, pieces)
+    }
+
+    /// The same with bytes that another process can make, too. Seeds from 2^32 on are free.
+    pub(crate) fn seeded(seed: u64, piece: u32, pieces: u32) -> Self {
         let dir = TempDir::new().unwrap();
         let source = dir.path().join("film.mp4");
         let mut bytes = vec![0; (piece * pieces - 7) as usize];
-        fastrand::Rng::with_seed(7).fill(&mut bytes);
+        fastrand::Rng::with_seed(seed).fill(&mut bytes);
         fs::write(&source, &bytes).unwrap();
         let piece = PieceSize::new(piece).unwrap();
         let PreparedShare { manifest, hashes, .. } = prepared(&source, piece);
