@@ -5,6 +5,7 @@
 //! process it started. How each row of the mission is covered stands in `docs/mission.md`.
 
 mod common;
+mod journal;
 mod relay;
 
 mod demo;

@@ -37,8 +37,6 @@ struct Inner {
     budget: u64,
     /// Run once, when the budget is used up.
     at_end: Option<Box<dyn FnOnce() + Send>>,
-    /// Run once, when every piece was delivered to somebody.
-    when_covered: Option<(usize, Box<dyn FnOnce() + Send>)>,
     closed: bool,
     requested: BTreeSet<u64>,
     delivered: BTreeSet<u64>,
@@ -66,7 +64,6 @@ impl Relay {
             inner: Mutex::new(Inner {
                 budget,
                 at_end: None,
-                when_covered: None,
                 closed: false,
                 requested: BTreeSet::new(),
                 delivered: BTreeSet::new(),
@@ -88,11 +85,6 @@ impl Relay {
     /// What is done, once, when the budget is used up.
     pub(crate) fn at_end(&self, act: impl FnOnce() + Send + 'static) {
         self.state.lock().at_end = Some(Box::new(act));
-    }
-
-    /// What is done, once, when each of so many pieces has been delivered to somebody.
-    pub(crate) fn when_covered(&self, pieces: usize, act: impl FnOnce() + Send + 'static) {
-        self.state.lock().when_covered = Some((pieces, Box::new(act)));
     }
 
     /// Waits until the budget is used up.
@@ -235,17 +227,12 @@ impl State {
             return;
         }
         let mut inner = self.lock();
-        let mut acts = Vec::new();
         if inner.budget == 0 {
-            acts.extend(inner.at_end.take());
+            let act = inner.at_end.take();
             self.changed.notify_all();
+            drop(inner);
+            act.into_iter().for_each(|act| act());
         }
-        let delivered = inner.delivered.len();
-        if let Some((_, act)) = inner.when_covered.take_if(|(pieces, _)| delivered >= *pieces) {
-            acts.push(act);
-        }
-        drop(inner);
-        acts.into_iter().for_each(|act| act());
     }
 
     fn read_along(&self, reader: &mut Reader, bytes: &[u8], way: Way, asked: &Asked) {

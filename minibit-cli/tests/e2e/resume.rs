@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
 
 use minibit_core::types::limits;
 
 use super::common::{Running, Sandbox, Sharer, assert_same, eventually, led, names_in, number};
+use super::journal::Journal;
 use super::relay::Relay;
 
 /// What a download of `film.mp4` into `out` leaves behind when it is stopped.
@@ -37,25 +37,6 @@ impl Stage {
     }
 }
 
-/// How many pieces a journal has on record as verified.
-fn journalled(journal: &Path) -> u64 {
-    let bytes = fs::read(journal).expect("a journal");
-    let number = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four"));
-    let bitmap = |bits: u32| bits.div_ceil(8) as usize;
-    let header = 65 + bitmap(number(60)) + 3 * bitmap(number(56)) + 32;
-    let records = bytes[header..].chunks_exact(8);
-    // The upper four bits are a record's kind; 0 is a piece.
-    records.filter(|record| record[3] >> 4 == 0).count() as u64
-}
-
-/// Whether a journal ends with the record that everything before it is on the disk.
-fn covers_all(journal: &Path) -> bool {
-    let bytes = fs::read(journal).expect("a journal");
-    let Some(last) = bytes.rchunks_exact(8).next() else { return false };
-    let value = u32::from_le_bytes(last[..4].try_into().expect("four"));
-    (value >> 28, u64::from(value & 0x0fff_ffff)) == (1, journalled(journal))
-}
-
 /// Kills a download as soon as a random part of it has come, and goes on.
 fn killed_anywhere(seed: u64) {
     const PIECE: u64 = 64 * 1024;
@@ -71,11 +52,7 @@ fn killed_anywhere(seed: u64) {
     drop(stage.relay);
 
     // It may have been killed before it had opened anything.
-    let kept = if stage.sandbox.path(JOURNAL).exists() {
-        journalled(&stage.sandbox.path(JOURNAL))
-    } else {
-        0
-    };
+    let kept = Journal::read(&stage.sandbox.path(JOURNAL)).map_or(0, |it| it.pieces.len() as u64);
     assert!(kept <= delivered_before.len() as u64, "seed {seed}: nothing is made up");
     assert!(!stage.sandbox.path("out/film.mp4").exists(), "seed {seed}: not under its name");
 
@@ -139,8 +116,9 @@ fn a_clean_stop_says_how_to_go_on_and_the_next_run_fetches_only_the_rest() {
     assert!(ended.stderr.contains("run the same command again"), "{}", ended.stderr);
     assert!(stage.sandbox.path(PART).exists() && stage.sandbox.path(JOURNAL).exists());
 
-    let kept = journalled(&stage.sandbox.path(JOURNAL));
-    assert!(covers_all(&stage.sandbox.path(JOURNAL)), "nothing needs to be hashed again");
+    let journal = Journal::read(&stage.sandbox.path(JOURNAL)).expect("a journal");
+    let kept = journal.pieces.len() as u64;
+    assert_eq!(journal.on_disk, journal.records, "nothing needs to be hashed again");
 
     let second = Relay::start(stage.sharer.addr(), u64::MAX);
     let ticket = led(&stage.ticket, &[], &[second.addr()]);
@@ -220,8 +198,7 @@ fn after_another_boot_nothing_is_believed_that_was_not_hashed_again() {
     let mut first = stage.get(&[]);
     stage.relay.wait_for_end();
     eventually("a piece on record", || {
-        (stage.sandbox.path(JOURNAL).exists() && journalled(&stage.sandbox.path(JOURNAL)) > 0)
-            .then_some(())
+        Journal::read(&stage.sandbox.path(JOURNAL)).filter(|journal| !journal.pieces.is_empty())
     });
     first.kill();
     let mut journal = fs::read(stage.sandbox.path(JOURNAL)).expect("a journal");
