@@ -289,8 +289,10 @@ impl Manager {
             self.finish().await;
         }
         loop {
-            self.dial();
-            let wake = context.node.clock.instant(self.next_wake());
+            let now = context.now();
+            self.do_what_is_due(now);
+            self.dial(now);
+            let wake = context.node.clock.instant(self.next_wake(now));
             let mut stop = None;
             tokio::select! {
                 event = events.recv() => match event {
@@ -301,7 +303,7 @@ impl Manager {
                 Some(found) = found.recv() => self.on_found(&found),
                 () = context.news_wanted.notified() => self.schedule_news(),
                 () = context.slots_changed.notified() => self.choose_slots(),
-                () = tokio::time::sleep_until(wake) => self.on_time().await,
+                () = tokio::time::sleep_until(wake) => {}
                 Some(_) = self.dials.join_next() => {}
             }
             if let Some(done) = stop {
@@ -314,16 +316,18 @@ impl Manager {
         }
     }
 
-    fn next_wake(&self) -> Duration {
-        let now = self.context.now();
-        [self.news_at, self.retry_at, Some(self.choker.next_round()), self.neighbours.next_dial()]
+    /// When to look again, if nothing happens before. What was due at `now` has been done;
+    /// what could not be done is tried at the next tick, never in a circle.
+    fn next_wake(&self, now: Duration) -> Duration {
+        let dial = self.may_dial().then(|| self.neighbours.next_dial()).flatten();
+        [self.news_at, self.retry_at, Some(self.choker.next_round()), dial]
             .into_iter()
             .flatten()
+            .filter(|at| *at > now)
             .fold(now + TICK, Duration::min)
     }
 
-    async fn on_time(&mut self) {
-        let now = self.context.now();
+    fn do_what_is_due(&mut self, now: Duration) {
         if self.news_at.is_some_and(|at| now >= at) {
             self.release_news();
         }
@@ -385,10 +389,13 @@ impl Manager {
         self.neighbours.learn(self.context.now(), found.source, peers);
     }
 
-    fn dial(&mut self) {
-        let now = self.context.now();
-        if self.context.ledger.holds_all() && !self.trackers.is_empty() {
-            // Whoever lacks something finds us; a seeder that dials only doubles links.
+    /// Whoever lacks something finds us by the tracker; a seeder that dials only doubles links.
+    fn may_dial(&self) -> bool {
+        !self.context.ledger.holds_all() || self.trackers.is_empty()
+    }
+
+    fn dial(&mut self, now: Duration) {
+        if !self.may_dial() {
             return;
         }
         for addr in self.neighbours.dial(now, &mut self.rng) {
