@@ -2,7 +2,7 @@
 
 use std::io::{self, IoSliceMut};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Buf;
@@ -57,6 +57,9 @@ pub(super) struct PieceProgress {
     hasher: PieceHasher,
     /// Its writes go through the queue, so its end must too.
     queued: bool,
+    /// One of its queued writes was not made, so this attempt must not end well, even if the
+    /// piece has come back to this lane meanwhile.
+    void: Arc<AtomicBool>,
 }
 
 impl Lane {
@@ -123,7 +126,14 @@ impl Lane {
 
     /// Handles every frame that is complete, and starts on a block whose head is.
     pub(super) fn parse(&mut self, now: Duration) -> Result<(), LaneEnd> {
-        while self.receiving.is_none() {
+        loop {
+            let full = self.receiving.as_ref().is_some_and(|receiving| receiving.room() == 0);
+            if full && !self.waits_for_disk() {
+                self.take_chunk(now)?;
+            }
+            if self.receiving.is_some() {
+                break;
+            }
             let Some((head, head_len)) =
                 parse_head(&self.inbound, &self.limits).map_err(WireError::from)?
             else {
@@ -177,11 +187,7 @@ impl Lane {
             self.download.on_bytes(here as u32, now);
         }
         let receiving = Receiving { arrival, len: header.len, taken: 0, filled: here, buf };
-        let full = receiving.room() == 0;
         self.receiving = Some(receiving);
-        if full {
-            self.take_chunk(now)?;
-        }
         Ok(())
     }
 
@@ -195,6 +201,7 @@ impl Lane {
                 // Also while anything is queued: a write left over from an earlier attempt at
                 // this piece must not come after ours.
                 queued: now < self.slow_until || !self.context.disk.is_idle(),
+                void: Arc::default(),
             });
         }
         self.progress.as_ref().is_some_and(|progress| progress.piece == span.piece())
@@ -305,11 +312,15 @@ impl Lane {
     ) {
         let context = Arc::clone(&self.context);
         let id = self.id;
+        let void = self.progress.as_ref().map(|progress| Arc::clone(&progress.void));
+        let void = void.unwrap_or_default();
         let write = Box::new(move |store: &dyn PieceStore, span: BlockSpan, bytes: &[u8]| {
-            // Once the lease is refused the piece's end is void too: `verified` checks again.
-            if let Some(_lease) = context.ledger.begin_write(span.piece(), id)
-                && let Err(error) = store.write(span, bytes)
-            {
+            let Some(_lease) = context.ledger.begin_write(span.piece(), id) else {
+                void.store(true, Relaxed);
+                return;
+            };
+            if let Err(error) = store.write(span, bytes) {
+                void.store(true, Relaxed);
                 context.disk_failed(error);
                 context.ledger.release(span.piece(), id);
             }
@@ -339,10 +350,16 @@ impl Lane {
         match self.context.hashes.expected(piece) {
             Some(expected) if expected == progress.hasher.finish() => {
                 if progress.queued {
-                    let (context, link, id) =
-                        (Arc::clone(&self.context), Arc::clone(&self.link), self.id);
+                    let (context, link, id, void) = (
+                        Arc::clone(&self.context),
+                        Arc::clone(&self.link),
+                        self.id,
+                        Arc::clone(&progress.void),
+                    );
                     self.context.disk.push(Job::Finish(Box::new(move || {
-                        context.keep(&link, piece, id);
+                        if !void.load(Relaxed) {
+                            context.keep(&link, piece, id);
+                        }
                     })));
                 } else {
                     self.context.keep(&self.link, piece, self.id);
