@@ -201,6 +201,7 @@ impl Lane {
         let now = self.context.now();
         self.heed(now)?;
         self.ask(now);
+        self.check_unsent()?;
         let wrote = self.write(now)?;
         let read = self.read(now)?;
         self.check_time(now)?;
