@@ -19,10 +19,12 @@ impl Lane {
         match message {
             Message::Request(blocks) => self.on_request(&blocks),
             Message::Cancel(blocks) => {
+                self.check_inside(&blocks)?;
                 self.upload.on_cancel(&blocks);
                 Ok(())
             }
             Message::Refuse { blocks, reason } => {
+                self.check_inside(&blocks)?;
                 self.on_refused(&blocks, reason);
                 Ok(())
             }
@@ -53,6 +55,13 @@ impl Lane {
             self.say(refusal);
         }
         self.check_unsent()
+    }
+
+    /// Blocks that no piece of the share contains are no mistake of timing.
+    fn check_inside(&self, blocks: &[RawBlock]) -> Result<(), Violation> {
+        let geometry = &self.context.geometry;
+        let inside = |raw: &RawBlock| geometry.block(raw.piece, raw.offset, raw.len).is_some();
+        if blocks.iter().all(inside) { Ok(()) } else { Err(Violation::OutsideShare) }
     }
 
     /// A peer that asks and never reads must not grow our memory.
