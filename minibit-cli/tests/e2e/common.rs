@@ -232,6 +232,17 @@ impl Running {
         _ = kill_process(self.pid(), signal);
     }
 
+    /// Bytes of memory that are its own, and of no file.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn own_memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        let status = status.expect("it has not been waited for");
+        // Left out for a process that has ended.
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+        let kib = line.and_then(|line| line.split_whitespace().next()).unwrap_or("0");
+        kib.parse::<u64>().expect("a number") * 1024
+    }
+
     fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
     }

@@ -10,6 +10,7 @@ mod relay;
 
 mod demo;
 mod exits;
+mod mission;
 mod names;
 mod resume;
 mod settings;

@@ -231,3 +231,23 @@ fn a_source_cut_short_while_it_is_shared_is_withdrawn_and_nobody_dies() {
     sandbox.run(["get", &sharer.ticket, "-o", "out", "--select", "*.mp3"]).expect(0);
     assert_same(&whole, sandbox.path("out/all/music.mp3"));
 }
+
+#[test]
+#[cfg(target_os = "linux")]
+fn memory_does_not_follow_the_size_of_the_file() {
+    const LEN: u64 = 256 << 20;
+    /// Far above what is needed, far below the file.
+    const MOST: u64 = 64 << 20;
+    let sandbox = Sandbox::new();
+    let file = fs::File::create(sandbox.path("film.mp4")).expect("made");
+    file.set_len(LEN).expect("a sparse file");
+    let sharer = sandbox.share(&[&sandbox.path("film.mp4")]);
+    let mut get = sandbox.get(&sharer.ticket, "out", &["--seed"]);
+    let mut most = 0;
+    eventually("the whole file", || {
+        most = most.max(sharer.process.own_memory()).max(get.own_memory());
+        sandbox.path("out/film.mp4").exists().then_some(())
+    });
+    get.event("done", |_| true);
+    assert!(most > 0 && most < MOST, "{most} bytes");
+}
