@@ -21,7 +21,7 @@ use fastrand::Rng;
 
 use super::LinkId;
 use super::bans::Bans;
-use super::book::{Book, Known, KnownPeer, Source, Status};
+use super::book::{Book, Known, KnownPeer, Source, Status, block_of};
 use crate::types::PeerId;
 
 /// Dials of one address in a row without a lasting link.
@@ -36,6 +36,11 @@ const LASTING: Duration = Duration::from_secs(10);
 /// Two connections are "at once" if the second comes so soon after the first. An older link
 /// is not given up for a newcomer that merely claims to be the same peer.
 const AT_ONCE: Duration = Duration::from_secs(10);
+
+/// Peers of one IP (for IPv6, of one /64) that connect to us get at most this part of the links.
+const IP_PART: usize = 4;
+/// But so many in any case, for those behind one router.
+const IP_LINKS_MIN: usize = 8;
 
 /// How many links to have, and how fast to try for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -334,10 +339,19 @@ impl Neighbours {
                 Verdict::Refuse(Refusal::Duplicate)
             };
         }
-        if self.links.len() >= self.caps.links_max {
+        let crowded = greeting.direction == Direction::Accepted && self.is_crowded(greeting.addr);
+        if self.links.len() >= self.caps.links_max || crowded {
             return Verdict::Refuse(Refusal::Full);
         }
         Verdict::Keep
+    }
+
+    /// Whether peers of this IP have their part of the links: identities cost nothing, so
+    /// else one host could take every place. On this machine many peers are what they seem.
+    fn is_crowded(&self, addr: SocketAddr) -> bool {
+        let block = block_of(addr.ip());
+        let linked = self.links.values().filter(|link| block_of(link.addr.ip()) == block).count();
+        !block.is_loopback() && linked >= (self.caps.links_max / IP_PART).max(IP_LINKS_MIN)
     }
 
     fn initiator(&self, greeting: &Greeting) -> PeerId {
@@ -485,6 +499,23 @@ mod tests {
 
         fn close(&mut self, link: LinkId) {
             self.neighbours.closed(self.now, link, &mut self.rng);
+        }
+    }
+
+    #[test]
+    fn many_identities_of_one_ip_do_not_take_every_place() {
+        let mut node = Node::new(caps(40, 0, 0, 0));
+        let full = Verdict::Refuse(Refusal::Full);
+        let crowd = |port| SocketAddr::new(addr(1).ip(), port);
+        for number in 100..110 {
+            assert_eq!(node.greet_at(number, crowd(1), Direction::Accepted).1, Verdict::Keep);
+        }
+        assert_eq!(node.greet_at(110, crowd(1), Direction::Accepted).1, full);
+        assert_eq!(node.greet_at(111, crowd(2), Direction::Dialled).1, Verdict::Keep, "our choice");
+        assert_eq!(node.greet(2, Direction::Accepted).1, Verdict::Keep, "another IP");
+        let here = SocketAddr::from(([127, 0, 0, 1], 1));
+        for number in 200..220 {
+            assert_eq!(node.greet_at(number, here, Direction::Accepted).1, Verdict::Keep);
         }
     }
 
