@@ -20,13 +20,15 @@
 
 use std::error::Error;
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use minibit_benches::{anon_kib, make_source};
 
 const MIB: f64 = 1024.0 * 1024.0;
 const CHUNK: usize = 256 * 1024;
@@ -104,21 +106,6 @@ impl Options {
     fn bytes_moved(&self) -> f64 {
         self.size as f64 * self.receivers as f64
     }
-}
-
-/// Bytes that do not compress or repeat: the output of BLAKE3 over a counter.
-fn make_source(path: &Path, size: u64) -> io::Result<()> {
-    let mut file = File::create(path)?;
-    let mut output = blake3::Hasher::new().update(b"transfer").finalize_xof();
-    let mut chunk = vec![0; 1 << 20];
-    let mut left = size as usize;
-    while left > 0 {
-        let len = left.min(chunk.len());
-        output.fill(&mut chunk[..len]);
-        file.write_all(&chunk[..len])?;
-        left -= len;
-    }
-    Ok(())
 }
 
 /// `cp` of the file into a fresh one, as often as there are receivers.
@@ -329,12 +316,6 @@ fn own_cpu() -> Outcome<f64> {
 fn children_cpu() -> Outcome<f64> {
     let fields = stat_fields("self")?;
     Ok((fields[13] + fields[14]) as f64 / TICKS_PER_SECOND)
-}
-
-fn anon_kib(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
-    line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
 
 fn print_table(options: &Options, rounds: &[[Figures; 3]]) {

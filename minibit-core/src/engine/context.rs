@@ -290,6 +290,8 @@ pub(super) struct Link {
     pub(super) addr: SocketAddr,
     /// Whether we made the first connection (and so make the lanes).
     pub(super) initiated: bool,
+    /// The round trip as the first connection met it, if we made it.
+    pub(super) distance: Option<Duration>,
     /// Whether our REGISTRO said that we hold every piece.
     pub(super) told_complete: bool,
     /// Whether our REGISTRO said that we answer requests.

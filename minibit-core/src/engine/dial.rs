@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::codec::Decoder;
 
 use crate::peer::{Agreed, HandshakeError, Introduction};
@@ -44,6 +44,8 @@ pub(super) struct Established {
     pub(super) inbound: BytesMut,
     pub(super) agreed: Agreed,
     pub(super) addr: SocketAddr,
+    /// How long the connection took to be made: one round trip.
+    pub(super) distance: Duration,
     /// Whether we said that we answer requests from the start.
     pub(super) unchoked: bool,
     /// Whether we said that we hold everything.
@@ -57,13 +59,15 @@ pub(super) async fn dial(
     unchoked: bool,
 ) -> Result<Established, DialError> {
     let work = async {
+        let started = Instant::now();
         let mut stream = TcpStream::connect(addr).await.map_err(DialError::Connect)?;
+        let distance = started.elapsed();
         send_register(&mut stream, introduction.register(unchoked)).await?;
         let mut inbound = BytesMut::new();
         let theirs = read_register(&mut stream, &mut inbound).await?;
         let agreed = introduction.check(&theirs)?;
         let told_complete = introduction.complete;
-        Ok(Established { stream, inbound, agreed, addr, unchoked, told_complete })
+        Ok(Established { stream, inbound, agreed, addr, distance, unchoked, told_complete })
     };
     timeout(HANDSHAKE_TIME, work).await.unwrap_or(Err(DialError::Timeout))
 }

@@ -445,6 +445,7 @@ impl Manager {
             agreed,
             addr,
             initiated: false,
+            distance: None,
             key,
             unchoked,
             told_complete,
@@ -452,7 +453,7 @@ impl Manager {
     }
 
     fn on_established(&mut self, established: Established) {
-        let Established { stream, inbound, mut agreed, addr, unchoked, told_complete } =
+        let Established { stream, inbound, mut agreed, addr, distance, unchoked, told_complete } =
             established;
         self.context.counters.messages_sent.fetch_add(1, Relaxed);
         let key = agreed.key.unwrap_or_else(|| {
@@ -467,6 +468,7 @@ impl Manager {
             agreed,
             addr,
             initiated: true,
+            distance: Some(distance),
             key,
             unchoked,
             told_complete,
@@ -500,6 +502,7 @@ impl Manager {
             agreed: new.agreed,
             addr: new.addr,
             initiated: new.initiated,
+            distance: new.distance,
             told_complete: new.told_complete,
             told_unchoked: new.unchoked,
             key: new.key,
@@ -697,6 +700,7 @@ struct NewLink {
     agreed: Agreed,
     addr: SocketAddr,
     initiated: bool,
+    distance: Option<Duration>,
     key: LaneKey,
     unchoked: bool,
     told_complete: bool,

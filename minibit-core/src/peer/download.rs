@@ -90,6 +90,11 @@ impl Download {
         (now < self.rests_until).then_some(self.rests_until)
     }
 
+    /// The distance is known from elsewhere, before the first block has come.
+    pub fn set_round_trip(&mut self, distance: Duration) {
+        self.meter.round_trip_sample(distance);
+    }
+
     /// Whether so little is in flight that it is time to ask for more. Half a window, so that
     /// requests travel in batches.
     pub fn wants_more(&self) -> bool {

@@ -8,6 +8,10 @@ use crate::types::limits;
 const SAMPLE: Duration = Duration::from_millis(5);
 /// Bytes in flight that a lane starts with, and never goes under.
 const WINDOW_MIN: u64 = limits::BLOCK_LEN_MAX as u64;
+/// Bytes in flight to begin with when the peer is far: growing by doubling takes round trips.
+const WINDOW_START_FAR: u64 = 2 * 1024 * 1024;
+/// From here on a peer is far.
+const FAR: Duration = Duration::from_millis(5);
 /// Bytes in flight that one lane never exceeds: a gigabit over 130 ms. More distance takes
 /// more lanes, because the kernel's send buffer bounds each of them first.
 const WINDOW_MAX: u64 = 16 * 1024 * 1024;
@@ -74,6 +78,9 @@ impl RateMeter {
     /// Bytes to keep in flight: twice bandwidth times delay, so that the lane never runs dry
     /// while a request is on its way, and growth by doubling while the window is the limit.
     pub fn window(&self) -> u64 {
+        if self.bytes_per_s == 0.0 && self.round_trip.is_some_and(|distance| distance >= FAR) {
+            return WINDOW_START_FAR;
+        }
         let span = self.round_trip.unwrap_or_default() + HANDLING;
         let wanted = 2.0 * self.bytes_per_s * span.as_secs_f64();
         (wanted as u64).clamp(WINDOW_MIN, WINDOW_MAX)
@@ -130,6 +137,13 @@ mod tests {
         let want = 2.0 * 100.0 * 0.021;
         let got = meter.window() as f64 / MIB as f64;
         assert!((got / want - 1.0).abs() < 0.1, "{got} MiB, wanted about {want}");
+    }
+
+    #[test]
+    fn a_far_peer_is_asked_for_more_from_the_start() {
+        let mut meter = RateMeter::new(Duration::ZERO);
+        meter.round_trip_sample(Duration::from_millis(50));
+        assert_eq!(meter.window(), WINDOW_START_FAR);
     }
 
     #[test]

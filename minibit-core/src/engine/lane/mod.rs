@@ -148,9 +148,13 @@ impl Lane {
             told_withdrawn: 0,
         });
         let _ = stream.set_nodelay(true);
+        let mut download = Download::new(agreed.block_len, now);
+        if let Some(distance) = link.distance {
+            download.set_round_trip(distance);
+        }
         Self {
             limits: FrameLimits::established(context.geometry.piece_count(), agreed.block_len),
-            download: Download::new(agreed.block_len, now),
+            download,
             upload: Upload::default(),
             receiving: None,
             progress: None,
