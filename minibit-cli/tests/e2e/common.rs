@@ -274,6 +274,10 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        if thread::panicking() {
+            self.seen.extend(self.lines.try_iter());
+            eprintln!("a process said {:#?} and {}", self.seen, self.stderr());
+        }
         // Whatever the test came to.
         _ = self.child.kill();
         _ = self.child.wait();
