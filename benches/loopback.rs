@@ -1,7 +1,6 @@
 //! Whole verified transfers between two nodes of one process, over loopback.
 //!
 //! For the parts' cost in context; what users see is measured by `transfer`, with processes.
-#![expect(missing_docs, reason = "criterion's macros make undocumented items")]
 
 use std::fs;
 use std::net::SocketAddr;

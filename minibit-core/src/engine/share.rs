@@ -113,8 +113,18 @@ impl ShareContext {
         self.tell(if error.is_disk_full() { Event::DiskFull(error) } else { Event::Failed(error) });
     }
 
-    /// A source is not what was hashed any more: its pieces are no longer ours to offer.
-    pub(super) fn withdraw_file_of(&self, piece: PieceIndex, error: &StoreError) {
+    /// A source cannot be served. If it is not what was hashed any more, its pieces are no
+    /// longer ours to offer; anything else (no descriptor left, a bad sector) may pass.
+    pub(super) fn not_served(&self, piece: PieceIndex, error: &StoreError) {
+        let gone = match error {
+            StoreError::SourceChanged { .. } => true,
+            StoreError::Io { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
+            _ => false,
+        };
+        if !gone {
+            tracing::warn!(%piece, error = with_causes(error), "could not serve");
+            return;
+        }
         let file = self.geometry.file_of(piece);
         let mut withdrawn = lock(&self.withdrawn);
         let before = withdrawn.len();

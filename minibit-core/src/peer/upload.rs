@@ -76,6 +76,11 @@ impl Upload {
         self.queue.front().copied()
     }
 
+    /// All that waits, in the order in which it will be sent.
+    pub fn waiting(&self) -> impl Iterator<Item = BlockSpan> + '_ {
+        self.queue.iter().copied()
+    }
+
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()

@@ -10,7 +10,7 @@
 //! Not here: what the head says (`wire`), waiting for the socket (`engine`).
 
 use std::fs::File;
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, OnceLock};
 
@@ -64,6 +64,42 @@ impl ServedFile {
     /// Serves the first `len` bytes of an open file.
     pub fn new(file: File, len: u64, method: SendMethod) -> Self {
         Self { file, len, method, mapping: OnceLock::new() }
+    }
+
+    /// Whether bytes could be sent at once, judged by the first and the last of them: false if
+    /// the disk would have to be waited for. Where the system cannot tell, true.
+    pub fn is_in_memory(&self, offset: u64, len: usize) -> bool {
+        let last = offset + (len as u64).saturating_sub(1);
+        [offset, last].iter().all(|at| !self.would_wait(*at))
+    }
+
+    #[cfg(target_os = "linux")]
+    fn would_wait(&self, at: u64) -> bool {
+        let mut byte = [0];
+        let flags = rustix::io::ReadWriteFlags::NOWAIT;
+        let read = rustix::io::preadv2(&self.file, &mut [IoSliceMut::new(&mut byte)], at, flags);
+        read == Err(Errno::AGAIN)
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn would_wait(&self, _at: u64) -> bool {
+        false
+    }
+
+    /// Waits for the disk until bytes are in memory, for [`send`](Self::send) to find there.
+    /// What cannot be read is left for `send` to report.
+    pub fn bring_into_memory(&self, offset: u64, len: usize) {
+        const STEP: usize = 64 * 1024;
+        let mut scratch = [0; STEP];
+        let mut at = offset;
+        let end = offset + len as u64;
+        while at < end {
+            let step = STEP.min((end - at) as usize);
+            match rustix::io::pread(&self.file, &mut scratch[..step], at) {
+                Ok(0) | Err(_) => return,
+                Ok(read) => at += read as u64,
+            }
+        }
     }
 
     /// Sends `head` and then `len` bytes of the file from `offset` on to a non-blocking

@@ -28,6 +28,7 @@ use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::time::Duration;
 
@@ -120,6 +121,10 @@ pub(super) struct Lane {
     outbound: BytesMut,
     sending: Option<Sending>,
     metadata: VecDeque<MetadataReply>,
+    /// The next blocks are being read from the disk until this is true.
+    warming: Option<Arc<AtomicBool>>,
+    /// How many blocks at the head of the upload queue it was started for.
+    warmed: usize,
     pages_asked: HashSet<PageId>,
     chokes_seen: u32,
     /// There is something to ask this seeder for, and it is left to others for now.
@@ -160,6 +165,8 @@ impl Lane {
             progress: None,
             sending: None,
             metadata: VecDeque::new(),
+            warming: None,
+            warmed: 0,
             pages_asked: HashSet::new(),
             held_back: false,
             chokes_seen: link.chokes.load(Relaxed),

@@ -2,7 +2,9 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
@@ -31,6 +33,14 @@ pub(super) struct MetadataReply {
     pub(super) bytes: Bytes,
 }
 
+/// Blocks read ahead at once from a cold file.
+const WARM_AT_ONCE: usize = 16;
+
+fn is_in_memory(served: &Served, span: BlockSpan) -> bool {
+    let at = served.offset + u64::from(span.offset());
+    served.file.is_in_memory(at, span.len() as usize)
+}
+
 impl Lane {
     pub(super) fn say(&mut self, message: &Message) {
         message.encode(&mut self.outbound);
@@ -41,7 +51,12 @@ impl Lane {
         !self.outbound.is_empty()
             || self.sending.is_some()
             || !self.metadata.is_empty()
-            || !self.upload.is_empty()
+            || (!self.upload.is_empty() && !self.is_warming())
+    }
+
+    /// Whether the next blocks are being read from the disk.
+    fn is_warming(&self) -> bool {
+        self.warming.as_ref().is_some_and(|done| !done.load(Acquire))
     }
 
     /// Writes what the socket takes; true if it took anything.
@@ -125,8 +140,24 @@ impl Lane {
             self.put_metadata(reply);
             return true;
         }
-        let Some(span) = self.upload.take_next() else { return false };
-        match self.serve(span.piece()) {
+        if self.is_warming() {
+            return false;
+        }
+        let Some(span) = self.upload.peek() else {
+            self.warmed = 0;
+            return false;
+        };
+        let served = self.serve(span.piece());
+        if let Some(served) = &served
+            && self.warmed == 0
+            && !is_in_memory(served, span)
+        {
+            self.warm();
+            return false;
+        }
+        self.upload.take_next();
+        self.warmed = self.warmed.saturating_sub(1);
+        match served {
             Some(served) => {
                 let head = BlockHeader::of(span).encode_frame_head();
                 self.sending = Some(Sending { span, served, head, sent: 0 });
@@ -139,12 +170,34 @@ impl Lane {
         true
     }
 
+    /// Has the next blocks read from the disk on a thread that may wait; the lane goes on when
+    /// they are in memory. Those blocks are then sent without another look, so that a memory
+    /// too small to keep them cannot make this a circle.
+    fn warm(&mut self) {
+        let spans: Vec<BlockSpan> = self.upload.waiting().take(WARM_AT_ONCE).collect();
+        let store = Arc::clone(&self.context.store);
+        let status = Arc::clone(&self.status);
+        self.warmed = spans.len();
+        let done = Arc::new(AtomicBool::new(false));
+        self.warming = Some(Arc::clone(&done));
+        tokio::task::spawn_blocking(move || {
+            for span in spans {
+                if let Ok(served) = store.serve(span.piece()) {
+                    let at = served.offset + u64::from(span.offset());
+                    served.file.bring_into_memory(at, span.len() as usize);
+                }
+            }
+            done.store(true, Release);
+            status.wake.notify_one();
+        });
+    }
+
     /// Where a piece is to be sent from. A changed source is withdrawn, not served.
     pub(super) fn serve(&mut self, piece: PieceIndex) -> Option<Served> {
         match self.context.store.serve(piece) {
             Ok(served) => Some(served),
             Err(error) => {
-                self.context.withdraw_file_of(piece, &error);
+                self.context.not_served(piece, &error);
                 self.tell_peer();
                 None
             }
