@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::dial::{self, DialError, Established};
+use super::frames::read_frame;
 use super::tracker_client::Found;
 use crate::content::{HashBook, Manifest, ManifestError, PageError};
 use crate::peer::Introduction;
@@ -33,6 +34,10 @@ const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LAST: Duration = Duration::from_secs(4);
 /// A peer that answers nothing for so long while we wait for metadata is given up.
 const ANSWER_TIME: Duration = Duration::from_secs(15);
+/// One peer has so long to give the whole manifest, however it drips.
+const ATTEMPT_TIME: Duration = Duration::from_secs(60);
+/// One peer has so long to prove what an earlier run has left.
+const PROOFS_TIME: Duration = Duration::from_secs(60);
 /// Bytes of other messages kept for the link while the manifest is on its way.
 const KEPT_MAX: usize = 512 * 1024;
 
@@ -200,7 +205,8 @@ type Got = (Manifest, Bytes, Established);
 
 async fn take_turn(turn: Turn, introduction: Introduction) -> (Turn, Result<Got, AttemptError>) {
     sleep(turn.pause).await;
-    let outcome = attempt(turn.addr, &introduction).await;
+    let attempt = timeout(ATTEMPT_TIME, attempt(turn.addr, &introduction));
+    let outcome = attempt.await.unwrap_or(Err(DialError::Timeout.into()));
     (turn, outcome)
 }
 
@@ -227,27 +233,37 @@ async fn ask(link: &mut Established, message: &Message) -> Result<(), DialError>
     link.stream.write_all(&out).await.map_err(|_| DialError::Closed)
 }
 
-/// Fetches hash pages over a link that is not yet part of the swarm. Pages that do not come
-/// or do not prove are left out: what they would have proven is fetched again.
-pub(super) async fn fetch_pages(link: &mut Established, hashes: &HashBook, pages: &[PageId]) {
+/// Fetches hash pages over a link that is not yet part of the swarm. Pages that are not held
+/// there are left out: what they would have proven is fetched again. False if the peer broke
+/// off, lied or took too long; then the link is of no more use.
+pub(super) async fn fetch_pages(
+    link: &mut Established,
+    hashes: &HashBook,
+    pages: &[PageId],
+) -> bool {
+    timeout(PROOFS_TIME, fetch_all_pages(link, hashes, pages)).await.unwrap_or(false)
+}
+
+async fn fetch_all_pages(link: &mut Established, hashes: &HashBook, pages: &[PageId]) -> bool {
     for batch in pages.chunks(256) {
         let request = Message::RequestMetadata { manifest: false, pages: batch.to_vec() };
         if ask(link, &request).await.is_err() {
-            return;
+            return false;
         }
         let mut metadata = MetadataReader::new(link);
         for _ in batch {
-            let Ok((header, bytes)) = metadata.next().await else { return };
+            let Ok((header, bytes)) = metadata.next().await else { return false };
             if header.total == 0 {
                 continue;
             }
             match hashes.accept_page(header.page_id(), &bytes) {
                 Ok(()) | Err(PageError::Unproven(_)) => {}
-                Err(_) => return,
+                Err(_) => return false,
             }
         }
         metadata.end();
     }
+    true
 }
 
 /// Reads whole metadata items; other messages that come between are kept for the link.
@@ -268,9 +284,9 @@ impl<'a> MetadataReader<'a> {
     async fn next(&mut self) -> Result<(MetadataHeader, Bytes), AttemptError> {
         let mut item: Option<(MetadataHeader, BytesMut)> = None;
         loop {
-            let read =
-                dial::read_frame(&mut self.link.stream, &mut self.link.inbound, &mut self.codec);
-            let frame = timeout(ANSWER_TIME, read).await.map_err(|_| DialError::Timeout)??;
+            let read = read_frame(&mut self.link.stream, &mut self.link.inbound, &mut self.codec);
+            let frame = timeout(ANSWER_TIME, read).await.map_err(|_| DialError::Timeout)?;
+            let frame = frame.map_err(DialError::Wire)?.ok_or(DialError::Closed)?;
             match frame {
                 Frame::Metadata { header, payload } => {
                     let (first, bytes) = item.get_or_insert_with(|| (header, BytesMut::new()));

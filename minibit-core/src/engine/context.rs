@@ -5,7 +5,10 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU8, AtomicU32, AtomicU64,
+    Ordering::{AcqRel, Relaxed},
+};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -156,7 +159,7 @@ pub(super) struct ShareParts {
     pub(super) store: Arc<dyn PieceStore>,
     /// What is held already.
     pub(super) have: PieceSet,
-    /// What shall be held in the end; everything held is among it.
+    /// What shall be held in the end. Of an earlier, other selection more may be held.
     pub(super) wanted: PieceSet,
 }
 
@@ -174,7 +177,11 @@ impl ShareContext {
                 .sum()
         };
         let bytes_wanted = bytes_in(&parts.wanted);
-        let bytes_left = bytes_wanted.saturating_sub(bytes_in(&parts.have));
+        let mut still_wanted = parts.wanted.clone();
+        for piece in parts.have.iter().filter_map(|number| geometry.piece(number)) {
+            still_wanted.remove(piece);
+        }
+        let bytes_left = bytes_in(&still_wanted);
         Self {
             id: parts.manifest.share_id(),
             disk: DiskQueue::new(Arc::clone(&parts.store)),
@@ -225,6 +232,15 @@ impl ShareContext {
         lock(&self.links)
     }
 
+    /// Something that the user should know. Beyond a bound the oldest say enough.
+    pub(super) fn warn(&self, warning: String) {
+        const WARNINGS_MAX: usize = 256;
+        let mut warnings = lock(&self.warnings);
+        if warnings.len() < WARNINGS_MAX {
+            warnings.push(warning);
+        }
+    }
+
     /// There is work again: pieces were given back, or a pause ended.
     pub(super) fn wake_all(&self) {
         for lane in self.lanes().values() {
@@ -234,7 +250,7 @@ impl ShareContext {
 
     /// A piece was verified: peers shall hear of it, batched with what comes right after.
     pub(super) fn news(&self) {
-        if !self.news_pending.swap(true, Relaxed) {
+        if !self.news_pending.swap(true, AcqRel) {
             self.news_wanted.notify_one();
         }
     }
@@ -302,6 +318,8 @@ pub(super) struct Link {
     pub(super) holdings: Holdings,
     /// We do not answer its requests.
     pub(super) choking: AtomicBool,
+    /// How often we have choked it: what it had asked for each time is void.
+    pub(super) times_choked: AtomicU32,
     /// It does not answer ours.
     pub(super) choked: AtomicBool,
     /// Counts its chokes: lanes compare it with what they have seen.

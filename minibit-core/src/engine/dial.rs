@@ -7,11 +7,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
-use tokio_util::codec::Decoder;
 
+use super::frames::read_frame;
 use crate::peer::{Agreed, HandshakeError, Introduction};
 use crate::wire::{Frame, FrameCodec, FrameLimits, LaneKey, Message, Register, WireError};
 
@@ -103,24 +103,8 @@ pub(super) async fn read_register(
 ) -> Result<Register, DialError> {
     let mut codec = FrameCodec::new(FrameLimits::before_handshake());
     match read_frame(stream, inbound, &mut codec).await? {
-        Frame::Control(Message::Register(register)) => Ok(register),
-        _ => Err(DialError::NotRegister),
-    }
-}
-
-/// Reads one frame; what follows it stays in `inbound`.
-pub(super) async fn read_frame(
-    stream: &mut TcpStream,
-    inbound: &mut BytesMut,
-    codec: &mut FrameCodec,
-) -> Result<Frame, DialError> {
-    loop {
-        if let Some(frame) = codec.decode(inbound)? {
-            return Ok(frame);
-        }
-        let got = stream.read_buf(inbound).await.map_err(|_| DialError::Closed)?;
-        if got == 0 {
-            return Err(DialError::Closed);
-        }
+        Some(Frame::Control(Message::Register(register))) => Ok(register),
+        Some(_) => Err(DialError::NotRegister),
+        None => Err(DialError::Closed),
     }
 }

@@ -11,7 +11,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::buffers::PooledBuf;
 use crate::store::PieceStore;
@@ -68,6 +68,18 @@ impl DiskQueue {
     /// Whether no write waits or is under way, and nobody waits for a place.
     pub(super) fn is_idle(&self) -> bool {
         self.permits.available_permits() == DEPTH
+    }
+
+    /// Waits until all that is in the queue now has been done.
+    pub(super) async fn drained(&self) {
+        let Some(jobs) = self.jobs.get() else { return };
+        let (done, drained) = oneshot::channel();
+        let told = jobs.send(Job::Finish(Box::new(move || {
+            let _ = done.send(());
+        })));
+        if told.is_ok() {
+            let _ = drained.await;
+        }
     }
 
     /// Most buffers that ever waited at once.

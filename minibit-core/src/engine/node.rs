@@ -323,12 +323,14 @@ impl Node {
             neighbours.learn(context.now(), Source::Ticket, known);
             for (peer, addr) in first.refuted {
                 neighbours.ban_peer(peer, addr);
-                lock(&context.warnings).push(format!(
+                context.warn(format!(
                     "peer {} at {addr} was banned: it sent another share's manifest",
                     peer.short()
                 ));
             }
-            context.tell(Event::Established(first.link));
+            if let Some(link) = first.link {
+                context.tell(Event::Established(link));
+            }
         }
         let handle = share::spawn(ManagerParts {
             context,
@@ -378,7 +380,7 @@ impl Opened {
 }
 
 struct FirstLink {
-    link: Established,
+    link: Option<Established>,
     peers: Vec<SocketAddr>,
     /// Who lied about the manifest.
     refuted: Vec<(PeerId, SocketAddr)>,

@@ -1,5 +1,6 @@
 //! Opening a download: what is there already, what must be looked at again, what is wanted.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -19,7 +20,7 @@ use crate::types::{PageId, PieceIndex, PieceSet, limits};
 pub(super) async fn open_download(
     bootstrapped: Bootstrapped,
     options: GetOptions,
-) -> Result<(Opened, Established), GetError> {
+) -> Result<(Opened, Option<Established>), GetError> {
     let Bootstrapped { manifest, bytes, mut link, .. } = bootstrapped;
     let selection = match &options.select {
         Some(select) => select(&manifest),
@@ -45,7 +46,9 @@ pub(super) async fn open_download(
     .await??;
     let (store, resumed) = match opened {
         Place::Part(store, resumed) => (store, resumed),
-        Place::Finished(path, prepared) => return Ok((Opened::finished(*prepared, path), link)),
+        Place::Finished(path, prepared) => {
+            return Ok((Opened::finished(*prepared, path), Some(link)));
+        }
     };
     for warning in &resumed.warnings {
         tracing::warn!(%warning, "taking up an earlier download");
@@ -61,7 +64,8 @@ pub(super) async fn open_download(
     }
     let mut unproven = have.clone();
     insert_all(&mut unproven, &doubtful, &manifest);
-    bootstrap::fetch_pages(&mut link, &hashes, &pages_of(&hashes, &unproven, &manifest)).await;
+    let pages = pages_of(&hashes, &unproven, &manifest);
+    let proven = bootstrap::fetch_pages(&mut link, &hashes, &pages).await;
     if !doubtful.is_empty() {
         let work = (Arc::clone(&store), Arc::clone(&hashes), manifest.clone());
         let right = blocking(move || check_pieces(&*work.0, &work.1, &work.2, &doubtful)).await??;
@@ -76,7 +80,7 @@ pub(super) async fn open_download(
         store: Arc::clone(&store) as Arc<dyn PieceStore>,
         have,
     };
-    Ok((Opened { parts, part: Some(store), done: None }, link))
+    Ok((Opened { parts, part: Some(store), done: None }, proven.then_some(link)))
 }
 
 /// What is found where a download shall go.
@@ -114,17 +118,10 @@ fn insert_all(set: &mut PieceSet, more: &PieceSet, manifest: &Manifest) {
 
 /// The pages that prove these pieces, in the order in which they can be proven.
 fn pages_of(hashes: &HashBook, pieces: &PieceSet, manifest: &Manifest) -> Vec<PageId> {
-    let mut pages: Vec<PageId> = Vec::new();
-    for piece in pieces.iter().filter_map(|number| manifest.geometry().piece(number)) {
-        for page in hashes.pages_needed(piece) {
-            // Pieces come in order, so a page asked for already is among the last ones; the
-            // top of a file comes first and stays needed until it is here.
-            if !pages.iter().rev().take_while(|p| p.file == page.file).any(|p| *p == page) {
-                pages.push(page);
-            }
-        }
-    }
-    pages
+    let mut seen = HashSet::new();
+    let pieces = pieces.iter().filter_map(|number| manifest.geometry().piece(number));
+    let pages = pieces.flat_map(|piece| hashes.pages_needed(piece));
+    pages.filter(|page| seen.insert(*page)).collect()
 }
 
 /// Copies a peer's first pieces from a store on this machine. They count only after they were

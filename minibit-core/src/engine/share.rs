@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64};
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
@@ -47,6 +47,8 @@ const DISK_RETRY: Duration = Duration::from_secs(2);
 const CHECKPOINT: Duration = Duration::from_secs(30);
 /// How long peers and trackers are given to hear that we leave.
 const GOODBYE: Duration = Duration::from_millis(300);
+/// How long a slow disk is given to take what was received before we leave.
+const LAST_WRITES: Duration = Duration::from_secs(5);
 /// Looks at neighbours and slots at least this often.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -134,7 +136,7 @@ impl ShareContext {
         }
         drop(withdrawn);
         tracing::warn!(%error, "withdrawn from the share");
-        lock(&self.warnings).push(format!("{}; it is no longer shared", with_causes(error)));
+        self.warn(format!("{}; it is no longer shared", with_causes(error)));
         self.wake_all();
     }
 }
@@ -519,6 +521,7 @@ impl Manager {
             joined: now,
             holdings,
             choking: AtomicBool::new(!new.unchoked),
+            times_choked: AtomicU32::new(0),
             choked: AtomicBool::new(choked),
             chokes: AtomicU32::new(0),
             interested: AtomicBool::new(interested),
@@ -528,7 +531,8 @@ impl Manager {
             verified_bytes: AtomicU64::new(0),
             uploaded_bytes: AtomicU64::new(0),
             last_heard_us: AtomicU64::new(now.as_micros() as u64),
-            lane_count: AtomicU8::new(0),
+            // The first lane is started below; each counts from before it starts.
+            lane_count: AtomicU8::new(1),
             lanes_asked: AtomicU8::new(1),
             round_trip_us: AtomicU64::new(0),
             closing: OnceLock::new(),
@@ -567,8 +571,7 @@ impl Manager {
             Some(end @ (LaneEnd::Violation(_) | LaneEnd::Wire(_))) => {
                 tracing::warn!(%peer, addr = %link.addr, reason = %end, banned, "link ended");
                 if banned {
-                    lock(&self.context.warnings)
-                        .push(format!("peer {peer} at {} was banned: it {end}", link.addr));
+                    self.context.warn(format!("peer {peer} at {} was banned: it {end}", link.addr));
                 }
             }
             Some(end) => tracing::info!(%peer, reason = %end, "link ended"),
@@ -612,6 +615,9 @@ impl Manager {
         for link in links {
             if let Some(unchoke) = changed.get(&link.id) {
                 link.choking.store(!unchoke, Relaxed);
+                if !unchoke {
+                    link.times_choked.fetch_add(1, Release);
+                }
                 link.wake();
             }
         }
@@ -638,7 +644,7 @@ impl Manager {
     fn release_news(&mut self) {
         self.news_at = None;
         // In this order: a piece verified right after the flag is lowered raises it again.
-        self.context.news_pending.store(false, Release);
+        self.context.news_pending.swap(false, AcqRel);
         self.context.news_released.store(self.context.ledger.news_len(), Release);
         for link in self.context.links().values() {
             link.wake_first();
@@ -648,13 +654,17 @@ impl Manager {
     // ---- ends ----
 
     async fn finish(&mut self) {
-        if std::mem::replace(&mut self.complete, true) {
+        if self.complete {
             return;
         }
         let Some(part) = self.part.clone() else { return };
         let finished = tokio::task::spawn_blocking(move || part.finish()).await;
         let phase = match finished {
-            Ok(Ok(path)) => Phase::Done(path),
+            Ok(Ok(path)) => {
+                self.complete = true;
+                Phase::Done(path)
+            }
+            // It is as it was, and finishing can be tried again.
             Ok(Err(error)) => Phase::Failed(Arc::new(error)),
             Err(_) => Phase::Stopped,
         };
@@ -691,6 +701,7 @@ impl Manager {
             }
         };
         let _ = tokio::time::timeout(GOODBYE, told).await;
+        let _ = tokio::time::timeout(LAST_WRITES, self.context.disk.drained()).await;
         if let Some(part) = self.part.clone().filter(|_| !self.complete) {
             let saved = tokio::task::spawn_blocking(move || part.checkpoint()).await;
             if let Ok(Err(error)) = saved {
@@ -777,7 +788,10 @@ pub(super) fn join_lane(
     stream: TcpStream,
     inbound: BytesMut,
 ) {
-    if link.lane_count.load(Relaxed) >= link.agreed.lanes_max || link.closing.get().is_some() {
+    let one_more = |lanes: u8| (lanes < link.agreed.lanes_max).then_some(lanes + 1);
+    if link.closing.get().is_some()
+        || link.lane_count.fetch_update(AcqRel, Acquire, one_more).is_err()
+    {
         return;
     }
     context.counters.connections.fetch_add(1, Relaxed);

@@ -10,7 +10,8 @@
 //! - A piece in flight has one owner. A claim is one compare-and-swap from missing to in
 //!   flight: exactly one wins.
 //! - Bytes are written under a [`WriteLease`] only, and while one is held the piece stays with
-//!   its owner. Once the piece was taken over or given up, that owner gets no lease again.
+//!   its owner. An owner that lost the piece gets no lease, unless it claims it anew; it must
+//!   then begin anew, too, since others may have written meanwhile.
 //! - A piece that became ours stays held (and in the news) until it is withdrawn, and a
 //!   withdrawn one is never fetched again: the changed file is its user's.
 //! - The word is the truth, the bitmaps follow. Once all changes have landed each piece's bit

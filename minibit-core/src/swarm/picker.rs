@@ -48,8 +48,6 @@ pub enum PickOrder {
     /// Only pieces that no counted peer but seeders holds, any of them: to spread a seeder's
     /// uploads over the swarm before asking it for what others have, too.
     FirstCopies,
-    /// The lowest numbers first: for playback while downloading.
-    Sequential,
 }
 
 impl Ledger {
@@ -103,7 +101,6 @@ impl Ledger {
         match order {
             PickOrder::Random => search.take_from(OPEN, true),
             PickOrder::FirstCopies => search.take_from(0, true),
-            PickOrder::Sequential => search.take_from(OPEN, false),
             PickOrder::RarestFirst => {
                 // What a counted peer holds has a holder: itself.
                 let first = usize::from(holdings.counted() == Counted::ByPiece);
@@ -351,12 +348,6 @@ mod tests {
     }
 
     #[test]
-    fn playback_order_takes_the_lowest_number_whatever_its_rarity() {
-        assert_eq!(swarm("9991").have("x   ").pick_in(PickOrder::Sequential), Some(1));
-        assert_eq!(swarm("9991").peer("  xx").pick_in(PickOrder::Sequential), Some(2));
-    }
-
-    #[test]
     fn ties_and_random_picks_fall_on_every_candidate() {
         for order in [PickOrder::RarestFirst, PickOrder::Random] {
             let mut seen: HashMap<u32, u32> = HashMap::new();
@@ -463,7 +454,6 @@ mod tests {
             4 => Just(PickOrder::RarestFirst),
             1 => Just(PickOrder::Random),
             2 => Just(PickOrder::FirstCopies),
-            1 => Just(PickOrder::Sequential),
         ];
         prop_oneof![
             8 => (peer.clone(), piece).prop_map(|(peer, piece)| Step::Gain(peer, piece)),
@@ -574,9 +564,6 @@ mod tests {
                                         .map(|other| level_of(naive.holders(*other) - apart))
                                         .min();
                                     prop_assert_eq!(Some(level), best);
-                                }
-                                PickOrder::Sequential => {
-                                    prop_assert_eq!(piece.index(), candidates[0]);
                                 }
                                 PickOrder::FirstCopies => {
                                     prop_assert_eq!(naive.holders(piece.index()), apart);

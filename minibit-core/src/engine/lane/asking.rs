@@ -10,6 +10,8 @@ use crate::swarm::{LaneId, PickOrder, leave_to_others};
 use crate::types::{BlockSpan, PieceIndex};
 use crate::wire::{Message, RawBlock};
 
+/// The first pieces are taken at random: to have anything to trade counts more than rarity.
+const FIRST_PIECES: u32 = 4;
 /// Pieces in flight looked at for a take-over.
 const TAKE_OVER_LOOK: usize = 256;
 /// What a lane without a known rate is thought to need for a piece.
@@ -31,6 +33,8 @@ impl Lane {
         self.held_back = false;
         let mut spans = if self.link.holdings.is_full() {
             self.ask_seeder(now, &mut claimed)
+        } else if self.context.ledger.have_count() < FIRST_PIECES {
+            self.claim(now, PickOrder::Random, &mut claimed)
         } else {
             self.claim(now, PickOrder::RarestFirst, &mut claimed)
         };
@@ -57,11 +61,16 @@ impl Lane {
         order: PickOrder,
         claimed: &mut Vec<PieceIndex>,
     ) -> Vec<BlockSpan> {
-        let Self { context, link, download, id, rng, .. } = self;
+        let Self { context, link, download, id, rng, unfinished, .. } = self;
         download.top_up(&context.geometry, now, || {
-            let piece = context.ledger.claim(&link.holdings, *id, order, rng);
-            claimed.extend(piece);
-            piece
+            let piece = context.ledger.claim(&link.holdings, *id, order, rng)?;
+            if lock(unfinished).contains(&piece) {
+                // Its end is still in the queue of the disk, and must not meet a new attempt.
+                context.ledger.release(piece, *id);
+                return None;
+            }
+            claimed.push(piece);
+            Some(piece)
         })
     }
 
@@ -141,13 +150,37 @@ impl Lane {
         self.status.progress_us.store(progress, Relaxed);
     }
 
-    /// Pieces this lane does not fetch any more.
-    pub(super) fn give_back(&mut self, pieces: &[PieceIndex]) {
+    /// Parts with pieces, whatever the reason: the one way in which a lane gives them up.
+    /// Returns the blocks that may be cancelled.
+    ///
+    /// What was hashed of them is forgotten and what is still coming is thrown away. The
+    /// same piece may come back to this lane after others have written into it, and then has
+    /// to begin anew.
+    pub(super) fn part_with(&mut self, pieces: &[PieceIndex]) -> Vec<RawBlock> {
+        let mut cancelled = Vec::new();
         for piece in pieces {
+            cancelled.extend(self.download.give_up(*piece).into_iter().map(RawBlock::from));
             self.context.ledger.release(*piece, self.id);
+        }
+        if let Some(progress) = self.progress.take_if(|known| pieces.contains(&known.piece)) {
+            progress.void();
+        }
+        if let Some(receiving) = &mut self.receiving
+            && receiving.discard_if_of(pieces)
+        {
+            self.permit = None;
         }
         if !pieces.is_empty() {
             self.context.wake_all();
+        }
+        cancelled
+    }
+
+    /// The same, and the peer is told that it need not send them.
+    pub(super) fn cancel(&mut self, pieces: &[PieceIndex]) {
+        let cancelled = self.part_with(pieces);
+        if !cancelled.is_empty() {
+            self.say(&Message::Cancel(cancelled));
         }
     }
 }

@@ -81,8 +81,7 @@ impl Lane {
         } else if !pieces.is_empty() {
             self.download.set_back(self.context.now());
         }
-        self.progress = self.progress.take().filter(|p| !pieces.contains(&p.piece));
-        self.give_back(&pieces);
+        self.part_with(&pieces);
     }
 
     pub(super) fn on_fact(&mut self, fact: Fact) -> Result<(), LaneEnd> {
@@ -118,8 +117,9 @@ impl Lane {
                 self.link.wake();
             }
             Fact::Interested(interested) => {
-                self.link.interested.store(interested, Relaxed);
-                self.context.slots_changed.notify_one();
+                if self.link.interested.swap(interested, Relaxed) != interested {
+                    self.context.slots_changed.notify_one();
+                }
             }
             Fact::WantsLanes(lanes) => {
                 // Only ever more of them, so that asking again and again costs nothing.
@@ -193,9 +193,8 @@ impl Lane {
         let unproven = |piece: &PieceIndex| context.hashes.pages_needed(*piece).any(|p| p == page);
         let pieces: Vec<PieceIndex> = self.download.pieces().into_iter().filter(unproven).collect();
         for piece in &pieces {
-            self.download.give_up(*piece);
             context.ledger.lose(&self.link.holdings, *piece);
         }
-        self.give_back(&pieces);
+        self.part_with(&pieces);
     }
 }

@@ -27,9 +27,9 @@ mod telling;
 use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -45,8 +45,8 @@ use super::share::Event;
 use crate::peer::{Download, Session, Upload, Violation, lanes_wanted};
 use crate::store::StoreError;
 use crate::swarm::LaneId;
-use crate::types::PageId;
-use crate::wire::{FrameLimits, Message, RawBlock, WireError};
+use crate::types::{PageId, PieceIndex};
+use crate::wire::{FrameLimits, Message, WireError};
 
 /// Turns before the task lets others on its core run.
 const TURNS_BEFORE_YIELD: u32 = 4;
@@ -88,6 +88,8 @@ pub(super) enum LaneEnd {
 struct Control {
     session: Session,
     told_choking: bool,
+    told_times_choked: u32,
+    told_interested: bool,
     told_news: u32,
     told_withdrawn: usize,
 }
@@ -127,6 +129,9 @@ pub(super) struct Lane {
     warmed: usize,
     pages_asked: HashSet<PageId>,
     chokes_seen: u32,
+    times_choked_seen: u32,
+    /// Pieces received whole whose end waits in the queue of the disk.
+    unfinished: Arc<Mutex<HashSet<PieceIndex>>>,
     /// There is something to ask this seeder for, and it is left to others for now.
     held_back: bool,
     slow_until: Duration,
@@ -143,12 +148,13 @@ impl Lane {
         let status = Arc::new(LaneStatus::default());
         context.lanes().insert(id, Arc::clone(&status));
         lock(&link.lane_wakes).push(Arc::clone(&status));
-        link.lane_count.fetch_add(1, Relaxed);
         let geometry = Arc::clone(&context.geometry);
         let agreed = &link.agreed;
         let control = first.then(|| Control {
             session: Session::new(geometry, agreed.peer, agreed.complete, now),
             told_choking: !link.told_unchoked,
+            told_times_choked: 0,
+            told_interested: !link.told_complete,
             told_news: 0,
             told_withdrawn: 0,
         });
@@ -170,6 +176,8 @@ impl Lane {
             pages_asked: HashSet::new(),
             held_back: false,
             chokes_seen: link.chokes.load(Relaxed),
+            times_choked_seen: link.times_choked.load(Relaxed),
+            unfinished: Arc::default(),
             slow_until: Duration::ZERO,
             permit: None,
             timer: Box::pin(tokio::time::sleep_until(context.node.clock.instant(now + NAP_MAX))),
@@ -213,8 +221,10 @@ impl Lane {
         self.heed(now)?;
         self.ask(now);
         self.check_unsent()?;
-        let wrote = self.write(now)?;
+        // Read also where writing fails: what the peer sent before it left still counts.
+        let wrote = self.write(now);
         let read = self.read(now)?;
+        let wrote = wrote?;
         self.check_time(now)?;
         Ok(wrote || read)
     }
@@ -223,25 +233,15 @@ impl Lane {
 
     fn check_time(&mut self, now: Duration) -> Result<(), LaneEnd> {
         if self.download.deadline().is_some_and(|deadline| now >= deadline)
-            && !self.waits_for_disk()
+            && !self.needs_disk_place()
         {
             self.link.snubbed.store(true, Relaxed);
-            let cancelled: Vec<RawBlock> = self
-                .download
-                .pieces()
-                .into_iter()
-                .flat_map(|piece| {
-                    self.context.ledger.release(piece, self.id);
-                    self.download.give_up(piece)
-                })
-                .map(RawBlock::from)
-                .collect();
-            self.say(&Message::Cancel(cancelled));
+            let pieces = self.download.pieces();
+            self.cancel(&pieces);
             self.download.set_back(now);
-            self.context.wake_all();
         }
         self.follow_distance();
-        let waits = self.waits_for_disk();
+        let waits = self.needs_disk_place();
         let Some(control) = &mut self.control else { return Ok(()) };
         let heard = Duration::from_micros(self.link.last_heard_us.load(Relaxed));
         // While we do not read, silence is ours.
@@ -313,7 +313,7 @@ impl Lane {
     /// Sleeps until something can move.
     async fn wait(&mut self) -> Result<(), LaneEnd> {
         let now = self.context.now();
-        let wants_disk = self.waits_for_disk();
+        let wants_disk = self.needs_disk_place();
         let interest = match (!wants_disk, self.has_output()) {
             (true, true) => Some(Interest::READABLE | Interest::WRITABLE),
             (true, false) => Some(Interest::READABLE),
@@ -344,10 +344,10 @@ impl Drop for Lane {
         lock(&self.link.lane_wakes).retain(|status| !Arc::ptr_eq(status, &self.status));
         self.link.lane_count.fetch_sub(1, Release);
         self.context.lane_gone.notify_one();
-        let mut pieces = self.download.give_up_all();
+        let mut pieces = self.download.pieces();
         // The piece whose last block is coming is in the books of neither.
         pieces.extend(self.progress.take().map(|progress| progress.piece));
-        self.give_back(&pieces);
+        self.part_with(&pieces);
         if self.control.is_some() {
             self.link.close(CloseReason::Gone);
         }

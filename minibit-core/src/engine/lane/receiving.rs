@@ -16,9 +16,7 @@ use crate::engine::disk::Job;
 use crate::peer::{Arrival, Violation};
 use crate::store::PieceStore;
 use crate::types::{BlockSpan, PieceIndex};
-use crate::wire::{
-    BLOCK_HEAD_LEN, BlockHeader, FrameHead, Message, RawBlock, WireError, parse_head, parse_message,
-};
+use crate::wire::{BLOCK_HEAD_LEN, BlockHeader, FrameHead, WireError, parse_head, parse_message};
 
 /// Reads of one turn before writing gets its turn.
 const READS_A_TURN: usize = 4;
@@ -49,6 +47,16 @@ impl Receiving {
         let rest = (self.len - self.taken) as usize;
         rest.min(self.buf.len()) - self.filled
     }
+
+    /// If the block belongs to one of these pieces, its bytes are not wanted any more.
+    pub(super) fn discard_if_of(&mut self, pieces: &[PieceIndex]) -> bool {
+        let of_them = |span: BlockSpan| pieces.contains(&span.piece());
+        let discard = matches!(self.arrival, Arrival::Take { span } if of_them(span));
+        if discard {
+            self.arrival = Arrival::Discard;
+        }
+        discard
+    }
 }
 
 /// The piece whose blocks are coming.
@@ -62,13 +70,20 @@ pub(super) struct PieceProgress {
     void: Arc<AtomicBool>,
 }
 
+impl PieceProgress {
+    /// Whatever of it is still in the queue of the disk does not count.
+    pub(super) fn void(&self) {
+        self.void.store(true, Relaxed);
+    }
+}
+
 impl Lane {
     /// Reads what the socket has, up to a turn's worth; true if there was anything.
     pub(super) fn read(&mut self, now: Duration) -> Result<bool, LaneEnd> {
         let mut moved = false;
         for _ in 0..READS_A_TURN {
             self.parse(now)?;
-            if self.waits_for_disk() {
+            if self.needs_disk_place() {
                 break;
             }
             match self.fill() {
@@ -80,9 +95,6 @@ impl Lane {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error.into()),
-            }
-            if self.receiving.as_ref().is_some_and(|receiving| receiving.room() == 0) {
-                self.take_chunk(now)?;
             }
         }
         if moved {
@@ -128,7 +140,7 @@ impl Lane {
     pub(super) fn parse(&mut self, now: Duration) -> Result<(), LaneEnd> {
         loop {
             let full = self.receiving.as_ref().is_some_and(|receiving| receiving.room() == 0);
-            if full && !self.waits_for_disk() {
+            if full && self.take_disk_place() {
                 self.take_chunk(now)?;
             }
             if self.receiving.is_some() {
@@ -207,18 +219,22 @@ impl Lane {
         self.progress.as_ref().is_some_and(|progress| progress.piece == span.piece())
     }
 
-    /// Whether the next bytes need a place in the queue of the disk and there is none.
-    pub(super) fn waits_for_disk(&mut self) -> bool {
+    /// Whether a full buffer waits for a place in the queue of the disk. Only then: a place is
+    /// never held while bytes are still to come, or a peer that drips could keep it.
+    pub(super) fn needs_disk_place(&self) -> bool {
         let queued = self.progress.as_ref().is_some_and(|progress| progress.queued);
-        let takes = self
-            .receiving
-            .as_ref()
-            .is_some_and(|receiving| matches!(receiving.arrival, Arrival::Take { .. }));
-        if !queued || !takes || self.permit.is_some() {
-            return false;
+        let full = self.receiving.as_ref().is_some_and(|receiving| {
+            receiving.room() == 0 && matches!(receiving.arrival, Arrival::Take { .. })
+        });
+        queued && full && self.permit.is_none()
+    }
+
+    /// Takes the place that a full buffer needs, if it needs one; false if there is none.
+    fn take_disk_place(&mut self) -> bool {
+        if self.needs_disk_place() {
+            self.permit = self.context.disk.try_permit();
         }
-        self.permit = self.context.disk.try_permit();
-        self.permit.is_none()
+        !self.needs_disk_place()
     }
 
     /// The buffer is full or holds the end of the block.
@@ -285,7 +301,7 @@ impl Lane {
         let started = self.context.now();
         let outcome = {
             let Some(_lease) = self.context.ledger.begin_write(part.piece(), self.id) else {
-                self.lose(part.piece());
+                self.cancel(&[part.piece()]);
                 return Ok(false);
             };
             self.context.store.write(part, bytes)
@@ -298,7 +314,7 @@ impl Lane {
             Ok(()) => Ok(true),
             Err(error) => {
                 self.context.disk_failed(error);
-                self.lose(part.piece());
+                self.cancel(&[part.piece()]);
                 Ok(false)
             }
         }
@@ -328,16 +344,6 @@ impl Lane {
         self.context.disk.push(Job::Write { span: part, buf, write, permit });
     }
 
-    /// The piece goes back, and the rest of it is not wanted here.
-    pub(super) fn lose(&mut self, piece: PieceIndex) {
-        self.progress = None;
-        let cancelled = self.download.give_up(piece);
-        self.context.ledger.release(piece, self.id);
-        if !cancelled.is_empty() {
-            self.say(&Message::Cancel(cancelled.into_iter().map(RawBlock::from).collect()));
-        }
-    }
-
     pub(super) fn end_block(&mut self, span: BlockSpan, now: Duration) -> Result<(), LaneEnd> {
         self.download.on_block_done(span);
         if span.end() < self.context.geometry.piece_len(span.piece()) {
@@ -350,17 +356,7 @@ impl Lane {
         match self.context.hashes.expected(piece) {
             Some(expected) if expected == progress.hasher.finish() => {
                 if progress.queued {
-                    let (context, link, id, void) = (
-                        Arc::clone(&self.context),
-                        Arc::clone(&self.link),
-                        self.id,
-                        Arc::clone(&progress.void),
-                    );
-                    self.context.disk.push(Job::Finish(Box::new(move || {
-                        if !void.load(Relaxed) {
-                            context.keep(&link, piece, id);
-                        }
-                    })));
+                    self.queue_end(piece, progress);
                 } else {
                     self.context.keep(&self.link, piece, self.id);
                 }
@@ -374,17 +370,33 @@ impl Lane {
             // Its proof was asked for ahead of it and did not come: the peer holds no such
             // page, or answers out of order.
             None => {
-                self.give_back(&[piece]);
+                self.part_with(&[piece]);
                 Err(Violation::WrongHashes.into())
             }
         }
     }
 
+    /// The piece counts once all its queued writes have been made.
+    fn queue_end(&mut self, piece: PieceIndex, progress: PieceProgress) {
+        lock(&self.unfinished).insert(piece);
+        let (context, link, id) = (Arc::clone(&self.context), Arc::clone(&self.link), self.id);
+        let unfinished = Arc::clone(&self.unfinished);
+        self.context.disk.push(Job::Finish(Box::new(move || {
+            if progress.void.load(Relaxed) {
+                context.ledger.release(piece, id);
+                context.wake_all();
+            } else {
+                context.keep(&link, piece, id);
+            }
+            lock(&unfinished).remove(&piece);
+        })));
+    }
+
     /// Every byte of the piece came from this peer, and they are wrong.
     pub(super) fn suspect(&mut self, piece: PieceIndex, now: Duration) {
-        let mut pieces = self.download.give_up_all();
+        let mut pieces = self.download.pieces();
         pieces.push(piece);
-        self.give_back(&pieces);
+        self.part_with(&pieces);
         let judged_at = now + WITHDRAWAL_GRACE;
         lock(&self.link.suspect).get_or_insert(Suspicion { piece, judged_at });
         self.link.wake();

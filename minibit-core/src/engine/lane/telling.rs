@@ -7,10 +7,13 @@ use super::{Lane, LaneEnd};
 use crate::engine::context::{CloseReason, lock};
 use crate::peer::Violation;
 use crate::types::PieceIndex;
-use crate::wire::{Holdings, Message, RawBlock, Run};
+use crate::wire::{Holdings, Message, Run};
 
 /// Wrong pieces of one peer that its withdrawals may explain: files edited under its hands.
 const FORGIVEN_MAX: u32 = 8;
+
+/// Turns of reading after a peer has left: more than a socket holds.
+const LAST_READS: usize = 64;
 
 impl Lane {
     /// The first thing after the handshake: what we hold.
@@ -35,22 +38,37 @@ impl Lane {
     pub(super) fn heed(&mut self, now: Duration) -> Result<(), LaneEnd> {
         if let Some(reason) = self.link.closing.get() {
             let reason = reason.clone();
+            if reason == CloseReason::Gone {
+                self.read_what_is_here(now)?;
+            }
             return Err(self.close(reason));
         }
         let chokes = self.link.chokes.load(Acquire);
         if chokes != self.chokes_seen {
             self.chokes_seen = chokes;
-            let pieces = self.download.give_up_all();
-            self.give_back(&pieces);
+            let pieces = self.download.pieces();
+            self.part_with(&pieces);
         }
         if self.status.taken_over.swap(false, AcqRel) {
             self.yield_taken_pieces();
         }
-        if self.link.choking.load(Relaxed) {
+        let choked = self.link.times_choked.load(Acquire);
+        if choked != self.times_choked_seen {
+            self.times_choked_seen = choked;
             self.upload.on_choking();
         }
         self.tell_peer();
         self.judge_suspicion(now)
+    }
+
+    /// The peer has left; what it had sent on this lane by then still counts.
+    fn read_what_is_here(&mut self, now: Duration) -> Result<(), LaneEnd> {
+        for _ in 0..LAST_READS {
+            if !self.read(now)? {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Says goodbye, as far as the socket takes it at once.
@@ -68,26 +86,35 @@ impl Lane {
 
     /// Pieces that another lane has taken over are cancelled here.
     pub(super) fn yield_taken_pieces(&mut self) {
-        let mut cancelled: Vec<RawBlock> = Vec::new();
-        for piece in self.download.pieces() {
-            if self.context.ledger.owner(piece) != Some(self.id) {
-                cancelled.extend(self.download.give_up(piece).into_iter().map(RawBlock::from));
-            }
-        }
-        if !cancelled.is_empty() {
-            self.say(&Message::Cancel(cancelled));
-        }
+        let mut taken = self.download.pieces();
+        taken.retain(|piece| self.context.ledger.owner(*piece) != Some(self.id));
+        self.cancel(&taken);
     }
 
     /// Tells the peer what changed on our side: choke state, news, withdrawals.
     pub(super) fn tell_peer(&mut self) {
         let Some(control) = &mut self.control else { return };
         let mut messages = Vec::new();
-        let choking = self.link.choking.load(Relaxed);
         // Who holds everything asks for nothing, so it need not know.
-        if choking != control.told_choking && !self.link.holdings.is_full() {
-            control.told_choking = choking;
-            messages.push(if choking { Message::Choke } else { Message::Unchoke });
+        if !self.link.holdings.is_full() {
+            let times = self.link.times_choked.load(Acquire);
+            if times != control.told_times_choked {
+                // Also if we answer again by now: what was asked before is void.
+                control.told_times_choked = times;
+                control.told_choking = true;
+                messages.push(Message::Choke);
+            }
+            let choking = self.link.choking.load(Relaxed);
+            if choking != control.told_choking {
+                control.told_choking = choking;
+                messages.push(if choking { Message::Choke } else { Message::Unchoke });
+            }
+        }
+        // That we hold everything shows by our news; that we want no more does not.
+        let ledger = &self.context.ledger;
+        if control.told_interested && ledger.is_complete() && !ledger.holds_all() {
+            control.told_interested = false;
+            messages.push(Message::NotInterested);
         }
         let released = self.context.news_released.load(Acquire);
         if control.told_news < released {
