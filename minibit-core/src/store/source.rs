@@ -7,7 +7,7 @@
 //!
 //! Invariant: nothing here can change a file.
 //!
-//! Not here: hashing ([`super::prepare`]), telling peers (`engine`).
+//! Not here: hashing ([`super::prepare()`]), telling peers (`engine`).
 
 use std::fs::File;
 use std::io;
