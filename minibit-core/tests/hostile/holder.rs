@@ -52,6 +52,12 @@ impl Script {
         }
     }
 
+    /// A peer that has the manifest and not a single piece.
+    pub(crate) fn with_nothing(id: PeerId) -> Self {
+        let register = |mine: &mut Register| (mine.complete, mine.unchoked) = (false, false);
+        Self { register: Box::new(register), ..Self::honest(id) }
+    }
+
     pub(crate) fn on_block(
         id: PeerId,
         block: impl Fn(&Content, RawBlock) -> Answer + Send + Sync + 'static,
@@ -68,6 +74,7 @@ pub(crate) struct Seen {
     pub(crate) manifests: AtomicUsize,
     pub(crate) blocks: AtomicUsize,
     pub(crate) cancels: AtomicUsize,
+    pub(crate) not_interested: AtomicUsize,
 }
 
 /// A listening holder; it stops with the value.
@@ -150,6 +157,10 @@ impl Serving {
                 }
                 Message::Cancel(_) => {
                     self.seen.cancels.fetch_add(1, Relaxed);
+                    true
+                }
+                Message::NotInterested => {
+                    self.seen.not_interested.fetch_add(1, Relaxed);
                     true
                 }
                 _ => true,

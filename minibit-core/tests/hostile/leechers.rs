@@ -15,7 +15,7 @@ use minibit_core::wire::{
 use tokio::time::{Instant, timeout};
 
 use super::scripted::{
-    Peer, Wire, bitmap, block_frame, frame, metadata_frame, news, raw, register, text,
+    Peer, Wire, bitmap, block_frame, frame, lane, metadata_frame, news, raw, register, text,
 };
 use super::world::{Content, PATIENCE, PIECE, World, addr, config, names_as_banned, until};
 
@@ -428,14 +428,6 @@ async fn of_two_connections_that_claim_one_identity_the_first_stays() {
     node.shutdown().await;
 }
 
-/// Joins a link with a further lane.
-async fn lane(node: &Node, peer: &Peer, register: &Register) -> Wire {
-    let mut wire = Wire::connect(addr(node)).await;
-    let register = Register { lane: register.lane.or(Some(peer.key())), ..register.clone() };
-    wire.say(&register.into_message()).await;
-    wire
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lane_needs_the_links_key_and_its_identity() {
     let world = World::new(12);
@@ -445,9 +437,9 @@ async fn a_lane_needs_the_links_key_and_its_identity() {
     let other_id = register(&world.content, PeerId::numbered(3));
     let wrong_key = Register { lane: Some(LaneKey([1; 16])), ..mine.clone() };
     for stranger in [other_id, wrong_key] {
-        assert!(lane(&node, &peer, &stranger).await.next().await.is_none());
+        assert!(lane(addr(&node), &peer, &stranger).await.next().await.is_none());
     }
-    let mut second = lane(&node, &peer, &mine).await;
+    let mut second = lane(addr(&node), &peer, &mine).await;
     assert!(second.is_alive().await, "a right one is answered");
     assert!(peer.wire.is_alive().await);
     assert_eq!(share.links()[0].lanes, 2);
@@ -472,7 +464,7 @@ async fn what_is_done_on_a_lane_is_done_by_the_links_peer() {
     for (number, (what, bytes, then)) in (50..).zip(cases) {
         let mine = register(&world.content, PeerId::numbered(number));
         let mut peer = Peer::join(addr(&node), mine.clone()).await.unwrap();
-        let mut second = lane(&node, &peer, &mine).await;
+        let mut second = lane(addr(&node), &peer, &mine).await;
         second.write(&bytes).await;
         second.ended().await;
         peer.wire.ended().await;
@@ -494,11 +486,11 @@ async fn a_link_has_no_more_lanes_than_were_agreed() {
     let mut peer = Peer::join(addr(&node), mine.clone()).await.unwrap();
     let mut lanes = Vec::new();
     for _ in 1..3 {
-        let mut wire = lane(&node, &peer, &mine).await;
+        let mut wire = lane(addr(&node), &peer, &mine).await;
         assert!(wire.is_alive().await);
         lanes.push(wire);
     }
-    assert!(lane(&node, &peer, &mine).await.next().await.is_none(), "a fourth");
+    assert!(lane(addr(&node), &peer, &mine).await.next().await.is_none(), "a fourth");
     assert!(peer.wire.is_alive().await);
     assert_eq!(share.links()[0].lanes, 3);
     drop(peer);

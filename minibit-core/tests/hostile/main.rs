@@ -8,15 +8,18 @@
 //! world     shares, nodes, waiting          scripted  one connection, frame by frame
 //! leechers  who connects and misbehaves     holder    a scripted peer that holds the share
 //! liars     who holds and lies              sources   files edited while they are shared
+//! lanes     pieces given up in the middle  selections  one share, file by file
 //! trackers  hostile ones, and hostile peers at an honest one
 //! ```
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails there")]
 
 mod holder;
+mod lanes;
 mod leechers;
 mod liars;
 mod scripted;
+mod selections;
 mod sources;
 mod trackers;
 mod world;

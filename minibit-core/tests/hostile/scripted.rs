@@ -172,3 +172,11 @@ impl Peer {
         self.theirs.key.unwrap()
     }
 }
+
+/// Joins a link with a further lane.
+pub(crate) async fn lane(node: SocketAddr, peer: &Peer, register: &Register) -> Wire {
+    let mut wire = Wire::connect(node).await;
+    let register = Register { lane: register.lane.or(Some(peer.key())), ..register.clone() };
+    wire.say(&Message::Register(register)).await;
+    wire
+}

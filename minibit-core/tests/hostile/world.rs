@@ -41,7 +41,8 @@ impl Content {
         self.geometry().piece_count()
     }
 
-    /// The true bytes of a block. The share is one file, so its pieces lie end to end.
+    /// The true bytes of a block. No file but the last ends within a piece, so pieces lie end
+    /// to end.
     pub(crate) fn block(&self, block: RawBlock) -> Bytes {
         let size = u64::from(self.manifest.piece_size().bytes());
         let from = (block.piece * size + block.offset) as usize;
@@ -49,7 +50,7 @@ impl Content {
     }
 }
 
-/// A share of one file, and room for downloads of it.
+/// A share, and room for downloads of it.
 pub(crate) struct World {
     dir: TempDir,
     pub(crate) source: PathBuf,
@@ -66,8 +67,20 @@ impl World {
     /// The same with pieces of another size. Every world's bytes are its own, or nodes of two
     /// tests would be peers of one share.
     pub(crate) fn with_pieces_of(piece: u32, pieces: u32) -> Self {
-        static WORLDS: AtomicU64 = AtomicU64::new(0);
-        Self::seeded(WORLDS.fetch_add(1, Relaxed), piece, pieces)
+        Self::seeded(next_seed(), piece, pieces)
+    }
+
+    /// A folder of the files `a` and `b`, of that many whole pieces of [`PIECE`] bytes.
+    pub(crate) fn folder(a: u32, b: u32) -> Self {
+        let dir = TempDir::new().unwrap();
+        let source = dir.path().join("series");
+        let mut bytes = vec![0; (PIECE * (a + b)) as usize];
+        fastrand::Rng::with_seed(next_seed()).fill(&mut bytes);
+        let (first, second) = bytes.split_at((PIECE * a) as usize);
+        fs::create_dir(&source).unwrap();
+        fs::write(source.join("a"), first).unwrap();
+        fs::write(source.join("b"), second).unwrap();
+        Self::of(dir, source, bytes, PieceSize::new(PIECE).unwrap())
     }
 
     /// The same with bytes that another process can make, too. Seeds from 2^32 on are free.
@@ -77,7 +90,10 @@ impl World {
         let mut bytes = vec![0; (piece * pieces - 7) as usize];
         fastrand::Rng::with_seed(seed).fill(&mut bytes);
         fs::write(&source, &bytes).unwrap();
-        let piece = PieceSize::new(piece).unwrap();
+        Self::of(dir, source, bytes, PieceSize::new(piece).unwrap())
+    }
+
+    fn of(dir: TempDir, source: PathBuf, bytes: Vec<u8>, piece: PieceSize) -> Self {
         let PreparedShare { manifest, hashes, .. } = prepared(&source, piece);
         let content = Arc::new(Content { bytes, manifest, hashes });
         Self { dir, source, content, piece }
@@ -127,6 +143,11 @@ impl World {
         self.check(&share).await;
         node.shutdown().await;
     }
+}
+
+fn next_seed() -> u64 {
+    static WORLDS: AtomicU64 = AtomicU64::new(0);
+    WORLDS.fetch_add(1, Relaxed)
 }
 
 fn prepared(source: &Path, piece: PieceSize) -> PreparedShare {
