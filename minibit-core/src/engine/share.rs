@@ -36,7 +36,7 @@ use crate::wire::{LaneKey, Message, Penalty, Register, WireError};
 
 /// How long news waits for more of it, with few links; with many the wait grows, so that
 /// telling them never becomes the work.
-const NEWS_DELAY: Duration = Duration::from_millis(5);
+const NEWS_DELAY: Duration = Duration::from_millis(15);
 /// Added to [`NEWS_DELAY`] for each link.
 const NEWS_DELAY_EACH: Duration = Duration::from_micros(250);
 /// Longest that news waits.
