@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::types::limits;
 
-/// Large buffers of one pool: 4 MiB in all.
-const LARGE_COUNT: usize = 16;
+/// Large buffers of one pool: 6 MiB in all, more than the queue of a slow disk can hold.
+const LARGE_COUNT: usize = 24;
 const LARGE: usize = limits::BLOCK_LEN_MAX as usize;
 const SMALL: usize = limits::PIECE_LEN_MIN as usize;
 

@@ -18,7 +18,7 @@ use tracing::Instrument;
 use super::context::lock;
 use super::dial::{HANDSHAKE_TIME, read_register};
 use super::node::NodeInner;
-use super::share::{Event, join_lane};
+use super::share::{Event, ShareHandle, join_lane};
 use crate::types::limits;
 use crate::wire::{Destination, Register};
 
@@ -47,9 +47,13 @@ fn admit(stream: TcpStream, addr: SocketAddr, node: &Arc<NodeInner>, pending: &A
         let mut stream = stream;
         let mut inbound = BytesMut::new();
         let outcome = timeout(HANDSHAKE_TIME, read_register(&mut stream, &mut inbound)).await;
-        drop(place);
         match outcome {
-            Ok(Ok(register)) => route(&node, stream, inbound, register, addr).await,
+            Ok(Ok(register)) => {
+                let share = timeout(HANDSHAKE_TIME, node.share_when_open(&register.share));
+                let share = share.await.unwrap_or_default();
+                drop(place);
+                route(&node, share, stream, inbound, register, addr).await;
+            }
             Ok(Err(error)) => tracing::debug!(%addr, %error, "bad handshake"),
             Err(_) => tracing::debug!(%addr, "handshake took too long"),
         }
@@ -61,6 +65,7 @@ fn admit(stream: TcpStream, addr: SocketAddr, node: &Arc<NodeInner>, pending: &A
 /// Hands a connection to whom its REGISTRO names.
 async fn route(
     node: &NodeInner,
+    share: Option<ShareHandle>,
     stream: TcpStream,
     inbound: BytesMut,
     register: Register,
@@ -71,7 +76,7 @@ async fn route(
         node.serve_tracker(stream, inbound, register, addr).await;
         return;
     }
-    let Some(share) = node.share_of(&register.share) else {
+    let Some(share) = share else {
         tracing::debug!(%addr, share = %register.share, "wants a share that is not here");
         return;
     };

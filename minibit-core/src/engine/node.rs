@@ -1,6 +1,6 @@
 //! A node: one identity, its listening sockets, and the shares it takes part in.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -10,14 +10,14 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tracing::Instrument;
 
 use super::bootstrap::{self, BootstrapError};
 use super::context::{NodeContext, ShareContext, ShareParts, lock};
 use super::dial::Established;
-use super::share::{self, Event, ManagerParts, ShareHandle};
+use super::share::{self, ManagerParts, ShareHandle};
 use super::tracker_client::{Found, TrackerClient};
 use super::tracker_server::TrackerServer;
 use super::{listener, resume};
@@ -132,6 +132,9 @@ pub(super) struct NodeInner {
     config: NodeConfig,
     tracker: Option<TrackerServer>,
     shares: Mutex<HashMap<ShareId, ShareHandle>>,
+    /// Downloads that trackers know of already and that cannot be served yet.
+    opening: Mutex<HashSet<ShareId>>,
+    opening_ended: watch::Sender<()>,
 }
 
 impl std::fmt::Debug for NodeInner {
@@ -145,6 +148,16 @@ impl NodeInner {
         lock(&self.shares).get(id).cloned()
     }
 
+    /// The share of that id. One that is being opened is waited for: peers hear of us as soon
+    /// as we ask a tracker for them, and whoever comes at once shall not find the door shut.
+    pub(super) async fn share_when_open(&self, id: &ShareId) -> Option<ShareHandle> {
+        let mut ended = self.opening_ended.subscribe();
+        while lock(&self.opening).contains(id) {
+            ended.changed().await.ok()?;
+        }
+        self.share_of(id)
+    }
+
     pub(super) async fn serve_tracker(
         &self,
         stream: TcpStream,
@@ -155,6 +168,26 @@ impl NodeInner {
         if let Some(tracker) = &self.tracker {
             tracker.serve(stream, inbound, register, addr).await;
         }
+    }
+}
+
+/// A download that is being opened, for as long as this value lives.
+struct Opening<'a> {
+    node: &'a NodeInner,
+    share: ShareId,
+}
+
+impl<'a> Opening<'a> {
+    /// `None` if it is being opened already.
+    fn of(node: &'a NodeInner, share: ShareId) -> Option<Self> {
+        lock(&node.opening).insert(share).then_some(Self { node, share })
+    }
+}
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        lock(&self.node.opening).remove(&self.share);
+        self.node.opening_ended.send_replace(());
     }
 }
 
@@ -176,7 +209,14 @@ impl Node {
             config.peer_id.unwrap_or_else(|| PeerId::random(&mut fastrand::Rng::with_seed(seed)));
         let context = Arc::new(NodeContext::new(id, port, config.lanes, seed));
         let tracker = config.tracker.map(|rules| TrackerServer::new(rules, seed));
-        let inner = Arc::new(NodeInner { context, config, tracker, shares: Mutex::default() });
+        let inner = Arc::new(NodeInner {
+            context,
+            config,
+            tracker,
+            shares: Mutex::default(),
+            opening: Mutex::default(),
+            opening_ended: watch::Sender::new(()),
+        });
         let listeners = sockets
             .into_iter()
             .map(|socket| {
@@ -241,6 +281,7 @@ impl Node {
         if self.inner.share_of(&ticket.share()).is_some() {
             return Err(GetError::Duplicate);
         }
+        let _opening = Opening::of(&self.inner, ticket.share()).ok_or(GetError::Duplicate)?;
         let introduction = Introduction {
             id: self.id(),
             share: ticket.share(),
@@ -318,6 +359,7 @@ impl Node {
         let node = Arc::clone(&self.inner.context);
         let context = Arc::new(ShareContext::new(node, opened.parts, tell));
         let mut neighbours = Neighbours::new(self.id(), config.links);
+        let mut established = None;
         if let Some(first) = first {
             let known = first.peers.iter().map(|addr| KnownPeer { id: None, addr: *addr });
             neighbours.learn(context.now(), Source::Ticket, known);
@@ -328,9 +370,7 @@ impl Node {
                     peer.short()
                 ));
             }
-            if let Some(link) = first.link {
-                context.tell(Event::Established(link));
-            }
+            established = first.link;
         }
         let handle = share::spawn(ManagerParts {
             context,
@@ -340,6 +380,7 @@ impl Node {
             neighbours,
             trackers,
             found,
+            first: established,
             done: opened.done,
         });
         shares.insert(id, handle.clone());

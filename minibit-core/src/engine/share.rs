@@ -242,6 +242,8 @@ pub(super) struct ManagerParts {
     pub(super) neighbours: Neighbours,
     pub(super) trackers: Vec<TrackerClient>,
     pub(super) found: mpsc::Receiver<Found>,
+    /// The link that the manifest came over.
+    pub(super) first: Option<Established>,
     /// Where the files are, if the share is complete from the start.
     pub(super) done: Option<PathBuf>,
 }
@@ -257,7 +259,7 @@ pub(super) fn spawn(parts: ManagerParts) -> ShareHandle {
     let span = parts.context.node.span.clone();
     let now = parts.context.now();
     let rng = parts.context.node.rng();
-    let manager = Manager {
+    let mut manager = Manager {
         complete: parts.done.is_some(),
         context: parts.context,
         part: parts.part,
@@ -271,6 +273,10 @@ pub(super) fn spawn(parts: ManagerParts) -> ShareHandle {
         dials: JoinSet::new(),
         rng,
     };
+    // Before its address is dialled once more.
+    if let Some(first) = parts.first {
+        manager.on_established(first);
+    }
     tokio::spawn(manager.run(parts.events, parts.found).instrument(span));
     handle
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use bytes::Buf;
+use bytes::{Buf, BufMut};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Lane, LaneEnd};
@@ -110,7 +110,8 @@ impl Lane {
     pub(super) fn fill(&mut self) -> io::Result<usize> {
         let Some(receiving) = &mut self.receiving else {
             self.inbound.reserve(HEAD_READ);
-            return self.stream.try_read_buf(&mut self.inbound);
+            // No more, however large the buffer has grown: payload is read where it belongs.
+            return self.stream.try_read_buf(&mut (&mut self.inbound).limit(HEAD_READ));
         };
         let room = receiving.room();
         let mut behind = [0; BLOCK_HEAD_LEN];
@@ -139,12 +140,17 @@ impl Lane {
     /// Handles every frame that is complete, and starts on a block whose head is.
     pub(super) fn parse(&mut self, now: Duration) -> Result<(), LaneEnd> {
         loop {
+            self.move_payload(now);
             let full = self.receiving.as_ref().is_some_and(|receiving| receiving.room() == 0);
             if full && self.take_disk_place() {
                 self.take_chunk(now)?;
             }
             if self.receiving.is_some() {
-                break;
+                if full && self.needs_disk_place() || self.inbound.is_empty() {
+                    break;
+                }
+                // A block larger than its buffer: more of it is here already.
+                continue;
             }
             let Some((head, head_len)) =
                 parse_head(&self.inbound, &self.limits).map_err(WireError::from)?
@@ -191,16 +197,24 @@ impl Lane {
         {
             arrival = Arrival::Discard;
         }
-        let mut buf = self.context.node.buffers.take(header.len as usize);
-        let here = self.inbound.len().min(header.len as usize).min(buf.len());
-        buf[..here].copy_from_slice(&self.inbound[..here]);
-        self.inbound.advance(here);
-        if let Arrival::Take { .. } = arrival {
-            self.download.on_bytes(here as u32, now);
-        }
-        let receiving = Receiving { arrival, len: header.len, taken: 0, filled: here, buf };
-        self.receiving = Some(receiving);
+        let buf = self.context.node.buffers.take(header.len as usize);
+        self.receiving = Some(Receiving { arrival, len: header.len, taken: 0, filled: 0, buf });
         Ok(())
+    }
+
+    /// Payload that was read with a head goes to the block's buffer, before the socket is asked
+    /// for more of it.
+    fn move_payload(&mut self, now: Duration) {
+        let Some(receiving) = &mut self.receiving else { return };
+        let here = self.inbound.len().min(receiving.room());
+        if here == 0 {
+            return;
+        }
+        let filled = receiving.filled;
+        receiving.buf[filled..filled + here].copy_from_slice(&self.inbound[..here]);
+        receiving.filled += here;
+        self.inbound.advance(here);
+        self.on_filled(here, now);
     }
 
     /// Makes sure that the piece of an arriving block has a hasher that is where the block
