@@ -98,9 +98,8 @@ struct Swarm {
     started: Instant,
     /// What every leecher has so far, by its number.
     shares: mpsc::UnboundedReceiver<ShareHandle>,
-    /// How many leechers there are.
-    count: usize,
-    total_len: u64,
+    /// What all leechers are to get, before any of them has begun.
+    whole: Whole,
 }
 
 /// How one peer ended. It still runs: others may need it.
@@ -123,12 +122,7 @@ impl Swarm {
     ) -> Result<Self, Failure> {
         let share = prepared.manifest.share_id();
         let geometry = Arc::clone(prepared.manifest.geometry());
-        let mode = if flags.classic { Mode::Classic } else { Rules::default().mode };
-        let rules = Rules { mode, ..Rules::default() };
-        let seed = flags.random_seed;
-        let tracker =
-            Node::start(NodeConfig { tracker: Some(rules), seed: Some(seed), ..loopback() })
-                .await?;
+        let tracker = Node::start(tracker(flags)).await?;
         let trackers = tracker.local_addrs().to_vec();
         let full = flags.start != Start::RoundRobin;
         let holder = Node::start(if full { config(flags, 0) } else { origin(flags) }).await?;
@@ -158,8 +152,8 @@ impl Swarm {
             let leecher = Leecher { number, node, started, told: told.clone() };
             leechers.spawn(leecher.run(ticket.clone(), options));
         }
-        let (count, total_len) = (leechers.len(), geometry.total_len());
-        Ok(Self { tracker, seeder, origin, leechers, started, shares, count, total_len })
+        let whole = Whole::of(leechers.len() as u64, &geometry);
+        Ok(Self { tracker, seeder, origin, leechers, started, shares, whole })
     }
 
     /// Waits for every leecher, with progress; then stops everything.
@@ -177,7 +171,7 @@ impl Swarm {
                 Some(share) = self.shares.recv() => {
                     shares.push(share);
                     // Everybody knows what the share is: from here on they are on their own.
-                    if shares.len() == self.count && let Some(origin) = self.origin.take() {
+                    if shares.len() as u64 == self.whole.count && let Some(origin) = self.origin.take() {
                         origin.shutdown().await;
                     }
                 }
@@ -187,7 +181,7 @@ impl Swarm {
                     None => break,
                 },
                 _ = ticks.tick() => {
-                    let (at, now) = (self.started.elapsed(), standing(&shares, self.total_len));
+                    let (at, now) = (self.started.elapsed(), self.whole.standing(&shares));
                     progress.update(at, &now);
                     for share in &shares {
                         notices.show(share.id(), &share.stats(), &session.output);
@@ -200,6 +194,8 @@ impl Swarm {
                 }
             }
         }
+        // Not every swarm lasts until a second tick.
+        progress.update(self.started.elapsed(), &self.whole.standing(&shares));
         drop(progress);
         if let Some((node, share)) = self.seeder {
             let result = Ok((None, Duration::ZERO));
@@ -211,18 +207,42 @@ impl Swarm {
     }
 }
 
-/// All leechers together; `peers` counts those that are not done.
-fn standing(shares: &[ShareHandle], total_len: u64) -> Standing {
-    let mut sum = Standing { bytes_total: total_len * shares.len() as u64, ..Standing::default() };
-    for share in shares {
-        let one = watch::standing(&share.stats());
-        sum.bytes += one.bytes;
-        sum.pieces += one.pieces;
-        sum.pieces_total += one.pieces_total;
-        sum.uploaded += one.uploaded;
-        sum.peers += u64::from(one.pieces < one.pieces_total);
+/// What all leechers together are to get.
+#[derive(Clone, Copy, Debug)]
+struct Whole {
+    /// How many leechers there are.
+    count: u64,
+    bytes: u64,
+    pieces: u64,
+}
+
+impl Whole {
+    fn of(count: u64, geometry: &Geometry) -> Self {
+        let (len, pieces) = (geometry.total_len(), u64::from(geometry.piece_count()));
+        Self { count, bytes: count * len, pieces: count * pieces }
     }
-    sum
+
+    fn standing(self, shares: &[ShareHandle]) -> Standing {
+        self.sum(shares.iter().map(|share| watch::standing(&share.stats())))
+    }
+
+    /// Of the leechers that have opened their share so far; the others have nothing. `peers`
+    /// counts those that are not done.
+    fn sum(self, opened: impl Iterator<Item = Standing>) -> Standing {
+        let mut sum = Standing {
+            bytes_total: self.bytes,
+            pieces_total: self.pieces,
+            peers: self.count,
+            ..Standing::default()
+        };
+        for one in opened {
+            sum.bytes += one.bytes;
+            sum.pieces += one.pieces;
+            sum.uploaded += one.uploaded;
+            sum.peers -= u64::from(one.pieces == one.pieces_total);
+        }
+        sum
+    }
 }
 
 /// One peer that fetches.
@@ -308,6 +328,13 @@ impl Stall {
         }
         now.saturating_sub(self.since) > STALLED_AFTER
     }
+}
+
+fn tracker(flags: &Demo) -> NodeConfig {
+    let usual = Rules::default();
+    let mode = if flags.classic { Mode::Classic } else { usual.mode };
+    let rules = Rules { mode, ..usual };
+    NodeConfig { tracker: Some(rules), seed: Some(flags.random_seed), ..loopback() }
 }
 
 fn config(flags: &Demo, number: u64) -> NodeConfig {
@@ -439,6 +466,7 @@ mod tests {
     use super::*;
     use clap::Parser;
     use minibit_core::content::FileEntry;
+    use minibit_core::swarm::ChokePolicy;
     use minibit_core::types::{Digest, PieceSize};
 
     fn demo(args: &[&str]) -> Demo {
@@ -474,6 +502,67 @@ mod tests {
         assert_eq!(hand(1).len(), 20);
         assert_eq!(hand(1), hand(1));
         assert_ne!(hand(1), hand(2));
+    }
+
+    #[test]
+    fn the_classic_setting_reaches_the_tracker_and_every_peer() {
+        let (usual, classic) = (demo(&[]), demo(&["--classic"]));
+        let mode = |flags: &Demo| tracker(flags).tracker.expect("a tracker").mode;
+        assert_eq!(mode(&usual), Rules::default().mode);
+        assert_eq!(mode(&classic), Mode::Classic);
+        for number in [0, 1, 9] {
+            let (usual, classic) = (config(&usual, number), config(&classic, number));
+            assert_eq!((usual.slots, usual.links), (Slots::Auto, Caps::default()));
+            assert_eq!(classic.slots, Slots::Fixed { regular: 4, optimistic: 1 });
+            assert_eq!(classic.links, Caps::classic());
+        }
+    }
+
+    #[test]
+    fn each_policy_reaches_every_peer() {
+        for (args, policy) in [
+            (&[][..], ChokePolicy::Contribution),
+            (&["--policy", "contribution"], ChokePolicy::Contribution),
+            (&["--policy", "rarity"], ChokePolicy::Rarity),
+            (&["--policy", "seeder"], ChokePolicy::Seeder),
+        ] {
+            assert_eq!(config(&demo(args), 3).policy, policy, "{args:?}");
+        }
+    }
+
+    #[test]
+    fn every_peer_has_its_number_its_own_chance_and_a_port_on_loopback() {
+        let flags = demo(&["--random-seed", "7"]);
+        for number in [0, 3] {
+            let config = config(&flags, number);
+            assert_eq!(config.peer_id, Some(PeerId::numbered(number)));
+            assert_eq!(config.seed, Some(7 + number));
+            assert_eq!(config.listen, ["127.0.0.1:0".parse().unwrap()]);
+        }
+        assert_eq!(tracker(&flags).seed, Some(7));
+        assert_eq!(origin(&flags).slots, Slots::Fixed { regular: 0, optimistic: 0 });
+    }
+
+    #[test]
+    fn progress_counts_all_leechers_from_the_start() {
+        let whole = Whole::of(3, manifest("x", 10 * 16384, true).geometry());
+        let start = whole.sum(std::iter::empty());
+        assert_eq!((start.bytes, start.bytes_total), (0, 30 * 16384));
+        assert_eq!((start.pieces, start.pieces_total, start.peers), (0, 30, 3));
+
+        let one = |pieces| Standing {
+            bytes: pieces * 16384,
+            bytes_total: 10 * 16384,
+            pieces,
+            pieces_total: 10,
+            uploaded: 5,
+            ..Standing::default()
+        };
+        // One has not opened its share.
+        let later = whole.sum([one(10), one(4)].into_iter());
+        assert_eq!((later.bytes, later.bytes_total), (14 * 16384, 30 * 16384));
+        assert_eq!((later.pieces, later.pieces_total), (14, 30));
+        assert_eq!((later.peers, later.uploaded), (2, 10));
     }
 
     #[test]

@@ -135,3 +135,88 @@ pub(super) fn announce(ticket: &Ticket, manifest: &Manifest, session: &Session) 
     });
     session.output.result(ticket);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Cli, Command};
+    use clap::Parser;
+
+    /// A node as `get` starts it with these flags.
+    fn node(args: &[&str]) -> NodeConfig {
+        let cli = Cli::parse_from(["minibit", "get", "TICKET"].iter().chain(args));
+        let Command::Get(get) = cli.command else { panic!("another command") };
+        config(&get.swarm, Role::Passing, None)
+    }
+
+    /// A tracker's mode with these flags.
+    fn mode(args: &[&str]) -> Mode {
+        let cli = Cli::parse_from(["minibit", "tracker"].iter().chain(args));
+        let Command::Tracker(tracker) = cli.command else { panic!("another command") };
+        rules(&tracker.rules).mode
+    }
+
+    #[test]
+    fn without_flags_a_node_follows_its_links_and_serves_by_contribution() {
+        let node = node(&[]);
+        assert_eq!(node.slots, Slots::Auto);
+        assert_eq!(node.policy, ChokePolicy::Contribution);
+        assert_eq!(node.links, Caps { links_max: 100, ..Caps::default() });
+        assert_eq!((node.lanes, node.peer_id, node.seed), (None, None, None));
+        assert!(node.listen.is_empty() && node.tracker.is_none());
+    }
+
+    #[test]
+    fn each_policy_is_the_swarms_of_that_name() {
+        for (name, policy) in [
+            ("contribution", ChokePolicy::Contribution),
+            ("rarity", ChokePolicy::Rarity),
+            ("seeder", ChokePolicy::Seeder),
+        ] {
+            assert_eq!(node(&["--policy", name]).policy, policy);
+        }
+    }
+
+    #[test]
+    fn slots_are_as_many_as_are_asked_for_and_one_by_chance() {
+        assert_eq!(node(&["--slots", "7"]).slots, Slots::Fixed { regular: 7, optimistic: 1 });
+        assert_eq!(node(&["--classic-slots"]).slots, Slots::Fixed { regular: 4, optimistic: 1 });
+    }
+
+    #[test]
+    fn a_node_never_aims_at_more_links_than_it_may_have() {
+        let usual = Caps::default();
+        let most = node(&["--max-links", "300"]).links;
+        assert_eq!(most, Caps { links_max: 300, ..usual });
+        let few = node(&["--max-links", "3"]).links;
+        assert_eq!((few.links_max, few.links_aim, few.links_min), (3, 3, 3));
+        assert_eq!(few.dials_max, usual.dials_max);
+    }
+
+    #[test]
+    fn lanes_identity_and_addresses_are_passed_on() {
+        let node = node(&["--lanes", "5", "--id", "3", "--listen", "127.0.0.1:9"]);
+        assert_eq!(node.lanes, Some(5));
+        assert_eq!(node.peer_id, Some(PeerId::numbered(3)));
+        assert_eq!(node.listen, ["127.0.0.1:9".parse().unwrap()]);
+    }
+
+    #[test]
+    fn a_node_is_a_tracker_by_the_rules_it_is_given() {
+        let rules = Rules { mode: Mode::Mesh, ..Rules::default() };
+        let cli = Cli::parse_from(["minibit", "tracker"]);
+        let Command::Tracker(tracker) = cli.command else { panic!("another command") };
+        assert_eq!(config(&tracker.swarm, Role::Passing, Some(rules)).tracker, Some(rules));
+    }
+
+    #[test]
+    fn each_flag_of_a_tracker_is_a_mode_of_its_own() {
+        let Mode::Sampled { sample, push } = Rules::default().mode else {
+            panic!("a sample is the usual rule")
+        };
+        assert_eq!(mode(&[]), Mode::Sampled { sample, push });
+        assert_eq!(mode(&["--sample", "20"]), Mode::Sampled { sample: 20, push });
+        assert_eq!(mode(&["--classic"]), Mode::Classic);
+        assert_eq!(mode(&["--mesh"]), Mode::Mesh);
+    }
+}

@@ -161,9 +161,15 @@ impl Drop for Progress {
     }
 }
 
+/// Where it is not known yet how much there is to do.
+const BEGINNING: &str = "beginning";
+
 /// `63 % of 6.5 GiB, 12.3 MiB/s, 0:12 left`.
 fn describe(standing: &Standing, rate: u64) -> String {
     let Standing { bytes, bytes_total, .. } = *standing;
+    if bytes_total == 0 {
+        return BEGINNING.to_owned();
+    }
     let mut text = format!("{:3} % of {}", percent(bytes, bytes_total), Bytes(bytes_total));
     _ = write!(text, ", {}/s", Bytes(rate));
     if let Some(left) = time_left(standing, rate) {
@@ -236,6 +242,13 @@ mod tests {
         let stalled = (11..=20).map(|second| rate.record(seconds(second), 10_000)).last();
         assert_eq!(stalled, Some(0));
         assert!(rate.samples.len() < 10, "old samples are dropped");
+    }
+
+    #[test]
+    fn what_has_no_size_yet_shows_no_percentage() {
+        let standing = Standing { peers: 2, ..Standing::default() };
+        assert_eq!(describe(&standing, 0), "beginning");
+        assert_eq!(describe_fetching(&standing, 0), "beginning, 2 peers, 0/0 pieces");
     }
 
     #[test]

@@ -60,10 +60,11 @@ impl fmt::Display for Count {
     }
 }
 
-/// A part in whole percent, rounded down: 100 means all. Nothing of nothing is all.
+/// A part in whole percent, rounded down: 100 means all. Where the whole is not known yet, or
+/// is nothing, no part of it is there.
 pub(crate) fn percent(part: u64, whole: u64) -> u64 {
     if whole == 0 {
-        return 100;
+        return 0;
     }
     // In 128 bits, so that no length overflows.
     (u128::from(part.min(whole)) * 100 / u128::from(whole)) as u64
@@ -102,10 +103,10 @@ mod tests {
     }
 
     #[test]
-    fn a_percentage_is_never_rounded_up() {
+    fn a_percentage_is_never_rounded_up_and_of_nothing_is_none() {
         assert_eq!(percent(999, 1000), 99);
         assert_eq!(percent(1000, 1000), 100);
         assert_eq!(percent(u64::MAX - 1, u64::MAX), 99);
-        assert_eq!(percent(0, 0), 100);
+        assert_eq!(percent(0, 0), 0);
     }
 }
