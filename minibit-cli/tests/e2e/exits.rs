@@ -198,7 +198,7 @@ impl<'a> SmallDisk<'a> {
         if mount.is_ok_and(|output| output.status.success()) {
             return Some(Self(at));
         }
-        eprintln!("left out: a small disk cannot be mounted here");
+        eprintln!("skipped: a small disk cannot be mounted here");
         None
     }
 }
