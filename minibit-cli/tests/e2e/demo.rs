@@ -19,6 +19,19 @@ fn peers(ended: &Ended) -> Vec<Value> {
 
 #[test]
 fn ten_peers_get_a_hundred_pieces_with_few_messages() {
+    // How many messages it takes follows from what the machine is busy with meanwhile: the
+    // best of three says what the protocol needs.
+    let runs: Vec<f64> = (0..3).map(|_| a_demo_of_ten_peers()).collect();
+    let best = runs.iter().copied().fold(f64::INFINITY, f64::min);
+    assert!(best <= MESSAGES_MAX, "messages sent by each peer on average: {runs:?}");
+}
+
+/// What each of ten peers may send to move a hundred pieces, on average (row 42).
+const MESSAGES_MAX: f64 = 120.0;
+
+/// Runs a demo as it is without flags, checks all that it says and leaves behind, and gives
+/// the messages that each peer sent on average.
+fn a_demo_of_ten_peers() -> f64 {
     let sandbox = Sandbox::new();
     let ended = demo(&sandbox, &[]);
     let whole = ended.event("demo");
@@ -27,9 +40,6 @@ fn ten_peers_get_a_hundred_pieces_with_few_messages() {
     assert_eq!(whole["success_rate"], 1.0);
     assert_eq!(whole["start"], "seed");
     let messages = whole["messages_per_peer"].as_f64().expect("a number");
-    // About a hundred when the machine is free, a tenth of them news; a busy one takes longer,
-    // and then there is more news to tell. Told piece by piece they would be ten times as many.
-    assert!(messages <= 250.0, "{messages} messages sent by each peer on average");
     assert!(whole["seconds"].as_f64().expect("a number") > 0.0);
     assert!(number(&whole, "slowest_peer") < 10);
 
@@ -51,6 +61,7 @@ fn ten_peers_get_a_hundred_pieces_with_few_messages() {
     for name in names {
         assert_same(samples().join("film.mp4"), sandbox.path("copies").join(name));
     }
+    messages
 }
 
 #[test]
@@ -76,7 +87,9 @@ fn peers_that_begin_with_a_random_tenth_fetch_only_the_rest() {
     let bytes = number(&ended.event("demo"), "bytes");
     for peer in &peers(&ended)[1..] {
         let fetched = number(peer, "downloaded");
-        assert!(fetched > 0 && fetched < bytes, "{fetched} of {bytes}");
+        // Nine tenths, and the last pieces perhaps of two peers.
+        let part = fetched as f64 / bytes as f64;
+        assert!((0.85..=0.95).contains(&part), "{fetched} of {bytes}");
     }
 }
 

@@ -3,8 +3,6 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use minibit_core::types::limits;
-
 use super::common::{Running, Sandbox, Sharer, assert_same, eventually, led, names_in, number};
 use super::journal::Journal;
 use super::relay::Relay;
@@ -37,6 +35,11 @@ impl Stage {
     }
 }
 
+/// Pieces of 64 KiB that the relay may have passed on and that are on nobody's record when a
+/// download dies: in the socket, or being written and hashed. It is a handful as a rule; so
+/// many are 4 MiB, as much as the system's sockets hold on a machine that is very busy.
+const LOST_MAX: u64 = 64;
+
 /// Kills a download as soon as a random part of it has come, and goes on.
 fn killed_anywhere(seed: u64) {
     const PIECE: u64 = 64 * 1024;
@@ -53,7 +56,9 @@ fn killed_anywhere(seed: u64) {
 
     // It may have been killed before it had opened anything.
     let kept = Journal::read(&stage.sandbox.path(JOURNAL)).map_or(0, |it| it.pieces.len() as u64);
-    assert!(kept <= delivered_before.len() as u64, "seed {seed}: nothing is made up");
+    let delivered = delivered_before.len() as u64;
+    assert!(kept <= delivered, "seed {seed}: nothing is made up");
+    assert!(delivered - kept <= LOST_MAX, "seed {seed}: {kept} of {delivered} are on record");
     assert!(!stage.sandbox.path("out/film.mp4").exists(), "seed {seed}: not under its name");
 
     let second = Relay::start(stage.sharer.addr(), u64::MAX);
@@ -68,10 +73,8 @@ fn killed_anywhere(seed: u64) {
     assert_eq!(resumed, kept, "seed {seed}: all that was verified, and only that");
     assert_eq!(second.requested().len() as u64, pieces - kept, "seed {seed}: only the rest");
     let again: BTreeSet<_> = second.requested().intersection(&asked_before).copied().collect();
-    // What was asked for and is not on record was in flight, and no more than that.
+    // What was asked for and is not on record, and no more than that.
     assert_eq!(again.len() as u64, asked_before.len() as u64 - kept, "seed {seed}");
-    let in_flight = limits::REQUESTS_IN_FLIGHT_MAX as u64 * u64::from(limits::LANES_MAX);
-    assert!((again.len() as u64) < in_flight.min(pieces), "seed {seed}: {}", again.len());
 }
 
 #[test]
