@@ -84,12 +84,20 @@ impl Lane {
         self.part_with(&pieces);
     }
 
+    /// There may be something to ask for; and whoever has it all makes room for others.
+    fn on_more_held(&self) {
+        self.link.wake();
+        if self.link.holdings.is_full() {
+            self.context.slots_changed.notify_one();
+        }
+    }
+
     pub(super) fn on_fact(&mut self, fact: Fact) -> Result<(), LaneEnd> {
         match fact {
             Fact::Nothing => {}
             Fact::Holds(set) => {
                 self.context.ledger.gain_all(&self.link.holdings, &set);
-                self.link.wake();
+                self.on_more_held();
             }
             Fact::Gained(runs) => {
                 let fresh = runs.into_iter().flatten().filter(|n| self.learn(*n)).count();
@@ -97,7 +105,7 @@ impl Lane {
                     control.session.on_news_applied(fresh as u32)?;
                 }
                 if fresh > 0 {
-                    self.link.wake();
+                    self.on_more_held();
                 }
             }
             Fact::Withdrew(runs) => {
