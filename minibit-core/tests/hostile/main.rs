@@ -10,6 +10,7 @@
 //! liars     who holds and lies              sources   files edited while they are shared
 //! lanes     pieces given up in the middle  selections  one share, file by file
 //! trackers  hostile ones, and hostile peers at an honest one
+//! rules     rules that no lie would show: whom to ask first, whom to answer, when to part
 //! ```
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails there")]
@@ -18,6 +19,7 @@ mod holder;
 mod lanes;
 mod leechers;
 mod liars;
+mod rules;
 mod scripted;
 mod selections;
 mod sources;
