@@ -12,7 +12,9 @@
 //!
 //! Invariant: a journal never claims a piece that the data lacks, whatever part of the
 //! writes reached the disk in whatever order. Records are checked one by one and bound to
-//! their place in their journal, so a torn or stale one counts as not written.
+//! their place in their journal, so a torn or stale one counts as not written. A record whose
+//! writing failed may stand all the same, so what it says has to stay true: nothing else is
+//! ever written in its place, and [`Journal::may_claim`] names the piece it is about.
 //!
 //! Not here: the data, and the order of syncs ([`super::part`] keeps it); locks and names of
 //! files ([`super::dir`]).
@@ -92,7 +94,7 @@ pub(super) enum Unusable {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Record {
     /// This piece is verified.
-    Piece(u32),
+    Piece(PieceIndex),
     /// The data behind the first so many records has been brought to the disk.
     Checkpoint(u32),
     /// Bringing data to the disk failed: believe nothing that no checkpoint covers.
@@ -106,17 +108,17 @@ const NUMBER_BITS: u32 = 28;
 impl Record {
     fn encode(self) -> u32 {
         match self {
-            Self::Piece(number) => number,
+            Self::Piece(piece) => piece.get(),
             Self::Checkpoint(records) => 1 << NUMBER_BITS | records,
             Self::Distrust => 2 << NUMBER_BITS,
             Self::Finishing => 3 << NUMBER_BITS,
         }
     }
 
-    fn decode(raw: u32) -> Option<Self> {
+    fn decode(raw: u32, geometry: &Geometry) -> Option<Self> {
         let number = raw & ((1 << NUMBER_BITS) - 1);
         match (raw >> NUMBER_BITS, number) {
-            (0, _) => Some(Self::Piece(number)),
+            (0, _) => geometry.piece(number).map(Self::Piece),
             (1, _) => Some(Self::Checkpoint(number)),
             (2, 0) => Some(Self::Distrust),
             (3, 0) => Some(Self::Finishing),
@@ -230,8 +232,8 @@ fn replay(
         if record[4..] != check_of(header, number, raw) {
             continue;
         }
-        match Record::decode(raw) {
-            Some(Record::Piece(piece)) => pieces.extend(geometry.piece(piece).zip(Some(number))),
+        match Record::decode(raw, geometry) {
+            Some(Record::Piece(piece)) => pieces.push((piece, number)),
             Some(Record::Checkpoint(records)) => covered = covered.max(Some(u64::from(records))),
             Some(Record::Distrust) => distrusted = true,
             Some(Record::Finishing) => finishing = true,
@@ -283,6 +285,8 @@ pub(super) struct Journal<F> {
     /// All pieces on record.
     recorded: PieceSet,
     is_finishing: bool,
+    /// The record whose writing failed last. Its place may hold any part of it, or all.
+    owed: Option<Record>,
 }
 
 /// What a new journal starts with.
@@ -320,16 +324,22 @@ impl<F: RawFile> Journal<F> {
             live_at_start: !knowledge.live.is_empty(),
             recorded,
             is_finishing: finishing,
+            owed: None,
         })
     }
 
     /// Records a verified piece; nothing to do if it is on record.
     pub(super) fn piece(&mut self, piece: PieceIndex) -> io::Result<()> {
         if !self.recorded.contains(piece) {
-            self.append(Record::Piece(piece.get()))?;
-            self.recorded.insert(piece);
+            self.append(Record::Piece(piece))?;
         }
         Ok(())
+    }
+
+    /// Whether the journal says that this piece is verified, or may say so although recording
+    /// it has failed. Once it may, it may for as long as the journal is open.
+    pub(super) fn may_claim(&self, piece: PieceIndex) -> bool {
+        self.recorded.contains(piece) || self.owed == Some(Record::Piece(piece))
     }
 
     /// The pieces on record.
@@ -344,11 +354,7 @@ impl<F: RawFile> Journal<F> {
 
     /// Records that the data behind the first `records` records is on the disk.
     pub(super) fn checkpoint(&mut self, records: u32) -> io::Result<()> {
-        self.append(Record::Checkpoint(records))?;
-        // The checkpoint's own record needs no cover, so it does not call for another one.
-        self.covered = if self.records == records + 1 { self.records } else { records };
-        self.live_at_start = false;
-        Ok(())
+        self.append(Record::Checkpoint(records))
     }
 
     /// Records that data could not be brought to the disk.
@@ -360,7 +366,6 @@ impl<F: RawFile> Journal<F> {
     pub(super) fn finishing(&mut self) -> io::Result<()> {
         if !self.is_finishing {
             self.append(Record::Finishing)?;
-            self.is_finishing = true;
         }
         Ok(())
     }
@@ -370,16 +375,44 @@ impl<F: RawFile> Journal<F> {
         Arc::clone(&self.file)
     }
 
-    /// A record counts once it is wholly written; a failed one is overwritten by the next.
+    /// Writes a record after the others. One that failed before it comes first, to the place
+    /// where it may stand already: no state of the disk then has anything else there.
     fn append(&mut self, record: Record) -> io::Result<()> {
+        match self.owed {
+            Some(owed) if owed != record => self.put(owed)?,
+            _ => {}
+        }
+        self.put(record)
+    }
+
+    fn put(&mut self, record: Record) -> io::Result<()> {
         let raw = record.encode();
         let number = u64::from(self.records);
         let mut bytes = [0; RECORD_LEN];
         bytes[..4].copy_from_slice(&raw.to_le_bytes());
         bytes[4..].copy_from_slice(&check_of(&self.header, number, raw));
+        self.owed = Some(record);
         self.file.write_at(&bytes, self.start + number * RECORD_LEN as u64)?;
+        self.owed = None;
         self.records += 1;
+        self.note(record);
         Ok(())
+    }
+
+    /// Enters a record that was written.
+    fn note(&mut self, record: Record) {
+        match record {
+            Record::Piece(piece) => {
+                self.recorded.insert(piece);
+            }
+            Record::Checkpoint(records) => {
+                // The checkpoint's own record needs no cover, so it calls for no other one.
+                self.covered = if self.records == records + 1 { self.records } else { records };
+                self.live_at_start = false;
+            }
+            Record::Distrust => {}
+            Record::Finishing => self.is_finishing = true,
+        }
     }
 }
 

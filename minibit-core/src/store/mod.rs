@@ -43,7 +43,8 @@ use crate::types::{BlockSpan, PieceIndex};
 
 /// Where the pieces of one share are, for reading and writing from many threads at once.
 pub trait PieceStore: Send + Sync {
-    /// Puts bytes of a piece at their final offset, before anybody has verified them.
+    /// Puts bytes of a piece at their final offset, before anybody has verified them. Where
+    /// completing the piece has failed, the verified bytes there may be kept instead.
     ///
     /// # Errors
     /// [`StoreError::is_disk_full`] tells a full disk apart: the share can pause and try again.
@@ -55,7 +56,8 @@ pub trait PieceStore: Send + Sync {
     /// Puts on record that a piece, wholly written, is verified. Doing so twice is harmless.
     ///
     /// # Errors
-    /// The record could not be written; the piece is then fetched again after a restart.
+    /// The record could not be written. The piece may be fetched and completed again, and
+    /// after a restart it may or may not count.
     fn complete(&self, piece: PieceIndex) -> Result<(), StoreError>;
 
     /// Reads bytes of a piece, verified or not.

@@ -8,6 +8,7 @@
 //!
 //! Invariant: a piece is on record only if its bytes were written before; a checkpoint is
 //! written only after the data behind it reached the disk, and never again once a sync failed.
+//! A piece whose record failed is kept as it is, for the record may stand all the same.
 //! Bytes of pieces that were never verified may lie in `NAME.part`; nothing reports them.
 //!
 //! Not here: when to make a checkpoint, and on which thread (`engine`).
@@ -402,6 +403,8 @@ pub(super) struct Parts<T: Target> {
     /// Whether the names of the journal and of the part would survive a power cut.
     names_synced: AtomicBool,
     sync_failed: AtomicBool,
+    /// A piece was answered with an error that may be on record: see [`Self::write`].
+    record_failed: AtomicBool,
 }
 
 impl<T: Target> Parts<T> {
@@ -423,6 +426,7 @@ impl<T: Target> Parts<T> {
             checkpointing: Mutex::new(()),
             names_synced: AtomicBool::new(false),
             sync_failed: AtomicBool::new(false),
+            record_failed: AtomicBool::new(false),
             geometry,
         };
         for number in opening.knowledge.live.iter() {
@@ -440,12 +444,18 @@ impl<T: Target> Parts<T> {
         self.handles.get_or_open(file, || self.target.open(file))
     }
 
+    /// Puts bytes in place, unless verified ones are there that the journal may claim: those
+    /// stay, and `bytes` are right and the same, or wrong and not wanted.
     pub(super) fn write(
         &self,
         span: BlockSpan,
         bytes: &[u8],
     ) -> Result<(), (FileIndex, io::Error)> {
         assert_eq!(bytes.len(), span.len() as usize, "the bytes of one block");
+        // The lock is for disks that have failed; on others nobody writes a recorded piece.
+        if self.record_failed.load(Ordering::Acquire) && self.journal().may_claim(span.piece()) {
+            return Ok(());
+        }
         let (file, start) = self.geometry.locate(span.piece());
         let at = start + u64::from(span.offset());
         self.handle(file)
@@ -469,7 +479,11 @@ impl<T: Target> Parts<T> {
         // counts the record either finds the mark, or an earlier one found it and synced the
         // file after those writes.
         self.mark_unsynced(piece);
-        self.journal().piece(piece)
+        let recorded = self.journal().piece(piece);
+        if recorded.is_err() {
+            self.record_failed.store(true, Ordering::Release);
+        }
+        recorded
     }
 
     fn mark_unsynced(&self, piece: PieceIndex) {
