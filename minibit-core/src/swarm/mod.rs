@@ -36,6 +36,8 @@ mod sync;
 #[cfg(test)]
 mod loom_models;
 
+// For `engine`, which is not there under loom.
+#[cfg(not(loom))]
 pub(crate) use book::may_name;
 pub use book::{KnownPeer, Source};
 pub use cell::LaneId;
