@@ -480,7 +480,114 @@ fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
     let content = content_of_the_page();
     seeds.push(("manifest_decode", "zeros".into(), hex(&content["manifest"])));
     seeds.push(("ticket_parse", "zeros".into(), content["ticket"].clone().into_bytes()));
+    let links = [("downloading", we_download()), ("uploading", they_download())];
+    for (name, ops) in links {
+        seeds.push(("peer_session_ops", name.into(), ops.concat()));
+    }
+    seeds.push((
+        "peer_session_ops",
+        "both".into(),
+        [we_download(), they_download()].concat().concat(),
+    ));
     seeds
+}
+
+/// One step of the target `peer_session_ops`, in the bytes that `arbitrary` makes it of: that
+/// one more follows, which variant, the variant's fields.
+fn op(variant: &str, fields: &[&[u8]]) -> Vec<u8> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/targets/peer_session_ops.rs");
+    let source = fs::read_to_string(path).expect("the target's source");
+    let (_, body) = source.split_once("enum Op {\n").expect("its steps");
+    let (body, _) = body.split_once("\n}").expect("their end");
+    let name_of = |line: &str| line.trim().split([' ', '(', ',']).next().map(str::to_owned);
+    let variants: Vec<_> = body.lines().filter_map(name_of).collect();
+    let number = variants.iter().position(|name| name == variant);
+    let number = number.unwrap_or_else(|| panic!("no step {variant}")) as u64;
+    // The smallest `u32` of which `(it * count) >> 32` is the variant's number.
+    let chosen = (number << 32).div_ceil(variants.len() as u64) as u32;
+    [&[1], &chosen.to_le_bytes()[..], &fields.concat()].concat()
+}
+
+/// A list's bytes: each element after a 1, then a 0.
+fn list(elements: &[&[u8]]) -> Vec<u8> {
+    let mut bytes: Vec<u8> =
+        elements.iter().flat_map(|element| [&[1], *element].concat()).collect();
+    bytes.push(0);
+    bytes
+}
+
+fn far(block: RawBlock) -> Vec<u8> {
+    [block.piece, block.offset, block.len].map(u64::to_le_bytes).concat()
+}
+
+/// The page's message of this name, as its steps: one for each block or run of it.
+fn ops_of(name: &str) -> Vec<Vec<u8>> {
+    let run = |run: &Run| [run.first as u8, run.count as u8];
+    let runs = |runs: &[Run]| {
+        let pairs: Vec<_> = runs.iter().map(run).collect();
+        list(&pairs.iter().map(|pair| &pair[..]).collect::<Vec<_>>())
+    };
+    let half = |block: &RawBlock| [block.piece as u8, u8::from(block.offset > 0)];
+    let plain = |number| vec![op("Plain", &[&[number]])];
+    match expected().remove(name) {
+        Some(Frame::Control(message)) => match message {
+            Message::Have { holdings: Holdings::Bitmap(bits), .. } => {
+                // The target's share has 20 pieces, the page's 10.
+                let bits: Vec<_> = bits.iter().chain(&[0]).map(std::slice::from_ref).collect();
+                vec![op("Bitmap", &[&list(&bits)])]
+            }
+            Message::Have { holdings: Holdings::News(news), .. } => {
+                vec![op("News", &[&runs(&news)])]
+            }
+            Message::Withdraw(gone) => vec![op("Withdraw", &[&runs(&gone)])],
+            Message::Request(blocks) => {
+                blocks.into_iter().map(|block| op("RequestFar", &[&far(block)])).collect()
+            }
+            Message::Cancel(blocks) => {
+                let halves: Vec<_> = blocks.iter().map(half).collect();
+                let halves: Vec<_> = halves.iter().map(|half| &half[..]).collect();
+                vec![op("Cancel", &[&list(&halves)])]
+            }
+            // By its place among those asked for.
+            Message::Refuse { .. } => vec![op("Refused", &[&[0]])],
+            Message::Goodbye { .. } => plain(7),
+            Message::Interested => plain(0),
+            Message::NotInterested => plain(1),
+            Message::Choke => plain(2),
+            Message::Unchoke => plain(3),
+            Message::KeepAlive => plain(4),
+            Message::Lanes(_) => plain(6),
+            other => panic!("no step says {other:?}"),
+        },
+        other => panic!("no step says {other:?}"),
+    }
+}
+
+/// We fetch what the other side has: its messages of the page, and what we do about them.
+fn we_download() -> Vec<Vec<u8>> {
+    let block = |done: u8| op("NextBlock", &[&16384u16.to_le_bytes(), &[done]]);
+    let theirs = |names: &[&str]| names.iter().flat_map(|name| ops_of(name)).collect::<Vec<_>>();
+    [
+        theirs(&["have-bitmap", "have-news", "unchoke"]),
+        vec![op("Ask", &[&[0]]), block(1), op("Wait", &[&250u16.to_le_bytes()]), block(0)],
+        theirs(&["withdraw", "refuse"]),
+        vec![op("Ask", &[&[7]]), block(1), op("GiveUp", &[&[7]])],
+        theirs(&["choke", "keep-alive", "goodbye"]),
+    ]
+    .concat()
+}
+
+/// The other side fetches from us, among it the page's request and one for a piece we hold.
+fn they_download() -> Vec<Vec<u8>> {
+    let theirs = |names: &[&str]| names.iter().flat_map(|name| ops_of(name)).collect::<Vec<_>>();
+    [
+        theirs(&["interested", "lanes", "request"]),
+        vec![op("Request", &[&list(&[&[8, 0], &[8, 1], &[6, 0]])]), op("Send", &[])],
+        theirs(&["cancel"]),
+        vec![op("Cancel", &[&list(&[&[8, 1]])]), op("Send", &[]), op("Choke", &[&[1]])],
+        theirs(&["not-interested"]),
+    ]
+    .concat()
 }
 
 /// With `MINIBIT_WRITE_SEEDS` set this writes the seeds instead of comparing them.
