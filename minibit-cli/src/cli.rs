@@ -131,7 +131,7 @@ Examples:
   minibit get minibit1... --seed-ratio 2 --seed-time 1h     stay until either is reached")]
 #[command(group = ArgGroup::new("until_stopped").args(["seed"]).conflicts_with_all(["seed_ratio", "seed_time"]))]
 pub(crate) struct Get {
-    /// The ticket, @FILE to read it from a file, or - to read it from stdin.
+    /// The ticket, @FILE to read it from a file, or - to read one line from stdin.
     #[arg(value_name = "TICKET|@FILE|-")]
     pub(crate) ticket: String,
     /// Directory to put it in.
@@ -140,7 +140,8 @@ pub(crate) struct Get {
     /// Fetch only files whose path in the share matches; may be given several times.
     #[arg(long, value_name = "GLOB")]
     pub(crate) select: Vec<Glob>,
-    /// Replace what is in the way.
+    /// Replace a file that has the share's name, or a folder that has it and holds nothing but
+    /// files that are fetched; a folder with anything else in it is left alone.
     #[arg(long)]
     pub(crate) force: bool,
     #[command(flatten)]
@@ -228,7 +229,8 @@ pub(crate) struct Peer {
     /// Directory to fetch into.
     #[arg(short = 'o', long, value_name = "DIR", default_value = ".", value_hint = ValueHint::DirPath)]
     pub(crate) dir: PathBuf,
-    /// Replace what is in the way of what is fetched.
+    /// Replace a file that has the share's name, or a folder that has it and holds nothing but
+    /// files that are fetched; a folder with anything else in it is left alone.
     #[arg(long)]
     pub(crate) force: bool,
     #[command(flatten)]

@@ -4,7 +4,7 @@
 //! Everything read is capped: a path given by mistake may be a film.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
@@ -50,11 +50,13 @@ pub(crate) fn ticket(argument: &str) -> Result<Ticket, Failure> {
     text.trim().parse().map_err(|source| Failure::usage(InputError::Ticket { from, source }))
 }
 
-/// Reads at most what a ticket may have and a little white space, so that one too long is
-/// still seen to be too long.
+/// Reads the first line that is not blank: who writes the ticket into a pipe may go on running,
+/// as `minibit share` does, and never close it. At most what a ticket may have and a little
+/// white space is read, so that one too long is still seen to be too long.
 fn read_text(from: &mut dyn Read) -> io::Result<String> {
+    let mut from = BufReader::new(from.take(TICKET_LEN_MAX as u64 + 64));
     let mut text = String::new();
-    from.take(TICKET_LEN_MAX as u64 + 64).read_to_string(&mut text)?;
+    while text.trim().is_empty() && from.read_line(&mut text)? > 0 {}
     Ok(text)
 }
 
@@ -94,4 +96,29 @@ pub(crate) fn resolve(hosts: &[HostPort]) -> Result<Vec<SocketAddr>, Failure> {
         }
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A pipe whose other end stays open: to read on after this text is to wait for ever.
+    struct Open<'a>(&'a [u8]);
+
+    impl Read for Open<'_> {
+        fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+            assert!(!self.0.is_empty(), "read on after the line was there");
+            self.0.read(buf)
+        }
+    }
+
+    #[test]
+    fn the_ticket_is_the_first_line_and_nobody_waits_for_more() {
+        assert_eq!(read_text(&mut Open(b"minibit1abc\n")).unwrap(), "minibit1abc\n");
+        assert_eq!(read_text(&mut Open(b"\n \nminibit1abc\n")).unwrap().trim(), "minibit1abc");
+        assert_eq!(read_text(&mut &b"minibit1abc"[..]).unwrap(), "minibit1abc");
+        assert_eq!(read_text(&mut &b""[..]).unwrap(), "");
+        let endless = read_text(&mut io::repeat(b'a')).unwrap();
+        assert!(endless.len() > TICKET_LEN_MAX);
+    }
 }

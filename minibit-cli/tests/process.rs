@@ -117,8 +117,9 @@ fn a_ticket_is_read_from_the_command_line_a_file_or_stdin() {
         .expect("the binary runs");
     let mut stdin = child.stdin.take().expect("piped");
     writeln!(stdin, "  {}", ticket()).expect("it reads");
-    drop(stdin);
+    // The pipe stays open, as that of `minibit share | minibit get -` does.
     let from_stdin = child.wait_with_output().expect("it ends");
+    drop(stdin);
     for output in [from_args, from_file, from_stdin] {
         assert_eq!(code(&output), 0);
         let text = stdout(&output);

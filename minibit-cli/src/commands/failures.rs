@@ -93,6 +93,9 @@ impl From<CompleteError> for Failure {
 fn store_hint(error: &StoreError) -> Option<&'static str> {
     match error {
         StoreError::TargetExists { .. } => Some("--force replaces it, -o DIR puts it elsewhere"),
+        StoreError::WouldLose { .. } => {
+            Some("move it out of there, or use -o DIR to put the download elsewhere")
+        }
         StoreError::NotOurs { .. } => Some("-o DIR puts it elsewhere"),
         StoreError::InUse { .. } => Some("another minibit is at it; wait for it, or use -o DIR"),
         StoreError::NoSpace { .. } => Some("make room, or use -o DIR"),
@@ -117,6 +120,9 @@ mod tests {
         let exists = Failure::from(StoreError::TargetExists { path: "x".into() });
         assert_eq!(exists.exit(), Exit::Disk);
         assert!(exists.advice().is_some_and(|hint| hint.contains("--force")));
+        let lose = Failure::from(StoreError::WouldLose { entry: "x/mine".into() });
+        assert_eq!(lose.exit(), Exit::Disk);
+        assert!(lose.advice().is_some_and(|hint| hint.contains("-o DIR")));
         let listen = NodeError::Listen {
             addr: "127.0.0.1:1".parse().unwrap(),
             source: io(io::ErrorKind::AddrInUse),

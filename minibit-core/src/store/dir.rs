@@ -7,7 +7,8 @@
 //! error and never a way out.
 //!
 //! Invariant: no existing file that is not this download's own is written to, replaced or
-//! removed, unless `force` was given and it is a regular file or a directory.
+//! removed, unless `force` was given and it is a regular file, or a directory with nothing in
+//! it but what the download brings again.
 //!
 //! Not here: what the bytes mean, which pieces are there.
 
@@ -25,7 +26,7 @@ use rustix::io::Errno;
 
 use super::served::{SendMethod, ServedFile};
 use super::target::{RawFile, Target};
-use super::{StoreError, journal};
+use super::{StoreError, journal, stray};
 use crate::content::Manifest;
 use crate::types::{FileIndex, limits};
 
@@ -46,6 +47,8 @@ pub(super) struct DirTarget {
     dir: OwnedFd,
     names: Names,
     manifest: Manifest,
+    /// Of each file whether it is fetched.
+    selection: Box<[bool]>,
     method: SendMethod,
     /// The tree's own directory; none for a single file.
     tree: Option<OwnedFd>,
@@ -133,6 +136,7 @@ impl DirTarget {
     pub(super) fn enter(
         dir_path: &Path,
         manifest: &Manifest,
+        selection: &[bool],
         method: SendMethod,
         replace: Replace,
     ) -> Result<Entered, StoreError> {
@@ -146,6 +150,7 @@ impl DirTarget {
             dir,
             names: Names::new(manifest),
             manifest: manifest.clone(),
+            selection: selection.into(),
             method,
             tree: None,
             made: manifest.files().iter().map(|_| AtomicBool::new(false)).collect(),
@@ -378,11 +383,16 @@ impl DirTarget {
             let (from, to) = (&*self.names.part, &*self.names.last);
             return rustix::fs::renameat(&self.dir, from, &self.dir, to).map_err(renaming);
         }
+        self.refuse_to_lose(&self.names.last)?;
         let aside = self.move_aside()?;
-        if let Err(errno) = self.rename_unless_exists() {
+        // Looked at once more: under this name nobody adds to it any more.
+        let replaced = self
+            .refuse_to_lose(&aside)
+            .and_then(|()| self.rename_unless_exists().map_err(renaming));
+        if let Err(error) = replaced {
             // Best effort: what was there before is better than nothing under that name.
             let _ = rustix::fs::renameat(&self.dir, &*aside, &self.dir, &*self.names.last);
-            return Err(renaming(errno));
+            return Err(error);
         }
         let aside_path = self.dir_path.join(&aside);
         if is_dir {
@@ -391,6 +401,24 @@ impl DirTarget {
             std::fs::remove_file(&aside_path)
         }
         .map_err(StoreError::io("remove", &aside_path))
+    }
+
+    /// Refuses, for `force`, to replace what has the final name if something would be lost.
+    pub(super) fn check_may_replace(&self) -> Result<(), StoreError> {
+        self.refuse_to_lose(&self.names.last)
+    }
+
+    /// An error if a directory of that name holds anything that the download does not bring
+    /// again. A regular file is what `force` is about, and may always go.
+    fn refuse_to_lose(&self, name: &str) -> Result<(), StoreError> {
+        let path = self.dir_path.join(name);
+        let Some(stat) = self.stat(name)? else { return Ok(()) };
+        if !check_replaceable(&stat, &path)? {
+            return Ok(());
+        }
+        let stray = stray::first_stray(&path, &self.manifest, &self.selection)
+            .map_err(StoreError::io("list", &path))?;
+        stray.map_or(Ok(()), |entry| Err(StoreError::WouldLose { entry }))
     }
 
     /// Moves what has the final name to a free one, which it returns.
@@ -758,6 +786,7 @@ mod tests {
             let entered = DirTarget::enter(
                 dir.path(),
                 &share.manifest,
+                &[true],
                 SendMethod::default(),
                 Replace::Refuse,
             );

@@ -42,6 +42,13 @@ pub enum StoreError {
         /// What it is, with its article.
         kind: &'static str,
     },
+    /// The directory in the way holds something that the download does not bring again.
+    /// Refused even with `force`, which replaces and does not destroy.
+    #[error("{} is in the way and would be lost: it is not among what is fetched", entry.display())]
+    WouldLose {
+        /// The directory, or something in it; the first that was found.
+        entry: PathBuf,
+    },
     /// Another process downloads to the same place.
     #[error("{} is being downloaded by another process", path.display())]
     InUse {

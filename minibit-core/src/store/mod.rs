@@ -23,6 +23,7 @@ mod part;
 mod prepare;
 mod served;
 mod source;
+mod stray;
 mod target;
 mod verify;
 mod walk;

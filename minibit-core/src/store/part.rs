@@ -34,8 +34,9 @@ const SYNC_ONE_BY_ONE_MAX: usize = 32;
 /// How a download treats its place.
 #[derive(Clone, Copy, Debug)]
 pub struct PartOptions {
-    /// Replace a file or directory that has the final name, and go on with a `NAME.part` that
-    /// has no journal (everything in it is hashed first).
+    /// Replace a file that has the final name, or a directory in which there is nothing but
+    /// files of the share that are fetched again; and go on with a `NAME.part` that has no
+    /// journal (everything in it is hashed first).
     pub force: bool,
     /// Whether [`PartStore::finish`] returns only when the files would survive a power cut.
     /// Without it a power cut soon after may leave holes in a file that was reported as done.
@@ -102,7 +103,8 @@ impl PartStore {
     /// order whether it is wanted; pieces of other files are neither expected nor refused.
     ///
     /// # Errors
-    /// [`StoreError::TargetExists`] and [`StoreError::NotOurs`] for what is in the way,
+    /// [`StoreError::TargetExists`], [`StoreError::NotOurs`] and (with `force`)
+    /// [`StoreError::WouldLose`] for what is in the way,
     /// [`StoreError::InUse`] if another process is at it, [`StoreError::NoSpace`] if the disk
     /// can not hold what is still to come. Nothing was changed then.
     ///
@@ -118,7 +120,7 @@ impl PartStore {
         let replace = if options.force { Replace::Force } else { Replace::Refuse };
         let wanted = pieces_of(manifest.geometry(), selection);
         let Entered { mut target, lock, has_part, has_last } =
-            DirTarget::enter(dir, manifest, options.method, replace)?;
+            DirTarget::enter(dir, manifest, selection, options.method, replace)?;
         let arrival = Arrival { manifest, selection, wanted: &wanted, has_part, has_last, replace };
         let (knowledge, warnings) = match arrival.judge(&mut target, lock.journal.as_deref()) {
             Ok(judged) => judged,
@@ -178,8 +180,9 @@ impl PartStore {
     ///
     /// # Errors
     /// [`StoreError::Incomplete`] while selected pieces are not on record,
-    /// [`StoreError::TargetExists`] if something has taken the final name meanwhile. The
-    /// download is as it was and finishing can be tried again.
+    /// [`StoreError::TargetExists`] or [`StoreError::WouldLose`] if something has taken the
+    /// final name meanwhile, or has come into the directory that has it. The download is as
+    /// it was and finishing can be tried again.
     pub fn finish(&self) -> Result<PathBuf, StoreError> {
         let _one = self.finishing.lock().unwrap_or_else(PoisonError::into_inner);
         let missing = self.missing();
@@ -279,6 +282,7 @@ impl Arrival<'_> {
             if self.replace == Replace::Refuse {
                 return Err(StoreError::TargetExists { path: target.last_path() });
             }
+            target.check_may_replace()?;
         }
         let mut warnings = Vec::new();
         let mut knowledge = Knowledge::nothing(geometry.piece_count());
@@ -677,21 +681,65 @@ mod tests {
     }
 
     #[test]
-    fn with_force_a_file_or_directory_is_replaced_only_at_the_end() {
+    fn with_force_a_file_is_replaced_only_at_the_end() {
         for share in [Share::film(), Share::folder()] {
-            for kind in ["file", "directory"] {
-                let dir = TempDir::new().unwrap();
-                let path = dir.path().join(share.manifest.name());
-                plant(&path, kind);
-                let (store, _) = share.open_with(&dir, force()).unwrap();
-                share.fetch(&store, share.all());
-                let mine = if kind == "file" { path.clone() } else { path.join("mine") };
-                assert_eq!(fs::read(mine).unwrap(), b"mine");
-                store.finish().unwrap();
-                share.assert_in_place(&dir);
-                assert_eq!(listing(&dir), [share.manifest.name()]);
-            }
+            let dir = TempDir::new().unwrap();
+            let path = dir.path().join(share.manifest.name());
+            plant(&path, "file");
+            let (store, _) = share.open_with(&dir, force()).unwrap();
+            share.fetch(&store, share.all());
+            assert_eq!(fs::read(path).unwrap(), b"mine");
+            store.finish().unwrap();
+            share.assert_in_place(&dir);
+            assert_eq!(listing(&dir), [share.manifest.name()]);
         }
+    }
+
+    #[test]
+    fn with_force_an_earlier_copy_of_a_folder_and_an_empty_directory_are_replaced() {
+        for (share, old) in [(Share::film(), None), (Share::folder(), Some("a/b/deep"))] {
+            let dir = TempDir::new().unwrap();
+            let path = dir.path().join(share.manifest.name());
+            fs::create_dir(&path).unwrap();
+            if let Some(old) = old {
+                fs::create_dir_all(path.join("a/b")).unwrap();
+                fs::write(path.join(old), "an older edition").unwrap();
+            }
+            let (store, _) = share.open_with(&dir, force()).unwrap();
+            share.fetch(&store, share.all());
+            store.finish().unwrap();
+            share.assert_in_place(&dir);
+            assert_eq!(listing(&dir), [share.manifest.name()]);
+        }
+    }
+
+    #[test]
+    fn with_force_a_directory_with_something_else_in_it_is_refused_and_left_alone() {
+        for share in [Share::film(), Share::folder()] {
+            let dir = TempDir::new().unwrap();
+            let path = dir.path().join(share.manifest.name());
+            plant(&path, "directory");
+            let outcome = share.open_with(&dir, force()).map(drop);
+            let Err(StoreError::WouldLose { entry }) = outcome else { panic!("{outcome:?}") };
+            assert_eq!(entry, path.join("mine"));
+            assert_eq!(fs::read(entry).unwrap(), b"mine");
+            assert_eq!(listing(&dir), [share.manifest.name()]);
+        }
+    }
+
+    #[test]
+    fn with_force_what_comes_into_the_directory_during_the_download_is_not_lost() {
+        let (share, dir) = (Share::folder(), TempDir::new().unwrap());
+        let path = dir.path().join("folder");
+        fs::create_dir(&path).unwrap();
+        let (store, _) = share.open_with(&dir, force()).unwrap();
+        share.fetch(&store, share.all());
+        fs::write(path.join("mine"), "mine").unwrap();
+        assert!(matches!(store.finish(), Err(StoreError::WouldLose { .. })));
+        assert_eq!(fs::read(path.join("mine")).unwrap(), b"mine");
+        fs::remove_file(path.join("mine")).unwrap();
+        store.finish().unwrap();
+        share.assert_in_place(&dir);
     }
 
     #[test]
