@@ -29,6 +29,9 @@ use crate::wire::{
 const AT_ONCE_MAX: usize = 16;
 /// Addresses kept of one source.
 const KNOWN_MAX: usize = 256;
+/// By how much later each further address is tried for the first time. One answer is enough;
+/// whoever else was asked would have a link for nothing.
+const STAGGER: Duration = Duration::from_millis(50);
 /// First pause before an address is tried again; it doubles up to the last.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LAST: Duration = Duration::from_secs(4);
@@ -38,6 +41,8 @@ const ANSWER_TIME: Duration = Duration::from_secs(15);
 const ATTEMPT_TIME: Duration = Duration::from_secs(60);
 /// One peer has so long to prove what an earlier run has left.
 const PROOFS_TIME: Duration = Duration::from_secs(60);
+/// Lists of trackers kept for the swarm while the manifest is on its way.
+const HEARD_MAX: usize = 64;
 /// Bytes of other messages kept for the link while the manifest is on its way.
 const KEPT_MAX: usize = 512 * 1024;
 
@@ -84,6 +89,8 @@ pub(super) struct Bootstrapped {
     pub(super) manifest: Manifest,
     pub(super) bytes: Bytes,
     pub(super) link: Established,
+    /// What trackers have named meanwhile, for the swarm.
+    pub(super) heard: Vec<Found>,
     /// Who sent another one: they are to be banned.
     pub(super) refuted: Vec<(PeerId, SocketAddr)>,
 }
@@ -102,6 +109,7 @@ pub(super) async fn fetch(
     let mut last = String::from("no address to try");
     let mut wrong = None;
     let mut refuted = Vec::new();
+    let mut heard = Vec::new();
     loop {
         while attempts.len() < AT_ONCE_MAX
             && let Some(turn) = addresses.next()
@@ -111,7 +119,7 @@ pub(super) async fn fetch(
         tokio::select! {
             Some(outcome) = attempts.join_next() => match outcome {
                 Ok((_, Ok((manifest, bytes, link)))) => {
-                    return Ok(Bootstrapped { manifest, bytes, link, refuted });
+                    return Ok(Bootstrapped { manifest, bytes, link, refuted, heard });
                 }
                 Ok((Turn { addr, .. }, Err(AttemptError::Manifest { peer, source }))) => {
                     let is_the_tickets = !matches!(source, ManifestError::OtherShare { .. });
@@ -133,6 +141,9 @@ pub(super) async fn fetch(
             Some(found) = found.recv() => {
                 let others = found.peers.iter().filter(|peer| peer.id != introduction.id);
                 addresses.learn(found.source, others.map(PeerAddr::socket_addr));
+                if heard.len() < HEARD_MAX {
+                    heard.push(found);
+                }
             }
             () = sleep_until(deadline) => {
                 return Err(wrong.unwrap_or(BootstrapError::Unreachable { patience, last }));
@@ -178,7 +189,8 @@ impl Addresses {
         for addr in addrs {
             if named.count < KNOWN_MAX && may_name(source, addr) && self.known.insert(addr) {
                 named.count += 1;
-                named.queue.push_back((addr, Duration::ZERO));
+                let before = (self.known.len() - 1).min(AT_ONCE_MAX) as u32;
+                named.queue.push_back((addr, STAGGER * before));
             }
         }
     }

@@ -292,8 +292,9 @@ impl Node {
         let mut bootstrapped =
             bootstrap::fetch(&introduction, ticket.peers(), &mut found, options.patience).await?;
         let refuted = std::mem::take(&mut bootstrapped.refuted);
+        let heard = std::mem::take(&mut bootstrapped.heard);
         let (opened, link) = resume::open_download(bootstrapped, options).await?;
-        let first = FirstLink { link, peers: ticket.peers().to_vec(), refuted };
+        let first = FirstLink { link, peers: ticket.peers().to_vec(), refuted, heard };
         self.open(opened, clients, found, Some(first)).map_err(|()| GetError::Duplicate)
     }
 
@@ -358,7 +359,8 @@ impl Node {
         let (tell, events) = mpsc::unbounded_channel();
         let node = Arc::clone(&self.inner.context);
         let context = Arc::new(ShareContext::new(node, opened.parts, tell));
-        let mut neighbours = Neighbours::new(self.id(), config.links);
+        let links = config.links.for_share(context.geometry.piece_count());
+        let mut neighbours = Neighbours::new(self.id(), links);
         let mut established = None;
         if let Some(first) = first {
             let known = first.peers.iter().map(|addr| KnownPeer { id: None, addr: *addr });
@@ -369,6 +371,9 @@ impl Node {
                     "peer {} at {addr} was banned: it sent another share's manifest",
                     peer.short()
                 ));
+            }
+            for found in &first.heard {
+                neighbours.learn(context.now(), found.source, found.known());
             }
             established = first.link;
         }
@@ -423,6 +428,8 @@ impl Opened {
 struct FirstLink {
     link: Option<Established>,
     peers: Vec<SocketAddr>,
+    /// Whom trackers have named by now.
+    heard: Vec<Found>,
     /// Who lied about the manifest.
     refuted: Vec<(PeerId, SocketAddr)>,
 }

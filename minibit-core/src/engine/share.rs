@@ -29,14 +29,14 @@ use crate::content::Manifest;
 use crate::peer::{Agreed, Introduction};
 use crate::store::{PartStore, StoreError};
 use crate::swarm::{
-    Choker, Direction, Greeting, Holdings, KnownPeer, LaneId, LinkId, Neighbours, PeerView, Verdict,
+    Choker, Direction, Greeting, Holdings, LaneId, LinkId, Neighbours, PeerView, Verdict,
 };
 use crate::types::{PieceIndex, ShareId};
 use crate::wire::{LaneKey, Message, Penalty, Register, WireError};
 
 /// How long news waits for more of it, with few links; with many the wait grows, so that
 /// telling them never becomes the work.
-const NEWS_DELAY: Duration = Duration::from_millis(15);
+const NEWS_DELAY: Duration = Duration::from_millis(30);
 /// Added to [`NEWS_DELAY`] for each link.
 const NEWS_DELAY_EACH: Duration = Duration::from_micros(250);
 /// Longest that news waits.
@@ -400,11 +400,7 @@ impl Manager {
     }
 
     fn on_found(&mut self, found: &Found) {
-        let peers = found
-            .peers
-            .iter()
-            .map(|peer| KnownPeer { id: Some(peer.id), addr: peer.socket_addr() });
-        self.neighbours.learn(self.context.now(), found.source, peers);
+        self.neighbours.learn(self.context.now(), found.source, found.known());
     }
 
     /// Whoever lacks something finds us by the tracker; a seeder that dials only doubles links.

@@ -23,7 +23,7 @@ use tracing::Instrument;
 
 use super::frames::read_frame;
 use crate::content::escape;
-use crate::swarm::Source;
+use crate::swarm::{KnownPeer, Source};
 use crate::tracker::{Announcer, Step};
 use crate::types::{PeerId, ShareId, limits};
 use crate::wire::{
@@ -40,6 +40,13 @@ pub(super) struct Found {
     pub(super) source: Source,
     /// The peers; ourselves may be among them.
     pub(super) peers: Vec<PeerAddr>,
+}
+
+impl Found {
+    /// The same, as the address book takes it.
+    pub(super) fn known(&self) -> impl Iterator<Item = KnownPeer> + '_ {
+        self.peers.iter().map(|peer| KnownPeer { id: Some(peer.id), addr: peer.socket_addr() })
+    }
 }
 
 /// A running announcer.

@@ -56,6 +56,19 @@ pub struct Caps {
     pub dials_max: usize,
 }
 
+impl Caps {
+    /// The same for a share of so many pieces: where there is little to trade, few links do,
+    /// and making more would be most of the work. One for every 25 pieces, at least 4.
+    pub fn for_share(self, pieces: u32) -> Self {
+        let enough = (pieces as usize / 25).max(4);
+        Self {
+            links_aim: self.links_aim.min(enough),
+            links_min: self.links_min.min(enough),
+            ..self
+        }
+    }
+}
+
 impl Default for Caps {
     fn default() -> Self {
         Self { links_max: 200, links_aim: 40, links_min: 8, dials_max: 16 }
