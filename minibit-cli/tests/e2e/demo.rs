@@ -65,6 +65,21 @@ fn a_demo_of_ten_peers() -> f64 {
 }
 
 #[test]
+fn forty_peers_cost_each_of_them_hardly_more_messages_than_ten() {
+    // Four times the peers; were everybody told of everything, it would be four times as many.
+    let at_most = 1.5 * MESSAGES_MAX;
+    let messages = |_| {
+        let sandbox = Sandbox::new();
+        let whole = demo(&sandbox, &["--peers", "40"]).event("demo");
+        assert_eq!(whole["success_rate"], 1.0);
+        assert_eq!(names_in(sandbox.path("copies")).len(), 39);
+        whole["messages_per_peer"].as_f64().expect("a number")
+    };
+    // The best of three, as above.
+    assert!((0..3).map(messages).any(|messages| messages <= at_most), "over {at_most}");
+}
+
+#[test]
 fn five_peers_get_each_sample() {
     let sandbox = Sandbox::new();
     for name in SAMPLES {

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::common::Sandbox;
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
@@ -63,10 +65,29 @@ fn every_row_of_the_mission_names_what_shows_it_and_that_exists() {
     let numbers: Vec<u32> = rows.iter().map(|(number, _)| *number).collect();
     assert_eq!(numbers, (1..=43).collect::<Vec<_>>());
     for (number, shown) in rows {
-        let is_shown =
-            quoted(shown).any(|text| is_test_name(text) || text.starts_with("cargo run"));
-        assert!(is_shown, "nothing shows row {number}");
+        // A command shows what a machine makes of it, and holds nothing to anything.
+        assert!(quoted(shown).any(is_test_name), "no test shows row {number}");
+        let has_command = quoted(shown).any(|text| text.starts_with(RUN));
+        assert_eq!(has_command, MEASURED.contains(&number), "row {number}");
     }
+}
+
+/// The rows whose figures depend on the machine: they name the command that prints them.
+const MEASURED: std::ops::RangeInclusive<u32> = 41..=43;
+/// How a command of the page begins.
+const RUN: &str = "cargo run --release -- ";
+
+#[test]
+fn every_command_of_the_mission_is_one_that_the_command_line_takes() {
+    let page = fs::read_to_string(root().join("docs/mission.md")).expect("a page");
+    let sandbox = Sandbox::new();
+    let mut commands = 0;
+    for command in quoted(&page).filter_map(|text| text.strip_prefix(RUN)) {
+        // What stands before it is looked at first.
+        sandbox.run(command.split(' ').chain(["--help"])).expect(0);
+        commands += 1;
+    }
+    assert!(commands >= MEASURED.count(), "{commands}");
 }
 
 #[test]
