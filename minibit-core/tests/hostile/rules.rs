@@ -241,8 +241,13 @@ async fn a_peer_that_owes_every_block_it_was_asked_for_loses_its_slot() {
     let cancelled =
         |frame: &Frame| matches!(frame, Frame::Control(Message::Cancel(_))).then_some(());
     owes.wire.find(cancelled).await.expect("it is given up");
+    // Neither is silent: it is not for that that the slot moves.
+    for neighbour in [&mut owes, &mut waits] {
+        assert!(neighbour.wire.is_alive().await);
+    }
     pass(ROUND).await;
     waits.hears(Message::Unchoke).await;
+    owes.hears(Message::Choke).await;
     node.shutdown().await;
 }
 
