@@ -58,9 +58,9 @@ pub struct Caps {
 
 impl Caps {
     /// The same for a share of so many pieces: where there is little to trade, few links do,
-    /// and making more would be most of the work. One for every 25 pieces, at least 4.
+    /// and making more would be most of the work. One for every 32 pieces, at least 3.
     pub fn for_share(self, pieces: u32) -> Self {
-        let enough = (pieces as usize / 25).max(4);
+        let enough = (pieces as usize / 32).max(3);
         Self {
             links_aim: self.links_aim.min(enough),
             links_min: self.links_min.min(enough),
