@@ -13,7 +13,7 @@ use minibit_core::types::PieceSize;
 
 use crate::exit::EXIT_CODES;
 use crate::settings::SETTINGS_HELP;
-use crate::values::{self, HostPort, Patience, Start};
+use crate::values::{self, HostPort, Patience, Start, within};
 
 /// Share large files from one machine to many.
 ///
@@ -199,7 +199,7 @@ pub(crate) struct Tracker {
 #[derive(Debug, Args)]
 pub(crate) struct TrackerRules {
     /// How many random peers a joiner is told of.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    #[arg(long, value_name = "N", value_parser = within::<u16>(1, 1000))]
     pub(crate) sample: Option<u16>,
     /// The classic rule: 4 random peers, all of them if there are fewer than 5.
     #[arg(long, conflicts_with_all = ["mesh", "sample"])]
@@ -253,16 +253,16 @@ pub(crate) struct Swarm {
     #[arg(long, value_enum, default_value_t = Policy::Contribution)]
     pub(crate) policy: Policy,
     /// How many peers to serve at a time; follows the policy if left out.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    #[arg(long, value_name = "N", value_parser = within::<u16>(1, 1000))]
     pub(crate) slots: Option<u16>,
     /// The classic choker: 4 peers and 1 by chance, changed every 10 s.
     #[arg(long, conflicts_with = "slots")]
     pub(crate) classic_slots: bool,
     /// How many peers to be linked to at most.
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = within::<u16>(1, 10_000))]
     pub(crate) max_links: u16,
     /// Connections to each peer; follows cores and distance if left out.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
+    #[arg(long, value_name = "N", value_parser = within::<u8>(1, 16))]
     pub(crate) lanes: Option<u8>,
 }
 
@@ -292,7 +292,7 @@ pub(crate) struct Demo {
     #[arg(value_name = "FILE", value_hint = ValueHint::AnyPath)]
     pub(crate) file: Option<PathBuf>,
     /// How many peers, the seeder among them.
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(2..=200))]
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = within::<u16>(2, 200))]
     pub(crate) peers: u16,
     /// What they hold at the start: seed, random:P% or round-robin.
     #[arg(long, default_value = "seed")]

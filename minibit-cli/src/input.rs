@@ -47,7 +47,14 @@ pub(crate) fn ticket(argument: &str) -> Result<Ticket, Failure> {
         Ok(text) => text,
         Err(source) => return Err(Failure::usage(InputError::TicketUnreadable { from, source })),
     };
-    text.trim().parse().map_err(|source| Failure::usage(InputError::Ticket { from, source }))
+    text.trim().parse().map_err(|source| {
+        let failure = Failure::usage(InputError::Ticket { from, source });
+        if Path::new(argument).is_file() {
+            failure.hint(format!("{argument} is a file: did you mean @{argument}?"))
+        } else {
+            failure
+        }
+    })
 }
 
 /// Reads the first line that is not blank: who writes the ticket into a pipe may go on running,

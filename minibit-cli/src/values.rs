@@ -103,6 +103,17 @@ pub(crate) fn parse_ratio(text: &str) -> Result<f64, String> {
     }
 }
 
+/// A parser of whole numbers from `least` to `most`.
+pub(crate) fn within<T: FromStr + PartialOrd + fmt::Display + Copy>(
+    least: T,
+    most: T,
+) -> impl Fn(&str) -> Result<T, String> + Clone {
+    move |text| {
+        let number = text.parse().ok().filter(|number| (least..=most).contains(number));
+        number.ok_or_else(|| format!("not a number from {least} to {most}"))
+    }
+}
+
 /// Splits a text after its leading digits.
 fn split_unit(text: &str) -> (&str, &str) {
     text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()))
@@ -269,6 +280,15 @@ mod tests {
             assert!(parse_duration(text).is_err(), "{text}");
         }
         assert_eq!("forever".parse(), Ok(Patience(None)));
+    }
+
+    #[test]
+    fn a_number_out_of_its_range_is_refused_with_the_range() {
+        let peers = within::<u8>(2, 200);
+        assert_eq!((peers("2"), peers("200")), (Ok(2), Ok(200)));
+        for text in ["1", "201", "300", "-1", "", "x"] {
+            assert_eq!(peers(text), Err("not a number from 2 to 200".into()), "{text}");
+        }
     }
 
     #[test]

@@ -147,6 +147,26 @@ fn a_damaged_ticket_is_refused_with_its_reason() {
 }
 
 #[test]
+fn a_slip_on_the_command_line_is_answered_with_what_was_meant() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("folder.t");
+    fs::write(&file, ticket()).expect("written");
+    let file = file.to_str().expect("text");
+    let nowhere = dir.path().join("nothere");
+    let nowhere = nowhere.to_str().expect("text");
+    for (args, answer) in [
+        (&["get", file][..], format!("did you mean @{file}?")),
+        (&["verify", nowhere, "--ticket", &ticket()], "nothere: no such file".into()),
+        (&["verify", nowhere, "--manifest", nowhere], "nothere: no such file".into()),
+        (&["demo", "--peers", "300"], "from 2 to 200".into()),
+    ] {
+        let output = run(args);
+        assert_eq!(code(&output), 2, "{args:?}");
+        assert!(stderr(&output).contains(&answer), "{args:?}: {}", stderr(&output));
+    }
+}
+
+#[test]
 fn a_manifest_is_shown_with_its_files_and_roots() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("things.manifest");
@@ -249,7 +269,7 @@ fn what_is_not_there_cannot_be_shared_or_verified() {
     let (_, manifest, ticket) = things(dir.path());
     let missing = dir.path().join("missing");
     assert_eq!(code(&verify(&missing, "--ticket", &ticket)), 2);
-    assert_eq!(code(&verify(&missing, "--manifest", &manifest)), 3);
+    assert_eq!(code(&verify(&missing, "--manifest", &manifest)), 2);
     let output = run([OsStr::new("share"), missing.as_os_str()]);
     assert_eq!(code(&output), 2);
     assert!(stderr(&output).contains("missing") && output.stdout.is_empty());

@@ -62,7 +62,7 @@ impl From<GetError> for Failure {
                 _ => Self::new(Exit::Unreachable, error)
                     .hint("is somebody sharing it, and can this machine connect to them?"),
             },
-            GetError::NothingSelected => Self::usage(error),
+            GetError::NothingSelected { .. } => Self::usage(error),
             other => Self::new(Exit::Failed, other),
         }
     }
@@ -116,7 +116,8 @@ mod tests {
         assert_eq!(Failure::from(prepare(io::ErrorKind::NotFound)).exit(), Exit::Usage);
         assert_eq!(Failure::from(prepare(io::ErrorKind::PermissionDenied)).exit(), Exit::Disk);
         assert_eq!(Failure::from(PrepareError::Cancelled).exit(), Exit::Interrupted);
-        assert_eq!(Failure::from(GetError::NothingSelected).exit(), Exit::Usage);
+        let nothing = GetError::NothingSelected { has: "film.mp4".into() };
+        assert_eq!(Failure::from(nothing).exit(), Exit::Usage);
         let exists = Failure::from(StoreError::TargetExists { path: "x".into() });
         assert_eq!(exists.exit(), Exit::Disk);
         assert!(exists.advice().is_some_and(|hint| hint.contains("--force")));

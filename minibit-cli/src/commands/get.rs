@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use minibit_core::content::{Manifest, Ticket};
-use minibit_core::engine::{GetOptions, Node, Selection, ShareHandle};
+use minibit_core::engine::{GetError, GetOptions, Node, Selection, ShareHandle, ShareStats};
 use minibit_core::types::limits::TICKET_ADDRS_MAX;
 
 use super::failures::{self, GO_ON};
@@ -16,7 +16,7 @@ use crate::cli::Get;
 use crate::exit::{Exit, Failure};
 use crate::input;
 use crate::output::json::Event;
-use crate::output::units::{Bytes, Time, percent};
+use crate::output::units::{Bytes, Count, Time, percent};
 use crate::values::Patience;
 
 /// Runs the command.
@@ -37,7 +37,7 @@ pub(super) async fn run(flags: &Get, session: &Session) -> Result<(), Failure> {
     let share = tokio::select! {
         biased;
         () = session.interrupt.requested() => return Err(failures::interrupted().hint(GO_ON)),
-        share = node.get(&ticket, options) => share?,
+        share = node.get(&ticket, options) => share.map_err(|error| refused(error, &flags.select))?,
     };
     opened(&share, session);
     share::write_manifest(flags.manifest_file.as_deref(), share.manifest())?;
@@ -50,16 +50,35 @@ pub(super) async fn run(flags: &Get, session: &Session) -> Result<(), Failure> {
         }
         Ok(Fetched::Interrupted) => Err(failures::interrupted().hint(left(&share))),
         Ok(Fetched::Deserted) => {
-            let nobody = match share.stats().links {
-                0 => "everybody has left",
-                _ => "nobody who is there has what is missing",
-            };
-            Err(Failure::new(Exit::Unreachable, nobody).hint(left(&share)))
+            Err(Failure::new(Exit::Unreachable, deserted(&share.stats())).hint(left(&share)))
         }
         Err(error) => Err(error.into()),
     };
     node.shutdown().await;
     outcome
+}
+
+/// A failure to begin; if no file was selected, with what was asked for.
+fn refused(error: GetError, select: &[Glob]) -> Failure {
+    let nothing = matches!(error, GetError::NothingSelected { .. });
+    let failure = Failure::from(error);
+    if !nothing {
+        return failure;
+    }
+    let globs: Vec<&str> = select.iter().map(Glob::glob).collect();
+    failure.hint(format!("--select {} matches none of them", globs.join(" --select ")))
+}
+
+/// Why nobody can give what is missing.
+fn deserted(stats: &ShareStats) -> String {
+    match (stats.links, stats.pieces_refused) {
+        (0, 0) => "everybody has left".to_owned(),
+        (0, refused) => format!(
+            "nobody is left: wrong bytes came for {}, and whoever sends such is banned",
+            Count(refused, "piece")
+        ),
+        _ => "nobody who is there has what is missing".to_owned(),
+    }
 }
 
 /// The ticket with the addresses that the user added.
@@ -191,6 +210,24 @@ mod tests {
         ] {
             assert_eq!(is_selected(&set(&[pattern]), &path(name)), selected, "{pattern} {name}");
         }
+    }
+
+    #[test]
+    fn whoever_is_left_alone_by_a_ban_is_told_so() {
+        let mut stats = ShareStats::default();
+        assert_eq!(deserted(&stats), "everybody has left");
+        stats.pieces_refused = 1;
+        assert!(deserted(&stats).contains("wrong bytes came for 1 piece,"));
+        stats.links = 1;
+        assert!(deserted(&stats).starts_with("nobody who is there"));
+    }
+
+    #[test]
+    fn a_selection_of_nothing_is_told_with_its_patterns() {
+        let globs = [Glob::new("*.mkv").unwrap(), Glob::new("x").unwrap()];
+        let failure = refused(GetError::NothingSelected { has: "film.mp4".into() }, &globs);
+        assert!(failure.to_string().contains("film.mp4"));
+        assert_eq!(failure.advice(), Some("--select *.mkv --select x matches none of them"));
     }
 
     #[test]

@@ -47,10 +47,10 @@ pub(super) async fn run(flags: &Share, session: &Session) -> Result<(), Failure>
 pub(super) fn describe(manifest: &Manifest, session: &Session) {
     let geometry = manifest.geometry();
     session.output.say(format_args!(
-        "{}: {}, {} pieces of {}",
+        "{}: {}, {} of {}",
         escape(manifest.name()),
         Bytes(geometry.total_len()),
-        geometry.piece_count(),
+        Count(geometry.piece_count().into(), "piece"),
         Bytes(geometry.piece_size().bytes().into()),
     ));
     for file in manifest.files().iter().take(ROOTS_SHOWN) {

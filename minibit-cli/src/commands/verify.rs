@@ -29,8 +29,16 @@ enum Mismatch {
     Ticket(PathBuf),
 }
 
+/// There is nothing to check.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: no such file or folder", escape(&.0.to_string_lossy()))]
+struct NoSuchFile(PathBuf);
+
 /// Runs the command.
 pub(super) async fn run(flags: &Verify, session: &Session) -> Result<(), Failure> {
+    if !flags.path.try_exists().unwrap_or(true) {
+        return Err(Failure::usage(NoSuchFile(flags.path.clone())));
+    }
     match (&flags.manifest, &flags.ticket) {
         (Some(manifest), _) => {
             against_manifest(&flags.path, input::manifest(manifest)?, session).await

@@ -143,8 +143,9 @@ impl Progress {
 fn bar(work: Work) -> ProgressBar {
     let template = match work {
         // It has no end to approach.
-        Work::Seeding => "{prefix} {msg}",
-        _ => "{prefix} [{wide_bar}] {msg}",
+        Work::Seeding => "{prefix} {wide_msg}",
+        // What does not fit on the terminal's line is cut: a bar that wraps cannot be redrawn.
+        _ => "{prefix} [{bar:16}] {wide_msg}",
     };
     let style = ProgressStyle::with_template(template)
         .expect("the templates are constants")

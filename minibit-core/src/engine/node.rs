@@ -84,8 +84,11 @@ pub enum GetError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The selection names no file.
-    #[error("no file of this share was selected")]
-    NothingSelected,
+    #[error("no file of this share was selected; it has {has}")]
+    NothingSelected {
+        /// Its first files, ready to be printed.
+        has: String,
+    },
     /// See [`NodeError::Duplicate`].
     #[error("this share is here already")]
     Duplicate,

@@ -9,7 +9,7 @@ use super::bootstrap::{self, Bootstrapped};
 use super::context::ShareParts;
 use super::dial::Established;
 use super::node::{FirstPieces, GetError, GetOptions, Opened};
-use crate::content::{HashBook, Manifest, PieceHasher};
+use crate::content::{HashBook, Manifest, PieceHasher, escape};
 use crate::store::{
     PartOptions, PartStore, PieceStore, PrepareOptions, PreparedShare, Resumed, StoreError, prepare,
 };
@@ -27,7 +27,7 @@ pub(super) async fn open_download(
         None => vec![true; manifest.files().len()],
     };
     if !selection.contains(&true) {
-        return Err(GetError::NothingSelected);
+        return Err(GetError::NothingSelected { has: first_files(&manifest) });
     }
     let GetOptions { dir, force, first_pieces, .. } = options;
     let opening = manifest.clone();
@@ -81,6 +81,18 @@ pub(super) async fn open_download(
         have,
     };
     Ok((Opened { parts, part: Some(store), done: None }, proven.then_some(link)))
+}
+
+/// Names a few files of a share, and how many more there are.
+fn first_files(manifest: &Manifest) -> String {
+    const SHOWN: usize = 5;
+    let files = manifest.files();
+    let shown = files.iter().take(SHOWN).map(|file| escape(&file.path.join("/")).to_string());
+    let shown = shown.collect::<Vec<_>>().join(", ");
+    match files.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
 }
 
 /// What is found where a download shall go.

@@ -140,6 +140,9 @@ impl DirTarget {
         method: SendMethod,
         replace: Replace,
     ) -> Result<Entered, StoreError> {
+        if dir_path.metadata().is_ok_and(|found| !found.is_dir()) {
+            return Err(StoreError::NotADirectory { path: dir_path.to_owned() });
+        }
         std::fs::create_dir_all(dir_path).map_err(StoreError::io("create", dir_path))?;
         // The directory is the user's word: it may be reached through links.
         let open_dir = DIRECTORY.difference(OFlags::NOFOLLOW);

@@ -18,7 +18,7 @@ pub enum StoreError {
         source: io::Error,
     },
     /// The selected files do not fit on the disk.
-    #[error("not enough space in {}: {needed} bytes needed, {free} free", path.display())]
+    #[error("not enough space in {}: {:.1} MiB needed, {:.1} MiB free", path.display(), mib(*needed), mib(*free))]
     NoSpace {
         /// The target directory.
         path: PathBuf,
@@ -26,6 +26,12 @@ pub enum StoreError {
         needed: u64,
         /// Bytes the file system would give us.
         free: u64,
+    },
+    /// The place to download into is no directory.
+    #[error("{} is a file, not a directory", path.display())]
+    NotADirectory {
+        /// The place.
+        path: PathBuf,
     },
     /// Something of that name is there already, and `force` was not given.
     #[error("{} exists already", path.display())]
@@ -74,6 +80,11 @@ pub enum StoreError {
         /// How many.
         missing: u32,
     },
+}
+
+/// Bytes as people compare them with what their disk has.
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
 }
 
 impl StoreError {

@@ -681,6 +681,15 @@ mod tests {
     }
 
     #[test]
+    fn a_file_in_the_place_of_the_target_directory_is_called_one() {
+        let (share, dir) = (Share::film(), TempDir::new().unwrap());
+        let path = dir.path().join("plain");
+        fs::write(&path, "mine").unwrap();
+        let outcome = PartStore::open(&path, &share.manifest, &[true], force()).map(drop);
+        assert!(matches!(outcome, Err(StoreError::NotADirectory { .. })), "{outcome:?}");
+    }
+
+    #[test]
     fn with_force_a_file_is_replaced_only_at_the_end() {
         for share in [Share::film(), Share::folder()] {
             let dir = TempDir::new().unwrap();

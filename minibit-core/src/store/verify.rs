@@ -79,8 +79,10 @@ pub enum Problem {
     #[error("wrong bytes in {}", ranges(.0))]
     Pieces(Vec<Range<u64>>),
     /// Its root is wrong; which bytes are to blame is not known.
-    #[error("its root is {found}")]
+    #[error("its root is {found} instead of {expected}")]
     Root {
+        /// What the manifest says.
+        expected: Digest,
         /// The root it has.
         found: Digest,
     },
@@ -211,15 +213,16 @@ impl Check<'_> {
         let geometry = self.manifest.geometry();
         let digests = hashed.of(geometry, file);
         let found = merge_pieces(digests);
-        if found == self.manifest.files()[file.index()].root {
+        let expected = self.manifest.files()[file.index()].root;
+        if found == expected {
             return None;
         }
         let mut wrong: Vec<Range<u64>> = Vec::new();
         for (piece, digest) in geometry.pieces_of(file).zip(digests) {
-            let Some(expected) = self.hashes.and_then(|book| book.expected(piece)) else {
-                return Some(Problem::Root { found });
+            let Some(right) = self.hashes.and_then(|book| book.expected(piece)) else {
+                return Some(Problem::Root { expected, found });
             };
-            if expected == *digest {
+            if right == *digest {
                 continue;
             }
             let start = geometry.locate(piece).1;
@@ -320,7 +323,9 @@ mod tests {
         assert!(!known.is_whole());
         let unknown = report(&root, &share, None);
         let hash = blake3::hash(&fs::read(root.join("a")).unwrap());
-        assert_eq!(lines(&root, &unknown)[0], format!("a: its root is {}", hash.to_hex()));
+        let right = share.manifest.files()[0].root;
+        let line = format!("a: its root is {} instead of {right}", hash.to_hex());
+        assert_eq!(lines(&root, &unknown)[0], line);
     }
 
     #[test]
