@@ -20,7 +20,7 @@
 
 use std::error::Error;
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -143,7 +143,7 @@ fn pipeline(options: &Options, source: &Path) -> Outcome<Figures> {
             for (from, to) in halves {
                 work.push(scope.spawn(move || receive(addr, target, from, to)));
                 let (stream, _) = listener.accept()?;
-                work.push(scope.spawn(move || send(stream, source, from, to)));
+                work.push(scope.spawn(move || send(&stream, source, from, to)));
             }
         }
         for one in work {
@@ -158,12 +158,13 @@ fn pipeline(options: &Options, source: &Path) -> Outcome<Figures> {
     Ok(Figures { seconds, cpu_receivers: own_cpu()? - before, ..Figures::default() })
 }
 
-fn send(mut stream: TcpStream, source: &Path, from: u64, to: u64) -> Outcome<()> {
-    use std::io::{Seek, SeekFrom};
-    let mut file = File::open(source)?;
-    file.seek(SeekFrom::Start(from))?;
-    // The standard library copies between a file and a socket by sendfile.
-    io::copy(&mut file.take(to - from), &mut stream)?;
+fn send(stream: &TcpStream, source: &Path, from: u64, to: u64) -> Outcome<()> {
+    let file = File::open(source)?;
+    let mut at = from;
+    while at < to {
+        let rest = (to - at) as usize;
+        rustix::fs::sendfile(stream, &file, Some(&mut at), rest)?;
+    }
     Ok(())
 }
 

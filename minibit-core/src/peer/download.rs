@@ -29,6 +29,10 @@ const REST_MIN: Duration = Duration::from_millis(250);
 /// See [`REST_MIN`].
 const REST_MAX: Duration = Duration::from_secs(8);
 
+/// Blocks in flight at least: with one or two, half a window is a coarse thing, and a lane over
+/// 20 ms carried three quarters of what it could.
+const BLOCKS_MIN: u64 = 4;
+
 /// What to do with a BLOCO whose header has arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arrival {
@@ -90,15 +94,16 @@ impl Download {
         (now < self.rests_until).then_some(self.rests_until)
     }
 
-    /// The distance is known from elsewhere, before the first block has come.
-    pub fn set_round_trip(&mut self, distance: Duration) {
-        self.meter.round_trip_sample(distance);
+    /// The distance as the connect met it, before the first block has come.
+    pub fn guess_round_trip(&mut self, distance: Duration) {
+        self.meter.guess_round_trip(distance);
     }
 
     /// Whether so little is in flight that it is time to ask for more. Half a window, so that
     /// requests travel in batches.
     pub fn wants_more(&self) -> bool {
-        self.in_flight <= self.meter.window() / 2
+        let few = self.asked.len() as u64 <= BLOCKS_MIN / 2;
+        (few || self.in_flight <= self.meter.window() / 2)
             && self.asked.len() <= limits::REQUESTS_IN_FLIGHT_MAX / 2
     }
 
@@ -114,6 +119,7 @@ impl Download {
         let was_idle = self.asked.is_empty();
         // Judged by a full block of a full piece; the last of a file may be shorter.
         let next_len = u64::from(self.block_len.min(geometry.piece_size().bytes()));
+        let window = window.max(next_len * BLOCKS_MIN);
         let mut new = Vec::new();
         while self.asked.len() < limits::REQUESTS_IN_FLIGHT_MAX {
             if self.in_flight + next_len > window && !self.asked.is_empty() {

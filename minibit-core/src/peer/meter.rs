@@ -25,12 +25,20 @@ pub struct RateMeter {
     sample_started: Duration,
     sample_bytes: u64,
     round_trip: Option<Duration>,
+    /// What to take for the round trip until there is a sample.
+    guess: Option<Duration>,
 }
 
 impl RateMeter {
     /// A meter that knows nothing yet.
     pub fn new(now: Duration) -> Self {
-        Self { bytes_per_s: 0.0, sample_started: now, sample_bytes: 0, round_trip: None }
+        Self {
+            bytes_per_s: 0.0,
+            sample_started: now,
+            sample_bytes: 0,
+            round_trip: None,
+            guess: None,
+        }
     }
 
     /// The lane goes from idle to waiting: time without requests does not count.
@@ -65,6 +73,12 @@ impl RateMeter {
         });
     }
 
+    /// The connection took this long to be made. Forgotten with the first real sample, because
+    /// whatever relays connections answers sooner than the peer behind it.
+    pub fn guess_round_trip(&mut self, guess: Duration) {
+        self.guess = Some(guess);
+    }
+
     /// Bytes per second, 0 while unknown.
     pub fn rate(&self) -> f64 {
         self.bytes_per_s
@@ -72,16 +86,16 @@ impl RateMeter {
 
     /// Round trip of a request, while unknown `None`.
     pub fn round_trip(&self) -> Option<Duration> {
-        self.round_trip
+        self.round_trip.or(self.guess)
     }
 
     /// Bytes to keep in flight: twice bandwidth times delay, so that the lane never runs dry
     /// while a request is on its way, and growth by doubling while the window is the limit.
     pub fn window(&self) -> u64 {
-        if self.bytes_per_s == 0.0 && self.round_trip.is_some_and(|distance| distance >= FAR) {
+        if self.bytes_per_s == 0.0 && self.round_trip().is_some_and(|distance| distance >= FAR) {
             return WINDOW_START_FAR;
         }
-        let span = self.round_trip.unwrap_or_default() + HANDLING;
+        let span = self.round_trip().unwrap_or_default() + HANDLING;
         let wanted = 2.0 * self.bytes_per_s * span.as_secs_f64();
         (wanted as u64).clamp(WINDOW_MIN, WINDOW_MAX)
     }
@@ -137,6 +151,15 @@ mod tests {
         let want = 2.0 * 100.0 * 0.021;
         let got = meter.window() as f64 / MIB as f64;
         assert!((got / want - 1.0).abs() < 0.1, "{got} MiB, wanted about {want}");
+    }
+
+    #[test]
+    fn a_guess_of_the_distance_gives_way_to_the_first_sample() {
+        let mut meter = RateMeter::new(Duration::ZERO);
+        meter.guess_round_trip(Duration::from_micros(50));
+        assert_eq!(meter.round_trip(), Some(Duration::from_micros(50)));
+        meter.round_trip_sample(Duration::from_millis(100));
+        assert_eq!(meter.round_trip(), Some(Duration::from_millis(100)));
     }
 
     #[test]

@@ -161,7 +161,7 @@ impl Lane {
         let _ = stream.set_nodelay(true);
         let mut download = Download::new(agreed.block_len, now);
         if let Some(distance) = link.distance {
-            download.set_round_trip(distance);
+            download.guess_round_trip(distance);
         }
         Self {
             limits: FrameLimits::established(context.geometry.piece_count(), agreed.block_len),
