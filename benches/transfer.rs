@@ -12,7 +12,7 @@
 //!
 //! Contenders of a round, in this order, so that drift of the machine hits all alike:
 //! `cp` (the file into a fresh one), `pipeline` (two connections, threads that read, hash and
-//! write inline: the best that a verified transfer could do here), `minibit`. Before each the
+//! write inline, nothing else), `minibit`. Before each the
 //! target is removed. Ratios are taken within a round; the table gives median and min–max.
 //!
 //! CPU is user and system time of both ends, in ticks of the kernel (10 ms); memory is the
