@@ -162,7 +162,9 @@ impl Link {
                 Ok(())
             }
             Op::GiveUpAll => {
-                self.download.give_up_all();
+                for piece in self.download.pieces() {
+                    self.download.give_up(piece);
+                }
                 self.asked.clear();
                 Ok(())
             }

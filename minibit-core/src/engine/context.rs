@@ -1,7 +1,8 @@
 //! What the tasks of a node share: the clock, the state of a share, of a link, of a lane.
 //!
-//! Everything that is touched for each block is atomic or belongs to one lane. The locks here
-//! are for what changes when links come and go.
+//! What a block touches is atomic, belongs to one lane, or is a short lock of that lane's link.
+//! The maps of links and lanes are locked when those come and go, when pieces are given back,
+//! and while a lane that has nothing to ask for looks around; never across an await.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

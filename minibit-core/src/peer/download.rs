@@ -222,15 +222,6 @@ impl Download {
         pieces
     }
 
-    /// The peer chokes us, or the lane is given up: every piece goes back. Returns them.
-    pub fn give_up_all(&mut self) -> Vec<PieceIndex> {
-        let pieces = self.pieces();
-        for piece in &pieces {
-            self.give_up(*piece);
-        }
-        pieces
-    }
-
     /// This lane no longer fetches the piece. Returns the blocks to cancel.
     pub fn give_up(&mut self, piece: PieceIndex) -> Vec<BlockSpan> {
         if self.asking.is_some_and(|(asking, _)| asking == piece) {
@@ -459,7 +450,11 @@ mod tests {
     fn choking_gives_everything_back() {
         let geometry = geometry();
         let (mut lane, _) = asked(&geometry);
-        assert_eq!(lane.give_up_all().len(), 8);
+        let pieces = lane.pieces();
+        assert_eq!(pieces.len(), 8);
+        for piece in pieces {
+            lane.give_up(piece);
+        }
         assert!(lane.is_idle());
         assert_eq!((lane.in_flight(), lane.deadline()), (0, None));
     }
