@@ -3,10 +3,10 @@
 //! Data flows one way, and the modules stand in that order:
 //!
 //! ```text
-//! socket -> wire -> peer -> swarm -> (actions) -> engine -> store -> file
+//! socket -> wire -> peer -> swarm -> trade -> (actions) -> engine -> store -> file
 //! ```
 //!
-//! Everything up to `swarm` is values: events, time and randomness go in, actions come out.
+//! Everything up to `trade` is values: events, time and randomness go in, actions come out.
 //! Only [`engine`] touches sockets, threads and the clock. See `ARCHITECTURE.md`.
 
 pub mod types;
@@ -25,6 +25,10 @@ pub mod peer;
 
 // Many links: facts to decisions.
 pub mod swarm;
+
+// What one share does with its peers, decided in full.
+#[cfg(not(loom))]
+pub mod trade;
 
 // Pieces in files.
 pub mod store;

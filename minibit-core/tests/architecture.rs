@@ -22,8 +22,9 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("tracker", &["wire", "types"]),
     ("peer", &["wire", "types"]),
     ("swarm", &["peer::facts", "content", "types"]),
+    ("trade", &["swarm", "peer", "content", "wire", "types"]),
     ("store", &["content", "types"]),
-    (ENGINE, &["types", "wire", "content", "tracker", "peer", "swarm", "store"]),
+    (ENGINE, &["types", "wire", "content", "tracker", "peer", "swarm", "trade", "store"]),
 ];
 
 /// The only module that may use tokio, the clock and chance of its own.

@@ -15,10 +15,10 @@ use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 use tracing::Instrument;
 
-use super::context::lock;
 use super::dial::{HANDSHAKE_TIME, read_register};
 use super::node::NodeInner;
 use super::share::{Event, ShareHandle, join_lane};
+use crate::trade::lock;
 use crate::types::limits;
 use crate::wire::{Destination, Register};
 
@@ -86,6 +86,7 @@ async fn route(
     };
     let link = share
         .context
+        .share
         .links()
         .values()
         .find(|link| link.key == key && link.agreed.peer == register.id && !link.initiated)

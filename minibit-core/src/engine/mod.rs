@@ -13,10 +13,9 @@
 //! context    what these tasks share          stats   what users see of it
 //! ```
 //!
-//! Invariant: the rules of the protocol and of the swarm are values elsewhere; this module
-//! carries out what they say. Three thresholds still live in `lane`, since they need what only
-//! a running lane knows: when to take a piece over, how long wrong bytes may be explained, and
-//! from when a disk counts as slow. Nothing that may wait for a disk runs on a network task, except
+//! Invariant: what is to be done is decided by values elsewhere (`trade` above all); this module
+//! carries it out. From when a disk counts as slow is the one threshold that lives here, since
+//! it is about no peer. Nothing that may wait for a disk runs on a network task, except
 //! writes that the page cache takes at once (see `disk`).
 
 mod bootstrap;

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tracing::Instrument;
 
 use super::bootstrap::{self, BootstrapError};
-use super::context::{NodeContext, ShareContext, ShareParts, lock};
+use super::context::{NodeContext, ShareContext, ShareParts};
 use super::dial::Established;
 use super::share::{self, ManagerParts, ShareHandle};
 use super::tracker_client::{Found, TrackerClient};
@@ -26,6 +26,7 @@ use crate::peer::Introduction;
 use crate::store::{PartStore, PieceStore, PreparedShare, StoreError};
 use crate::swarm::{Caps, ChokePolicy, Choker, KnownPeer, Neighbours, Slots, Source};
 use crate::tracker::{Rules, Summary};
+use crate::trade::lock;
 use crate::types::{PeerId, PieceSet, ShareId};
 use crate::wire::Register;
 
@@ -362,7 +363,7 @@ impl Node {
         let (tell, events) = mpsc::unbounded_channel();
         let node = Arc::clone(&self.inner.context);
         let context = Arc::new(ShareContext::new(node, opened.parts, tell));
-        let links = config.links.for_share(context.geometry.piece_count());
+        let links = config.links.for_share(context.share.geometry.piece_count());
         let mut neighbours = Neighbours::new(self.id(), links);
         let mut established = None;
         if let Some(first) = first {

@@ -5,13 +5,10 @@
 //!
 //! Not here: sockets' bytes (`lane`), the rules themselves (`swarm`).
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64};
-use std::sync::{Mutex, OnceLock};
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -20,27 +17,19 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
-use super::context::{CloseReason, Link, ShareContext, lock};
+use super::context::ShareContext;
 use super::dial::{self, Established};
 use super::lane::{Lane, LaneEnd, LaneParts};
 use super::stats::{LinkStats, ShareStats};
 use super::tracker_client::{Found, TrackerClient};
 use crate::content::Manifest;
-use crate::peer::{Agreed, Introduction};
+use crate::peer::Introduction;
 use crate::store::{PartStore, StoreError};
-use crate::swarm::{
-    Choker, Direction, Greeting, Holdings, LaneId, LinkId, Neighbours, PeerView, Verdict,
-};
+use crate::swarm::{Choker, LaneId, LinkId, Neighbours};
+use crate::trade::{self, CloseReason, Link, NewLink, lock};
 use crate::types::{PieceIndex, ShareId};
-use crate::wire::{LaneKey, Message, Penalty, Register, WireError};
+use crate::wire::{Message, Penalty, Register, WireError};
 
-/// How long news waits for more of it, with few links; with many the wait grows, so that
-/// telling them never becomes the work.
-const NEWS_DELAY: Duration = Duration::from_millis(30);
-/// Added to [`NEWS_DELAY`] for each link.
-const NEWS_DELAY_EACH: Duration = Duration::from_micros(250);
-/// Longest that news waits.
-const NEWS_DELAY_MAX: Duration = Duration::from_millis(250);
 /// How often a pause because of a full disk is tried again.
 const DISK_RETRY: Duration = Duration::from_secs(2);
 /// How often what was received is brought to the disk for good.
@@ -49,8 +38,6 @@ const CHECKPOINT: Duration = Duration::from_secs(30);
 const GOODBYE: Duration = Duration::from_millis(300);
 /// How long a slow disk is given to take what was received before we leave.
 const LAST_WRITES: Duration = Duration::from_secs(5);
-/// Looks at neighbours and slots at least this often.
-const TICK: Duration = Duration::from_secs(1);
 
 /// What the manager is told.
 pub(super) enum Event {
@@ -86,33 +73,23 @@ pub(super) enum Phase {
 impl ShareContext {
     /// A piece was fetched from this link, verified and written.
     pub(super) fn keep(&self, link: &Link, piece: PieceIndex, owner: LaneId) {
-        {
-            // Under a lease, so that nobody takes the piece over between record and ledger.
-            let Some(_lease) = self.ledger.begin_write(piece, owner) else { return };
-            if let Err(error) = self.store.complete(piece) {
-                self.ledger.release(piece, owner);
-                self.disk_failed(error);
-                return;
-            }
-            self.ledger.verified(piece, owner);
+        let ledger = &self.share.ledger;
+        // Under a lease, so that nobody takes the piece over between record and ledger.
+        let Some(_lease) = ledger.begin_write(piece, owner) else { return };
+        if let Err(error) = self.store.complete(piece) {
+            ledger.release(piece, owner);
+            self.disk_failed(error);
+            return;
         }
-        let len = u64::from(self.geometry.piece_len(piece));
-        link.verified_bytes.fetch_add(len, Relaxed);
-        self.bytes_left.fetch_sub(len, Relaxed);
-        self.counters.pieces_fetched.fetch_add(1, Relaxed);
-        self.news();
-        if self.ledger.is_complete() {
-            self.completed_us.store(self.now().as_micros() as u64, Relaxed);
-            self.tell(Event::Complete);
-        }
+        self.share.keep(link, piece, owner);
     }
 
     /// Our disk refused. Nothing more is asked for until the manager has looked at it.
     pub(super) fn disk_failed(&self, error: StoreError) {
-        if self.paused.swap(true, Relaxed) {
-            return;
+        if self.share.pause() {
+            let full = error.is_disk_full();
+            self.tell(if full { Event::DiskFull(error) } else { Event::Failed(error) });
         }
-        self.tell(if error.is_disk_full() { Event::DiskFull(error) } else { Event::Failed(error) });
     }
 
     /// A source cannot be served. If it is not what was hashed any more, its pieces are no
@@ -127,17 +104,11 @@ impl ShareContext {
             tracing::warn!(%piece, error = with_causes(error), "could not serve");
             return;
         }
-        let file = self.geometry.file_of(piece);
-        let mut withdrawn = lock(&self.withdrawn);
-        let before = withdrawn.len();
-        withdrawn.extend(self.geometry.pieces_of(file).filter(|p| self.ledger.withdraw(*p)));
-        if withdrawn.len() == before {
+        if !self.share.withdraw(self.share.geometry.file_of(piece)) {
             return;
         }
-        drop(withdrawn);
         tracing::warn!(%error, "withdrawn from the share");
         self.warn(format!("{}; it is no longer shared", with_causes(error)));
-        self.wake_all();
     }
 }
 
@@ -195,7 +166,7 @@ impl ShareHandle {
 
     /// Every link of the moment.
     pub fn links(&self) -> Vec<LinkStats> {
-        self.context.links().values().map(|link| LinkStats::of(link)).collect()
+        self.context.share.links().values().map(|link| LinkStats::of(link)).collect()
     }
 
     /// Waits until every wanted byte is verified and in place under its final name, and
@@ -228,7 +199,7 @@ impl ShareHandle {
 
     pub(super) fn is_over(&self) -> bool {
         // The manager has gone.
-        self.context.events.is_closed()
+        self.context.bells.events.is_closed()
     }
 }
 
@@ -259,19 +230,23 @@ pub(super) fn spawn(parts: ManagerParts) -> ShareHandle {
     let span = parts.context.node.span.clone();
     let now = parts.context.now();
     let rng = parts.context.node.rng();
+    let mind = trade::Manager::new(
+        Arc::clone(&parts.context.share),
+        parts.choker,
+        parts.neighbours,
+        !parts.trackers.is_empty(),
+        rng,
+    );
     let mut manager = Manager {
         complete: parts.done.is_some(),
         context: parts.context,
         part: parts.part,
-        choker: parts.choker,
-        neighbours: parts.neighbours,
+        mind,
         trackers: parts.trackers,
         phase,
-        news_at: None,
         retry_at: None,
         checkpoint_at: now + CHECKPOINT,
         dials: JoinSet::new(),
-        rng,
     };
     // Before its address is dialled once more.
     if let Some(first) = parts.first {
@@ -284,16 +259,14 @@ pub(super) fn spawn(parts: ManagerParts) -> ShareHandle {
 struct Manager {
     context: Arc<ShareContext>,
     part: Option<Arc<PartStore>>,
-    choker: Choker,
-    neighbours: Neighbours,
+    /// What is decided.
+    mind: trade::Manager,
     trackers: Vec<TrackerClient>,
     phase: watch::Sender<Phase>,
     complete: bool,
-    news_at: Option<Duration>,
     retry_at: Option<Duration>,
     checkpoint_at: Duration,
     dials: JoinSet<()>,
-    rng: fastrand::Rng,
 }
 
 impl Manager {
@@ -303,7 +276,7 @@ impl Manager {
         mut found: mpsc::Receiver<Found>,
     ) {
         let context = Arc::clone(&self.context);
-        if !self.complete && context.ledger.is_complete() {
+        if !self.complete && context.share.ledger.is_complete() {
             self.finish().await;
         }
         loop {
@@ -319,8 +292,10 @@ impl Manager {
                     None => stop = Some(None),
                 },
                 Some(found) = found.recv() => self.on_found(&found),
-                () = context.news_wanted.notified() => self.schedule_news(),
-                () = context.slots_changed.notified() => self.choose_slots(),
+                () = context.bells.news.notified() => self.mind.schedule_news(context.now()),
+                () = context.bells.slots_changed.notified() => {
+                    self.mind.choose_slots(context.now());
+                }
                 () = tokio::time::sleep_until(wake) => {}
                 Some(_) = self.dials.join_next() => {}
             }
@@ -334,29 +309,17 @@ impl Manager {
         }
     }
 
-    /// When to look again, if nothing happens before. What was due at `now` has been done;
-    /// what could not be done is tried at the next tick, never in a circle.
     fn next_wake(&self, now: Duration) -> Duration {
-        let dial = self.may_dial().then(|| self.neighbours.next_dial()).flatten();
-        [self.news_at, self.retry_at, Some(self.choker.next_round()), dial]
-            .into_iter()
-            .flatten()
-            .filter(|at| *at > now)
-            .fold(now + TICK, Duration::min)
+        let retry = self.retry_at.filter(|at| *at > now);
+        retry.into_iter().fold(self.mind.next_wake(now), Duration::min)
     }
 
     fn do_what_is_due(&mut self, now: Duration) {
-        if self.news_at.is_some_and(|at| now >= at) {
-            self.release_news();
-        }
+        self.mind.do_what_is_due(now);
         if self.retry_at.is_some_and(|at| now >= at) {
             self.retry_at = None;
-            self.context.paused.store(false, Relaxed);
             *lock(&self.context.pause_reason) = None;
-            self.context.wake_all();
-        }
-        if now >= self.choker.next_round() {
-            self.choose_slots();
+            self.context.share.resume();
         }
         if now >= self.checkpoint_at {
             self.checkpoint_at = now + CHECKPOINT;
@@ -371,7 +334,7 @@ impl Manager {
             }
             Event::Established(established) => self.on_established(established),
             Event::DialFailed { addr } => {
-                self.neighbours.dial_failed(self.context.now(), addr, &mut self.rng);
+                self.mind.dial_failed(self.context.now(), addr);
             }
             Event::LinkEnded { link, end } => self.on_link_ended(link, end.as_ref()),
             Event::LanesWanted(link) => self.open_lanes(link),
@@ -395,27 +358,19 @@ impl Manager {
             id: self.context.node.id,
             share: self.context.id,
             port: self.context.node.port,
-            complete: self.context.ledger.holds_all(),
+            complete: self.context.share.ledger.holds_all(),
         }
     }
 
     fn on_found(&mut self, found: &Found) {
-        self.neighbours.learn(self.context.now(), found.source, found.known());
-    }
-
-    /// Whoever lacks something finds us by the tracker; a seeder that dials only doubles links.
-    fn may_dial(&self) -> bool {
-        !self.context.ledger.holds_all() || self.trackers.is_empty()
+        self.mind.learn(self.context.now(), found.source, found.known());
     }
 
     fn dial(&mut self, now: Duration) {
-        if !self.may_dial() {
-            return;
-        }
-        for addr in self.neighbours.dial(now, &mut self.rng) {
+        for addr in self.mind.dial(now) {
             let context = Arc::clone(&self.context);
             let introduction = self.introduction();
-            let unchoked = self.choker.has_free_slot();
+            let unchoked = self.mind.has_free_slot();
             let dialling = async move {
                 match dial::dial(addr, &introduction, unchoked).await {
                     Ok(established) => context.tell(Event::Established(established)),
@@ -444,130 +399,69 @@ impl Manager {
                 return;
             }
         };
-        let unchoked = !agreed.complete && self.choker.has_free_slot();
-        let key = LaneKey::random(&mut self.rng);
+        let unchoked = !agreed.complete && self.mind.has_free_slot();
+        let key = self.mind.random_key();
         let mut answer = introduction.register(unchoked);
         answer.key = Some(key);
         let mut outbound = BytesMut::new();
         Message::Register(answer).encode(&mut outbound);
-        self.context.counters.messages_sent.fetch_add(1, Relaxed);
-        let told_complete = introduction.complete;
-        self.add_link(NewLink {
-            stream,
-            inbound,
-            outbound,
+        let new = NewLink {
             agreed,
             addr,
             initiated: false,
             distance: None,
             key,
-            unchoked,
-            told_complete,
-        });
+            told_unchoked: unchoked,
+            told_complete: introduction.complete,
+        };
+        self.add_link(new, stream, inbound, outbound);
     }
 
     fn on_established(&mut self, established: Established) {
         let Established { stream, inbound, mut agreed, addr, distance, unchoked, told_complete } =
             established;
-        self.context.counters.messages_sent.fetch_add(1, Relaxed);
         let key = agreed.key.unwrap_or_else(|| {
             // Without a key from the peer no lane can join: the link keeps to one connection.
             agreed.lanes_max = 1;
-            LaneKey::random(&mut self.rng)
+            self.mind.random_key()
         });
-        self.add_link(NewLink {
-            stream,
-            inbound,
-            outbound: BytesMut::new(),
+        let new = NewLink {
             agreed,
             addr,
             initiated: true,
             distance: Some(distance),
             key,
-            unchoked,
+            told_unchoked: unchoked,
             told_complete,
-        });
+        };
+        self.add_link(new, stream, inbound, BytesMut::new());
     }
 
-    fn add_link(&mut self, new: NewLink) {
+    fn add_link(&mut self, new: NewLink, stream: TcpStream, inbound: BytesMut, outbound: BytesMut) {
         let context = Arc::clone(&self.context);
-        let now = context.now();
-        let id = LinkId(context.node.next_number() as u32);
-        let verdict = self.neighbours.greeted(now, new.greeting(id), &mut self.rng);
-        match verdict {
-            Verdict::Keep => {}
-            Verdict::Replace(old) => {
-                if let Some(old) = context.links().get(&old) {
-                    old.close(CloseReason::Gone);
-                }
-            }
-            Verdict::Refuse(reason) => {
-                tracing::debug!(addr = %new.addr, %reason, "dropped a connection");
+        // Our REGISTRO.
+        context.share.counters.messages_sent.fetch_add(1, Relaxed);
+        let addr = new.addr;
+        let link = match self.mind.add_link(context.now(), new) {
+            Ok(link) => link,
+            Err(reason) => {
+                tracing::debug!(%addr, %reason, "dropped a connection");
                 return;
             }
-        }
-        let pieces = context.geometry.piece_count();
-        let holdings =
-            if new.agreed.complete { Holdings::full(pieces) } else { Holdings::empty(pieces) };
-        let interested = !new.agreed.complete;
-        let choked = !new.agreed.unchoked;
-        let link = Arc::new(Link {
-            id,
-            agreed: new.agreed,
-            addr: new.addr,
-            initiated: new.initiated,
-            distance: new.distance,
-            told_complete: new.told_complete,
-            told_unchoked: new.unchoked,
-            key: new.key,
-            joined: now,
-            holdings,
-            choking: AtomicBool::new(!new.unchoked),
-            times_choked: AtomicU32::new(0),
-            choked: AtomicBool::new(choked),
-            chokes: AtomicU32::new(0),
-            interested: AtomicBool::new(interested),
-            snubbed: AtomicBool::new(false),
-            suspect: Mutex::new(None),
-            forgiven: AtomicU32::new(0),
-            verified_bytes: AtomicU64::new(0),
-            uploaded_bytes: AtomicU64::new(0),
-            last_heard_us: AtomicU64::new(now.as_micros() as u64),
-            // The first lane is started below; each counts from before it starts.
-            lane_count: AtomicU8::new(1),
-            lanes_asked: AtomicU8::new(1),
-            round_trip_us: AtomicU64::new(0),
-            closing: OnceLock::new(),
-            lane_wakes: Mutex::default(),
-        });
-        context.ledger.add_holder(&link.holdings);
-        context.links().insert(id, Arc::clone(&link));
-        context.counters.connections.fetch_add(1, Relaxed);
+        };
         tracing::info!(
-            peer = %link.agreed.peer.short(), addr = %link.addr, initiated = link.initiated, "linked"
+            peer = %link.agreed.peer.short(), %addr, initiated = link.initiated, "linked"
         );
-        self.choose_slots();
-        // What REGISTRO promised and what the choker decided may differ; the lane tells.
-        link.choking.store(!self.choker.is_unchoked(id), Relaxed);
-        spawn_lane(LaneParts {
-            context,
-            link,
-            stream: new.stream,
-            inbound: new.inbound,
-            outbound: new.outbound,
-            first: true,
-        });
+        spawn_lane(LaneParts { context, link, stream, inbound, outbound, first: true });
     }
 
     fn on_link_ended(&mut self, id: LinkId, end: Option<&LaneEnd>) {
-        let Some(link) = self.context.links().remove(&id) else { return };
-        self.context.ledger.remove_holder(&link.holdings);
         let banned = match end {
             Some(LaneEnd::Violation(violation)) => violation.penalty() == Penalty::Ban,
             Some(LaneEnd::Wire(error)) => error.penalty() == Penalty::Ban,
             _ => false,
         };
-        let now = self.context.now();
+        let Some(link) = self.mind.remove_link(self.context.now(), id, banned) else { return };
         let peer = link.agreed.peer.short();
         match end {
             Some(end @ (LaneEnd::Violation(_) | LaneEnd::Wire(_))) => {
@@ -579,19 +473,12 @@ impl Manager {
             Some(end) => tracing::info!(%peer, reason = %end, "link ended"),
             None => tracing::error!(%peer, "link ended by a fault of ours"),
         }
-        if banned {
-            self.neighbours.ban(id);
-        }
-        self.neighbours.closed(now, id, &mut self.rng);
-        self.choose_slots();
-        self.context.wake_all();
     }
 
     /// Opens as many further lanes on a link of ours as it asked for.
     fn open_lanes(&mut self, id: LinkId) {
-        let Some(link) = self.context.links().get(&id).cloned() else { return };
-        let wanted = link.lanes_asked.load(Relaxed).min(link.agreed.lanes_max);
-        for _ in link.lane_count.load(Relaxed)..wanted {
+        let Some(link) = self.context.share.links().get(&id).cloned() else { return };
+        for _ in link.lane_count.load(Relaxed)..link.lanes_wanted() {
             let (context, link) = (Arc::clone(&self.context), Arc::clone(&link));
             let introduction = self.introduction();
             let dialling = async move {
@@ -601,55 +488,6 @@ impl Manager {
                 }
             };
             self.dials.spawn(dialling.in_current_span());
-        }
-    }
-
-    // ---- slots and news ----
-
-    fn choose_slots(&mut self) {
-        let now = self.context.now();
-        let links: Vec<Arc<Link>> = self.context.links().values().cloned().collect();
-        let complete = self.context.ledger.is_complete();
-        let rarity = self.choker.looks_at_rarity(complete);
-        let views: Vec<PeerView> = links.iter().map(|link| self.view(link, rarity)).collect();
-        let changes = self.choker.tick(now, complete, &views, &mut self.rng);
-        let changed: HashMap<LinkId, bool> = changes.into_iter().collect();
-        for link in links {
-            if let Some(unchoke) = changed.get(&link.id) {
-                link.choking.store(!unchoke, Relaxed);
-                if !unchoke {
-                    link.times_choked.fetch_add(1, Release);
-                }
-                link.wake();
-            }
-        }
-    }
-
-    fn view(&self, link: &Link, rarity: bool) -> PeerView {
-        PeerView {
-            id: link.id,
-            interested: link.interested.load(Relaxed) && !link.holdings.is_full(),
-            verified_from: link.verified_bytes.load(Relaxed),
-            uploaded_to: link.uploaded_bytes.load(Relaxed),
-            rare_pieces: if rarity { self.context.ledger.rare_held(&link.holdings) } else { 0 },
-            joined_at: link.joined,
-            snubbed: link.snubbed.load(Relaxed),
-        }
-    }
-
-    fn schedule_news(&mut self) {
-        let links = self.context.links().len() as u32;
-        let delay = (NEWS_DELAY + NEWS_DELAY_EACH * links).min(NEWS_DELAY_MAX);
-        self.news_at.get_or_insert(self.context.now() + delay);
-    }
-
-    fn release_news(&mut self) {
-        self.news_at = None;
-        // In this order: a piece verified right after the flag is lowered raises it again.
-        self.context.news_pending.swap(false, AcqRel);
-        self.context.news_released.store(self.context.ledger.news_len(), Release);
-        for link in self.context.links().values() {
-            link.wake_first();
         }
     }
 
@@ -674,8 +512,8 @@ impl Manager {
             tracker.complete();
         }
         self.phase.send_replace(phase);
-        self.release_news();
-        self.choose_slots();
+        self.mind.release_news();
+        self.mind.choose_slots(self.context.now());
     }
 
     fn checkpoint(&self) {
@@ -689,7 +527,7 @@ impl Manager {
 
     async fn leave(&mut self) {
         self.dials.abort_all();
-        let links: Vec<Arc<Link>> = self.context.links().values().cloned().collect();
+        let links: Vec<Arc<Link>> = self.context.share.links().values().cloned().collect();
         for link in &links {
             link.close(CloseReason::Leaving);
         }
@@ -699,7 +537,7 @@ impl Manager {
                 tracker.leave().await;
             }
             while links.iter().any(|link| link.lane_count.load(Acquire) > 0) {
-                self.context.lane_gone.notified().await;
+                self.context.bells.lane_gone.notified().await;
             }
         };
         let _ = tokio::time::timeout(GOODBYE, told).await;
@@ -713,31 +551,6 @@ impl Manager {
         if !matches!(*self.phase.borrow(), Phase::Done(_) | Phase::Failed(_)) {
             self.phase.send_replace(Phase::Stopped);
         }
-    }
-}
-
-struct NewLink {
-    stream: TcpStream,
-    inbound: BytesMut,
-    outbound: BytesMut,
-    agreed: Agreed,
-    addr: SocketAddr,
-    initiated: bool,
-    distance: Option<Duration>,
-    key: LaneKey,
-    unchoked: bool,
-    told_complete: bool,
-}
-
-impl NewLink {
-    fn greeting(&self, link: LinkId) -> Greeting {
-        let (direction, port) = if self.initiated {
-            (Direction::Dialled, self.addr.port())
-        } else {
-            (Direction::Accepted, self.agreed.port)
-        };
-        let addr = SocketAddr::new(self.addr.ip(), port);
-        Greeting { link, id: self.agreed.peer, direction, addr }
     }
 }
 
@@ -790,13 +603,10 @@ pub(super) fn join_lane(
     stream: TcpStream,
     inbound: BytesMut,
 ) {
-    let one_more = |lanes: u8| (lanes < link.agreed.lanes_max).then_some(lanes + 1);
-    if link.closing.get().is_some()
-        || link.lane_count.fetch_update(AcqRel, Acquire, one_more).is_err()
-    {
+    if !link.add_lane() {
         return;
     }
-    context.counters.connections.fetch_add(1, Relaxed);
+    context.share.counters.connections.fetch_add(1, Relaxed);
     spawn_lane(LaneParts {
         context: Arc::clone(context),
         link,

@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use super::context::{Link, ShareContext, lock};
+use super::context::ShareContext;
 use crate::swarm::Holdings;
+use crate::trade::{Link, lock};
 use crate::types::PeerId;
 
 /// Where a share stands at one moment. Sums are since it was opened.
@@ -58,20 +59,20 @@ pub struct ShareStats {
 
 impl ShareStats {
     pub(super) fn of(context: &ShareContext) -> Self {
-        let counters = &context.counters;
+        let share = &context.share;
+        let counters = &share.counters;
         let (links, seeders, sources) = {
-            let links = context.links();
+            let links = share.links();
             let having = |what: &dyn Fn(&Holdings) -> bool| {
                 links.values().filter(|link| what(&link.holdings)).count()
             };
             let seeders = having(&Holdings::is_full);
-            (links.len(), seeders, having(&|held| context.ledger.wants_any(held)))
+            (links.len(), seeders, having(&|held| share.ledger.wants_any(held)))
         };
-        let bytes_left = context.bytes_left.load(Relaxed);
-        let completed = context.completed_us.load(Relaxed);
+        let bytes_left = share.bytes_left();
         Self {
             pieces_total: context.pieces_wanted,
-            pieces_have: context.pieces_wanted.saturating_sub(context.ledger.wanted_left()),
+            pieces_have: context.pieces_wanted.saturating_sub(share.ledger.wanted_left()),
             bytes_total: context.bytes_wanted,
             bytes_have: context.bytes_wanted.saturating_sub(bytes_left),
             bytes_resumed: context.bytes_resumed,
@@ -88,8 +89,9 @@ impl ShareStats {
             pieces_refused: counters.pieces_refused.load(Relaxed),
             disk_queue_peak: context.disk.deepest(),
             elapsed: context.now().saturating_sub(context.opened),
-            completed_after: (completed > 0)
-                .then(|| Duration::from_micros(completed).saturating_sub(context.opened)),
+            completed_after: context
+                .completed_at()
+                .map(|completed| completed.saturating_sub(context.opened)),
             paused: lock(&context.pause_reason).clone(),
             warnings: lock(&context.warnings).clone(),
         }
@@ -127,11 +129,11 @@ impl LinkStats {
             addr: link.addr,
             lanes: link.lane_count.load(Relaxed),
             pieces: link.holdings.len(),
-            bytes_from: link.verified_bytes.load(Relaxed),
-            bytes_to: link.uploaded_bytes.load(Relaxed),
-            round_trip: Duration::from_micros(link.round_trip_us.load(Relaxed)),
-            choking: link.choking.load(Relaxed),
-            choked: link.choked.load(Relaxed),
+            bytes_from: link.bytes_from(),
+            bytes_to: link.bytes_to(),
+            round_trip: link.round_trip(),
+            choking: link.is_choking(),
+            choked: link.is_choked(),
         }
     }
 }

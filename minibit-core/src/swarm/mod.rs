@@ -45,7 +45,7 @@ pub use choker::{ChokePolicy, Choker, LinkId, PeerView, ROUND, SNUB_AFTER, Slots
 pub use holdings::Holdings;
 pub use ledger::{Ledger, WriteLease};
 pub use neighbours::{Caps, Direction, Greeting, Neighbours, Refusal, Verdict};
-pub use picker::PickOrder;
+pub use picker::{PickOrder, Picking};
 pub use relief::leave_to_others;
 
 /// A share of that many pieces.

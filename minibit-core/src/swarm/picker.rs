@@ -37,7 +37,19 @@ const QUICK_PROBES: u32 = 16;
 /// better way: one for so many pieces it holds.
 const WALK_ADVANTAGE: u32 = 4;
 
-/// In which order a peer is asked for pieces.
+/// In which order a share is fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Picking {
+    /// Rarest first, after a few random pieces to begin with.
+    #[default]
+    RarestFirst,
+    /// Any piece, whatever its rarity: for comparison.
+    Random,
+    /// From the first piece to the last: for comparison.
+    Sequential,
+}
+
+/// In which order one peer is asked for pieces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum PickOrder {
     /// The pieces that the fewest peers hold; among those, any.
@@ -48,6 +60,8 @@ pub enum PickOrder {
     /// Only pieces that no counted peer but seeders holds, any of them: to spread a seeder's
     /// uploads over the swarm before asking it for what others have, too.
     FirstCopies,
+    /// The lowest number first.
+    Sequential,
 }
 
 impl Ledger {
@@ -101,6 +115,7 @@ impl Ledger {
         match order {
             PickOrder::Random => search.take_from(OPEN, true),
             PickOrder::FirstCopies => search.take_from(0, true),
+            PickOrder::Sequential => search.take_from(OPEN, false),
             PickOrder::RarestFirst => {
                 // What a counted peer holds has a holder: itself.
                 let first = usize::from(holdings.counted() == Counted::ByPiece);
@@ -454,6 +469,7 @@ mod tests {
             4 => Just(PickOrder::RarestFirst),
             1 => Just(PickOrder::Random),
             2 => Just(PickOrder::FirstCopies),
+            1 => Just(PickOrder::Sequential),
         ];
         prop_oneof![
             8 => (peer.clone(), piece).prop_map(|(peer, piece)| Step::Gain(peer, piece)),
@@ -569,6 +585,10 @@ mod tests {
                                     prop_assert_eq!(naive.holders(piece.index()), apart);
                                 }
                                 PickOrder::Random => {}
+                                PickOrder::Sequential => {
+                                    let lowest = candidates.iter().min();
+                                    prop_assert_eq!(Some(&piece.index()), lowest);
+                                }
                             }
                             naive.open[piece.index()] = false;
                         }

@@ -11,10 +11,10 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::{Lane, LaneEnd};
 use crate::content::PieceHasher;
 use crate::engine::buffers::PooledBuf;
-use crate::engine::context::{Suspicion, lock};
 use crate::engine::disk::Job;
-use crate::peer::{Arrival, Violation};
+use crate::peer::Arrival;
 use crate::store::PieceStore;
+use crate::trade::lock;
 use crate::types::{BlockSpan, PieceIndex};
 use crate::wire::{BLOCK_HEAD_LEN, BlockHeader, FrameHead, WireError, parse_head, parse_message};
 
@@ -26,8 +26,6 @@ const HEAD_READ: usize = 4 * 1024;
 const SLOW_WRITE: Duration = Duration::from_millis(8);
 /// How long a lane goes on using the queue after a slow write.
 const SLOW_FOR: Duration = Duration::from_secs(3);
-/// How long wrong bytes may be explained by a withdrawal that is on its way.
-const WITHDRAWAL_GRACE: Duration = Duration::from_secs(1);
 
 /// A block whose head has come.
 pub(super) struct Receiving {
@@ -99,8 +97,8 @@ impl Lane {
         }
         if moved {
             self.parse(now)?;
-            self.link.last_heard_us.store(now.as_micros() as u64, Relaxed);
-            self.publish_due(now);
+            self.link.heard(now);
+            self.mind.publish_due(now);
         }
         Ok(moved)
     }
@@ -133,7 +131,7 @@ impl Lane {
     /// once it fills a buffer; and one that merely drips must be seen to.
     fn on_filled(&mut self, got: usize, now: Duration) {
         if let Some(Receiving { arrival: Arrival::Take { .. }, .. }) = self.receiving {
-            self.download.on_bytes(got as u32, now);
+            self.mind.on_bytes(got as u32, now);
         }
     }
 
@@ -169,21 +167,22 @@ impl Lane {
                     }
                     self.inbound.advance(head_len);
                     let body = self.inbound.split_to(body_len);
-                    self.on_frame(&whole, &body)?;
+                    self.on_frame(&whole, &body, now)?;
                 }
             }
         }
         Ok(())
     }
 
-    pub(super) fn on_frame(&mut self, head: &FrameHead, body: &[u8]) -> Result<(), LaneEnd> {
+    fn on_frame(&mut self, head: &FrameHead, body: &[u8], now: Duration) -> Result<(), LaneEnd> {
         match head {
-            FrameHead::Metadata(header) => self.on_metadata(header, body),
+            FrameHead::Metadata(header) => self.decide(|mind| mind.on_metadata(header, body))?,
             _ => {
                 let message = parse_message(body).map_err(WireError::from)?;
-                self.on_message(message)
+                self.decide(|mind| mind.on_message(message, now))?;
             }
         }
+        self.check_unsent()
     }
 
     pub(super) fn begin_block(
@@ -191,7 +190,7 @@ impl Lane {
         header: &BlockHeader,
         now: Duration,
     ) -> Result<(), LaneEnd> {
-        let mut arrival = self.download.on_block(header, &self.context.geometry, now)?;
+        let mut arrival = self.mind.on_block(header, now)?;
         if let Arrival::Take { span } = arrival
             && !self.begin_piece(span, now)
         {
@@ -223,7 +222,7 @@ impl Lane {
         if span.offset() == 0 {
             self.progress = Some(PieceProgress {
                 piece: span.piece(),
-                hasher: PieceHasher::new(&self.context.geometry, span.piece()),
+                hasher: PieceHasher::new(&self.context.share.geometry, span.piece()),
                 // Also while anything is queued: a write left over from an earlier attempt at
                 // this piece must not come after ours.
                 queued: now < self.slow_until || !self.context.disk.is_idle(),
@@ -263,7 +262,7 @@ impl Lane {
             receiving.arrival = Arrival::Discard;
         }
         if receiving.arrival == Arrival::Discard {
-            self.context.counters.wasted.fetch_add(u64::from(len), Relaxed);
+            self.mind.on_waste(len);
         }
         receiving.taken += len;
         receiving.filled = 0;
@@ -287,16 +286,15 @@ impl Lane {
     ) -> Result<bool, LaneEnd> {
         let len = receiving.filled as u32;
         let piece = block.piece();
-        self.context.counters.downloaded.fetch_add(u64::from(len), Relaxed);
-        self.link.snubbed.store(false, Relaxed);
+        self.mind.on_payload(len);
         let Some(progress) = self.progress.as_mut().filter(|progress| progress.piece == piece)
         else {
             return Ok(false);
         };
         progress.hasher.update(&receiving.buf[..receiving.filled]);
         let offset = block.offset() + receiving.taken;
-        let Some(part) = self.context.geometry.block(piece.get().into(), offset.into(), len.into())
-        else {
+        let geometry = &self.context.share.geometry;
+        let Some(part) = geometry.block(piece.get().into(), offset.into(), len.into()) else {
             return Ok(false);
         };
         if progress.queued
@@ -314,8 +312,9 @@ impl Lane {
     pub(super) fn write_now(&mut self, part: BlockSpan, bytes: &[u8]) -> Result<bool, LaneEnd> {
         let started = self.context.now();
         let outcome = {
-            let Some(_lease) = self.context.ledger.begin_write(part.piece(), self.id) else {
-                self.cancel(&[part.piece()]);
+            let ledger = &self.context.share.ledger;
+            let Some(_lease) = ledger.begin_write(part.piece(), self.mind.id()) else {
+                self.decide(|mind| mind.cancel(&[part.piece()]));
                 return Ok(false);
             };
             self.context.store.write(part, bytes)
@@ -328,7 +327,7 @@ impl Lane {
             Ok(()) => Ok(true),
             Err(error) => {
                 self.context.disk_failed(error);
-                self.cancel(&[part.piece()]);
+                self.decide(|mind| mind.cancel(&[part.piece()]));
                 Ok(false)
             }
         }
@@ -341,78 +340,61 @@ impl Lane {
         permit: OwnedSemaphorePermit,
     ) {
         let context = Arc::clone(&self.context);
-        let id = self.id;
+        let id = self.mind.id();
         let void = self.progress.as_ref().map(|progress| Arc::clone(&progress.void));
         let void = void.unwrap_or_default();
         let write = Box::new(move |store: &dyn PieceStore, span: BlockSpan, bytes: &[u8]| {
-            let Some(_lease) = context.ledger.begin_write(span.piece(), id) else {
+            let ledger = &context.share.ledger;
+            let Some(_lease) = ledger.begin_write(span.piece(), id) else {
                 void.store(true, Relaxed);
                 return;
             };
             if let Err(error) = store.write(span, bytes) {
                 void.store(true, Relaxed);
                 context.disk_failed(error);
-                context.ledger.release(span.piece(), id);
+                ledger.release(span.piece(), id);
             }
         });
         self.context.disk.push(Job::Write { span: part, buf, write, permit });
     }
 
     pub(super) fn end_block(&mut self, span: BlockSpan, now: Duration) -> Result<(), LaneEnd> {
-        self.download.on_block_done(span);
-        if span.end() < self.context.geometry.piece_len(span.piece()) {
+        if !self.mind.on_block_done(span) {
             return Ok(());
         }
         let Some(progress) = self.progress.take().filter(|p| p.piece == span.piece()) else {
             return Ok(());
         };
         let piece = progress.piece;
-        match self.context.hashes.expected(piece) {
+        match self.context.share.hashes.expected(piece) {
             Some(expected) if expected == progress.hasher.finish() => {
                 if progress.queued {
                     self.queue_end(piece, progress);
                 } else {
-                    self.context.keep(&self.link, piece, self.id);
+                    self.context.keep(&self.link, piece, self.mind.id());
                 }
                 Ok(())
             }
             Some(_) => {
-                self.context.counters.pieces_refused.fetch_add(1, Relaxed);
-                self.suspect(piece, now);
+                self.decide(|mind| mind.on_wrong_piece(piece, now));
                 Ok(())
             }
-            // Its proof was asked for ahead of it and did not come: the peer holds no such
-            // page, or answers out of order.
-            None => {
-                self.part_with(&[piece]);
-                Err(Violation::WrongHashes.into())
-            }
+            None => Err(self.decide(|mind| mind.on_unproven_piece(piece)).into()),
         }
     }
 
     /// The piece counts once all its queued writes have been made.
     fn queue_end(&mut self, piece: PieceIndex, progress: PieceProgress) {
-        lock(&self.unfinished).insert(piece);
-        let (context, link, id) = (Arc::clone(&self.context), Arc::clone(&self.link), self.id);
-        let unfinished = Arc::clone(&self.unfinished);
+        let (context, link) = (Arc::clone(&self.context), Arc::clone(&self.link));
+        let (id, unfinished) = (self.mind.id(), self.mind.end_later(piece));
         self.context.disk.push(Job::Finish(Box::new(move || {
             if progress.void.load(Relaxed) {
-                context.ledger.release(piece, id);
-                context.wake_all();
+                context.share.ledger.release(piece, id);
+                context.share.wake_all();
             } else {
                 context.keep(&link, piece, id);
             }
             lock(&unfinished).remove(&piece);
         })));
-    }
-
-    /// Every byte of the piece came from this peer, and they are wrong.
-    pub(super) fn suspect(&mut self, piece: PieceIndex, now: Duration) {
-        let mut pieces = self.download.pieces();
-        pieces.push(piece);
-        self.part_with(&pieces);
-        let judged_at = now + WITHDRAWAL_GRACE;
-        lock(&self.link.suspect).get_or_insert(Suspicion { piece, judged_at });
-        self.link.wake();
     }
 }

@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::task::Wake;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
@@ -12,6 +13,7 @@ use tokio::io::Interest;
 
 use super::{Lane, LaneEnd};
 use crate::store::Served;
+use crate::trade::{self, MetadataWanted};
 use crate::types::{BlockSpan, PieceIndex, limits};
 use crate::wire::{BLOCK_HEAD_LEN, BlockHeader, Message, MetadataHeader, RefuseReason};
 
@@ -29,8 +31,8 @@ pub(super) struct Sending {
 
 /// Metadata on its way out, in chunks.
 pub(super) struct MetadataReply {
-    pub(super) header: MetadataHeader,
-    pub(super) bytes: Bytes,
+    header: MetadataHeader,
+    bytes: Bytes,
 }
 
 /// Blocks read ahead at once from a cold file.
@@ -42,16 +44,12 @@ fn is_in_memory(served: &Served, span: BlockSpan) -> bool {
 }
 
 impl Lane {
-    pub(super) fn say(&mut self, message: &Message) {
-        message.encode(&mut self.outbound);
-        self.context.counters.messages_sent.fetch_add(1, Relaxed);
-    }
-
     pub(super) fn has_output(&self) -> bool {
         !self.outbound.is_empty()
             || self.sending.is_some()
-            || !self.metadata.is_empty()
-            || (!self.upload.is_empty() && !self.is_warming())
+            || self.metadata.is_some()
+            || self.mind.has_metadata()
+            || (!self.mind.upload().is_empty() && !self.is_warming())
     }
 
     /// Whether the next blocks are being read from the disk.
@@ -87,8 +85,8 @@ impl Lane {
                 break;
             }
         }
-        if moved && let Some(control) = &mut self.control {
-            control.session.spoke(now);
+        if moved {
+            self.mind.spoke(now);
         }
         Ok(moved)
     }
@@ -121,29 +119,25 @@ impl Lane {
         Ok(true)
     }
 
-    pub(super) fn on_block_sent(&mut self, span: BlockSpan) {
-        let counters = &self.context.counters;
-        counters.blocks_sent.fetch_add(1, Relaxed);
-        counters.messages_sent.fetch_add(1, Relaxed);
-        counters.uploaded.fetch_add(u64::from(span.len()), Relaxed);
-        self.link.uploaded_bytes.fetch_add(u64::from(span.len()), Relaxed);
+    fn on_block_sent(&mut self, span: BlockSpan) {
+        self.mind.on_block_sent(span);
         // If the file was edited while the kernel read it, the peer must hear so right
         // behind the bytes.
-        if self.upload.is_empty() {
+        if self.mind.upload().is_empty() {
             let _ = self.serve(span.piece());
         }
     }
 
     /// Puts the next thing to send in place; false if there is nothing.
     pub(super) fn next_output(&mut self) -> bool {
-        if let Some(reply) = self.metadata.pop_front() {
+        if let Some(reply) = self.metadata.take().or_else(|| self.next_metadata()) {
             self.put_metadata(reply);
             return true;
         }
         if self.is_warming() {
             return false;
         }
-        let Some(span) = self.upload.peek() else {
+        let Some(span) = self.mind.upload().peek() else {
             self.warmed = 0;
             return false;
         };
@@ -155,7 +149,7 @@ impl Lane {
             self.warm();
             return false;
         }
-        self.upload.take_next();
+        self.mind.take_block();
         self.warmed = self.warmed.saturating_sub(1);
         match served {
             Some(served) => {
@@ -164,7 +158,8 @@ impl Lane {
             }
             None => {
                 let reason = RefuseReason::NotHeld;
-                self.say(&Message::Refuse { blocks: vec![span.into()], reason });
+                let refusal = Message::Refuse { blocks: vec![span.into()], reason };
+                self.decide(|mind| mind.say(refusal));
             }
         }
         true
@@ -174,9 +169,9 @@ impl Lane {
     /// they are in memory. Those blocks are then sent without another look, so that a memory
     /// too small to keep them cannot make this a circle.
     fn warm(&mut self) {
-        let spans: Vec<BlockSpan> = self.upload.waiting().take(WARM_AT_ONCE).collect();
+        let spans: Vec<BlockSpan> = self.mind.upload().waiting().take(WARM_AT_ONCE).collect();
         let store = Arc::clone(&self.context.store);
-        let status = Arc::clone(&self.status);
+        let bell = Arc::clone(&self.bell);
         self.warmed = spans.len();
         let done = Arc::new(AtomicBool::new(false));
         self.warming = Some(Arc::clone(&done));
@@ -188,7 +183,7 @@ impl Lane {
                 }
             }
             done.store(true, Release);
-            status.wake.notify_one();
+            bell.wake();
         });
     }
 
@@ -198,22 +193,37 @@ impl Lane {
             Ok(served) => Some(served),
             Err(error) => {
                 self.context.not_served(piece, &error);
-                self.tell_peer();
+                self.decide(trade::Lane::tell_peer);
                 None
             }
         }
     }
 
-    pub(super) fn put_metadata(&mut self, mut reply: MetadataReply) {
+    /// The next item of metadata that the peer has asked for, empty if it is not here.
+    fn next_metadata(&mut self) -> Option<MetadataReply> {
+        let context = &self.context;
+        Some(match self.mind.take_metadata()? {
+            MetadataWanted::Manifest => {
+                let bytes = context.manifest_bytes.clone();
+                MetadataReply { header: MetadataHeader::manifest(bytes.len() as u32), bytes }
+            }
+            MetadataWanted::Page(page) => {
+                let bytes = context.share.hashes.page(page).unwrap_or_default();
+                MetadataReply { header: MetadataHeader::page(page, bytes.len() as u32), bytes }
+            }
+        })
+    }
+
+    fn put_metadata(&mut self, mut reply: MetadataReply) {
         let chunk = reply.bytes.len().min(limits::METADATA_CHUNK_MAX as usize);
         let bytes = reply.bytes.split_to(chunk);
         reply.header.len = chunk as u32;
         self.outbound.extend_from_slice(&reply.header.encode_frame_head());
         self.outbound.extend_from_slice(&bytes);
-        self.context.counters.messages_sent.fetch_add(1, Relaxed);
+        self.context.share.counters.messages_sent.fetch_add(1, Relaxed);
         if !reply.bytes.is_empty() {
             reply.header.offset += chunk as u32;
-            self.metadata.push_front(reply);
+            self.metadata = Some(reply);
         }
     }
 }

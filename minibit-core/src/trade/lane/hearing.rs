@@ -1,21 +1,24 @@
-//! Control messages: to the value that understands them, and what follows from it.
+//! What the peer's messages bring: to the value that understands them, and what follows.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::time::Duration;
 
-use super::sending::MetadataReply;
-use super::{Lane, LaneEnd};
+use super::{Lane, LaneEnd, MetadataWanted};
 use crate::content::PageError;
-use crate::engine::share::Event;
 use crate::peer::{Fact, Violation};
-use crate::types::{PageId, PieceIndex, limits};
+use crate::types::{PageId, PieceIndex};
 use crate::wire::{Message, MetadataHeader, MetadataItem, RawBlock, RefuseReason};
 
 /// Metadata requests that may wait on one lane.
 const METADATA_QUEUE_MAX: usize = 1024;
 
 impl Lane {
-    pub(super) fn on_message(&mut self, message: Message) -> Result<(), LaneEnd> {
+    /// A control message has come.
+    ///
+    /// # Errors
+    /// [`LaneEnd`] if the peer leaves, or must not send this.
+    pub fn on_message(&mut self, message: Message, now: Duration) -> Result<(), LaneEnd> {
         match message {
             Message::Request(blocks) => self.on_request(&blocks),
             Message::Cancel(blocks) => {
@@ -25,7 +28,7 @@ impl Lane {
             }
             Message::Refuse { blocks, reason } => {
                 self.check_inside(&blocks)?;
-                self.on_refused(&blocks, reason);
+                self.on_refused(&blocks, reason, now);
                 Ok(())
             }
             Message::RequestMetadata { manifest, pages } => {
@@ -41,45 +44,34 @@ impl Lane {
         }
     }
 
-    pub(super) fn on_request(&mut self, blocks: &[RawBlock]) -> Result<(), LaneEnd> {
-        let context = &self.context;
-        let choking = self.link.choking.load(Relaxed);
+    fn on_request(&mut self, blocks: &[RawBlock]) -> Result<(), LaneEnd> {
+        let share = &self.share;
         let refusals = self.upload.on_request(
             blocks,
-            &context.geometry,
+            &share.geometry,
             self.link.agreed.block_len,
-            choking,
-            |piece| context.ledger.have(piece),
+            self.link.is_choking(),
+            |piece| share.ledger.have(piece),
         )?;
-        for refusal in &refusals {
-            self.say(refusal);
-        }
-        self.check_unsent()
+        self.messages.extend(refusals);
+        Ok(())
     }
 
     /// Blocks that no piece of the share contains are no mistake of timing.
     fn check_inside(&self, blocks: &[RawBlock]) -> Result<(), Violation> {
-        let geometry = &self.context.geometry;
+        let geometry = &self.share.geometry;
         let inside = |raw: &RawBlock| geometry.block(raw.piece, raw.offset, raw.len).is_some();
         if blocks.iter().all(inside) { Ok(()) } else { Err(Violation::OutsideShare) }
     }
 
-    /// A peer that asks and never reads must not grow our memory.
-    pub(super) fn check_unsent(&self) -> Result<(), LaneEnd> {
-        if self.outbound.len() > limits::UNSENT_MAX {
-            return Err(Violation::MetadataFlood.into());
-        }
-        Ok(())
-    }
-
-    pub(super) fn on_refused(&mut self, blocks: &[RawBlock], reason: RefuseReason) {
+    fn on_refused(&mut self, blocks: &[RawBlock], reason: RefuseReason, now: Duration) {
         let pieces = self.download.on_refused(blocks);
         if reason == RefuseReason::NotHeld {
             for piece in &pieces {
-                self.context.ledger.lose(&self.link.holdings, *piece);
+                self.share.ledger.lose(&self.link.holdings, *piece);
             }
         } else if !pieces.is_empty() {
-            self.download.set_back(self.context.now());
+            self.download.set_back(now);
         }
         self.part_with(&pieces);
     }
@@ -88,15 +80,15 @@ impl Lane {
     fn on_more_held(&self) {
         self.link.wake();
         if self.link.holdings.is_full() {
-            self.context.slots_changed.notify_one();
+            self.share.signals.slots_changed();
         }
     }
 
-    pub(super) fn on_fact(&mut self, fact: Fact) -> Result<(), LaneEnd> {
+    fn on_fact(&mut self, fact: Fact) -> Result<(), LaneEnd> {
         match fact {
             Fact::Nothing => {}
             Fact::Holds(set) => {
-                self.context.ledger.gain_all(&self.link.holdings, &set);
+                self.share.ledger.gain_all(&self.link.holdings, &set);
                 self.on_more_held();
             }
             Fact::Gained(runs) => {
@@ -109,10 +101,10 @@ impl Lane {
                 }
             }
             Fact::Withdrew(runs) => {
-                for piece in
-                    runs.into_iter().flatten().filter_map(|n| self.context.geometry.piece(n))
-                {
-                    self.context.ledger.lose(&self.link.holdings, piece);
+                let pieces =
+                    runs.into_iter().flatten().filter_map(|n| self.share.geometry.piece(n));
+                for piece in pieces {
+                    self.share.ledger.lose(&self.link.holdings, piece);
                 }
             }
             Fact::ChokedUs => {
@@ -126,13 +118,13 @@ impl Lane {
             }
             Fact::Interested(interested) => {
                 if self.link.interested.swap(interested, Relaxed) != interested {
-                    self.context.slots_changed.notify_one();
+                    self.share.signals.slots_changed();
                 }
             }
             Fact::WantsLanes(lanes) => {
                 // Only ever more of them, so that asking again and again costs nothing.
                 if lanes > self.link.lanes_asked.fetch_max(lanes, Relaxed) && self.link.initiated {
-                    self.context.tell(Event::LanesWanted(self.link.id));
+                    self.share.signals.lanes_wanted(self.link.id);
                 }
             }
             Fact::Left(reason) => {
@@ -144,42 +136,25 @@ impl Lane {
     }
 
     /// The peer holds a piece; true if that is new.
-    pub(super) fn learn(&self, number: u32) -> bool {
-        let Some(piece) = self.context.geometry.piece(number) else { return false };
-        self.context.ledger.gain(&self.link.holdings, piece)
+    fn learn(&self, number: u32) -> bool {
+        let Some(piece) = self.share.geometry.piece(number) else { return false };
+        self.share.ledger.gain(&self.link.holdings, piece)
     }
 
-    pub(super) fn on_metadata_request(
-        &mut self,
-        manifest: bool,
-        pages: &[PageId],
-    ) -> Result<(), LaneEnd> {
+    fn on_metadata_request(&mut self, manifest: bool, pages: &[PageId]) -> Result<(), LaneEnd> {
         if self.metadata.len() + pages.len() + usize::from(manifest) > METADATA_QUEUE_MAX {
             return Err(Violation::MetadataFlood.into());
         }
-        if manifest {
-            let bytes = self.context.manifest_bytes.clone();
-            self.metadata.push_back(MetadataReply {
-                header: MetadataHeader::manifest(bytes.len() as u32),
-                bytes,
-            });
-        }
-        for page in pages {
-            let bytes = self.context.hashes.page(*page).unwrap_or_default();
-            self.metadata.push_back(MetadataReply {
-                header: MetadataHeader::page(*page, bytes.len() as u32),
-                bytes,
-            });
-        }
+        self.metadata.extend(manifest.then_some(MetadataWanted::Manifest));
+        self.metadata.extend(pages.iter().copied().map(MetadataWanted::Page));
         Ok(())
     }
 
     /// Hashes that were asked for. A page is at most 32 KiB, so it comes in one chunk.
-    pub(super) fn on_metadata(
-        &mut self,
-        header: &MetadataHeader,
-        body: &[u8],
-    ) -> Result<(), LaneEnd> {
+    ///
+    /// # Errors
+    /// If they were not asked for, or are refuted.
+    pub fn on_metadata(&mut self, header: &MetadataHeader, body: &[u8]) -> Result<(), LaneEnd> {
         let page = header.page_id();
         if header.item != MetadataItem::HashPage || !self.pages_asked.remove(&page) {
             return Err(Violation::WrongHashes.into());
@@ -188,20 +163,19 @@ impl Lane {
             self.on_page_not_held(page);
             return Ok(());
         }
-        match self.context.hashes.accept_page(page, body) {
-            Ok(()) => Ok(()),
-            Err(PageError::Unproven(_)) => Ok(()),
+        match self.share.hashes.accept_page(page, body) {
+            Ok(()) | Err(PageError::Unproven(_)) => Ok(()),
             Err(_) => Err(Violation::WrongHashes.into()),
         }
     }
 
     /// Who does not hold a page cannot prove the pieces under it: they are as good as not held.
-    pub(super) fn on_page_not_held(&mut self, page: PageId) {
-        let context = Arc::clone(&self.context);
-        let unproven = |piece: &PieceIndex| context.hashes.pages_needed(*piece).any(|p| p == page);
+    fn on_page_not_held(&mut self, page: PageId) {
+        let share = Arc::clone(&self.share);
+        let unproven = |piece: &PieceIndex| share.hashes.pages_needed(*piece).any(|p| p == page);
         let pieces: Vec<PieceIndex> = self.download.pieces().into_iter().filter(unproven).collect();
         for piece in &pieces {
-            context.ledger.lose(&self.link.holdings, *piece);
+            share.ledger.lose(&self.link.holdings, *piece);
         }
         self.part_with(&pieces);
     }

@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::time::Duration;
 
 use super::Lane;
-use crate::engine::context::lock;
-use crate::swarm::{LaneId, PickOrder, leave_to_others};
+use crate::swarm::{LaneId, PickOrder, Picking, leave_to_others};
+use crate::trade::lock;
 use crate::types::{BlockSpan, PieceIndex};
 use crate::wire::{Message, RawBlock};
 
@@ -18,25 +18,31 @@ const TAKE_OVER_LOOK: usize = 256;
 const UNKNOWN_PIECE_TIME: Duration = Duration::from_millis(500);
 
 impl Lane {
-    pub(super) fn may_ask(&self, now: Duration) -> bool {
+    fn may_ask(&self, now: Duration) -> bool {
         self.download.rests_until(now).is_none()
-            && !self.link.choked.load(Relaxed)
-            && !self.context.paused.load(Relaxed)
+            && !self.link.is_choked()
+            && !self.share.is_paused()
             && lock(&self.link.suspect).is_none()
     }
 
-    pub(super) fn ask(&mut self, now: Duration) {
-        if !self.download.wants_more() || !self.may_ask(now) || self.context.ledger.is_complete() {
+    /// Asks for more, if the window has room and there is anything to be had.
+    pub fn ask(&mut self, now: Duration) {
+        if !self.download.wants_more() || !self.may_ask(now) || self.share.ledger.is_complete() {
             return;
         }
         let mut claimed = Vec::new();
         self.held_back = false;
-        let mut spans = if self.link.holdings.is_full() {
-            self.ask_seeder(now, &mut claimed)
-        } else if self.context.ledger.have_count() < FIRST_PIECES {
-            self.claim(now, PickOrder::Random, &mut claimed)
-        } else {
-            self.claim(now, PickOrder::RarestFirst, &mut claimed)
+        let mut spans = match self.share.setup.picking {
+            Picking::RarestFirst if self.link.holdings.is_full() => {
+                self.ask_seeder(now, &mut claimed)
+            }
+            Picking::RarestFirst if self.share.ledger.have_count() >= FIRST_PIECES => {
+                self.claim(now, PickOrder::RarestFirst, &mut claimed)
+            }
+            Picking::RarestFirst | Picking::Random => {
+                self.claim(now, PickOrder::Random, &mut claimed)
+            }
+            Picking::Sequential => self.claim(now, PickOrder::Sequential, &mut claimed),
         };
         if spans.is_empty()
             && !self.held_back
@@ -45,11 +51,11 @@ impl Lane {
         {
             claimed.push(piece);
             let mut once = Some(piece);
-            spans = self.download.top_up(&self.context.geometry, now, || once.take());
+            spans = self.download.top_up(&self.share.geometry, now, || once.take());
         }
         if !spans.is_empty() {
             self.ask_for_pages(&claimed);
-            self.say(&Message::Request(spans.into_iter().map(RawBlock::from).collect()));
+            self.say(Message::Request(spans.into_iter().map(RawBlock::from).collect()));
             self.publish_due(now);
         }
     }
@@ -61,12 +67,12 @@ impl Lane {
         order: PickOrder,
         claimed: &mut Vec<PieceIndex>,
     ) -> Vec<BlockSpan> {
-        let Self { context, link, download, id, rng, unfinished, .. } = self;
-        download.top_up(&context.geometry, now, || {
-            let piece = context.ledger.claim(&link.holdings, *id, order, rng)?;
+        let Self { share, link, download, id, rng, unfinished, .. } = self;
+        download.top_up(&share.geometry, now, || {
+            let piece = share.ledger.claim(&link.holdings, *id, order, rng)?;
             if lock(unfinished).contains(&piece) {
-                // Its end is still in the queue of the disk, and must not meet a new attempt.
-                context.ledger.release(piece, *id);
+                // Its end has yet to be reported, and must not meet a new attempt.
+                share.ledger.release(piece, *id);
                 return None;
             }
             claimed.push(piece);
@@ -81,11 +87,11 @@ impl Lane {
             return spans;
         }
         let from_others: u64 = {
-            let links = self.context.links();
+            let links = self.share.links();
             let others = links.values().filter(|link| !link.holdings.is_full());
             others.map(|link| link.receiving_rate(now)).sum()
         };
-        self.held_back = self.context.ledger.has_open()
+        self.held_back = self.share.ledger.has_open()
             && leave_to_others(self.link.receiving_rate(now), from_others);
         if self.held_back {
             return spans;
@@ -95,26 +101,26 @@ impl Lane {
 
     /// The hashes of the claimed pieces are asked for ahead of the pieces themselves: the
     /// peer answers in order, so they are here when the piece is.
-    pub(super) fn ask_for_pages(&mut self, claimed: &[PieceIndex]) {
+    fn ask_for_pages(&mut self, claimed: &[PieceIndex]) {
         let mut pages = Vec::new();
         for piece in claimed {
-            for page in self.context.hashes.pages_needed(*piece) {
+            for page in self.share.hashes.pages_needed(*piece) {
                 if self.pages_asked.insert(page) {
                     pages.push(page);
                 }
             }
         }
         if !pages.is_empty() {
-            self.say(&Message::RequestMetadata { manifest: false, pages });
+            self.say(Message::RequestMetadata { manifest: false, pages });
         }
     }
 
     /// With nothing left to claim, an idle lane takes the piece that would otherwise come
     /// latest, if it can have it here clearly sooner than its owner.
-    pub(super) fn take_over(&mut self, now: Duration) -> Option<PieceIndex> {
-        let lanes = self.context.lanes();
+    fn take_over(&mut self, now: Duration) -> Option<PieceIndex> {
+        let lanes = self.share.lanes();
         let mut latest: Option<(Duration, PieceIndex, LaneId)> = None;
-        for (piece, owner) in self.context.ledger.in_flight().take(TAKE_OVER_LOOK) {
+        for (piece, owner) in self.share.ledger.in_flight().take(TAKE_OVER_LOOK) {
             if owner == self.id || !self.link.holdings.contains(piece) {
                 continue;
             }
@@ -125,23 +131,23 @@ impl Lane {
             }
         }
         let (rest, piece, owner) = latest?;
-        let own = self
-            .download
-            .meter()
-            .time_for(u64::from(self.context.geometry.piece_len(piece)))
+        let meter = self.download.meter();
+        let own = meter
+            .time_for(u64::from(self.share.geometry.piece_len(piece)))
             .unwrap_or(UNKNOWN_PIECE_TIME)
-            + self.download.meter().round_trip().unwrap_or_default();
-        if rest <= own * 2 || !self.context.ledger.take_over(piece, owner, self.id) {
+            + meter.round_trip().unwrap_or_default();
+        if rest <= own * 2 || !self.share.ledger.take_over(piece, owner, self.id) {
             return None;
         }
         let status = Arc::clone(lanes.get(&owner)?);
         drop(lanes);
         status.taken_over.store(true, Release);
-        status.wake.notify_one();
+        status.waker.wake_by_ref();
         Some(piece)
     }
 
-    pub(super) fn publish_due(&self, now: Duration) {
+    /// Lets others know how long what is in flight here will take.
+    pub fn publish_due(&self, now: Duration) {
         let due = self.download.expected_rest(now).map_or(0, |rest| (now + rest).as_micros());
         self.status.rate.store(self.download.meter().rate() as u64, Relaxed);
         self.status.due_us.store(due as u64, Relaxed);
@@ -152,35 +158,29 @@ impl Lane {
 
     /// Parts with pieces, whatever the reason: the one way in which a lane gives them up.
     /// Returns the blocks that may be cancelled.
-    ///
-    /// What was hashed of them is forgotten and what is still coming is thrown away. The
-    /// same piece may come back to this lane after others have written into it, and then has
-    /// to begin anew.
     pub(super) fn part_with(&mut self, pieces: &[PieceIndex]) -> Vec<RawBlock> {
         let mut cancelled = Vec::new();
         for piece in pieces {
             cancelled.extend(self.download.give_up(*piece).into_iter().map(RawBlock::from));
-            self.context.ledger.release(*piece, self.id);
-        }
-        if let Some(progress) = self.progress.take_if(|known| pieces.contains(&known.piece)) {
-            progress.void();
-        }
-        if let Some(receiving) = &mut self.receiving
-            && receiving.discard_if_of(pieces)
-        {
-            self.permit = None;
+            self.share.ledger.release(*piece, self.id);
         }
         if !pieces.is_empty() {
-            self.context.wake_all();
+            self.parted.extend_from_slice(pieces);
+            self.share.wake_all();
         }
         cancelled
     }
 
-    /// The same, and the peer is told that it need not send them.
-    pub(super) fn cancel(&mut self, pieces: &[PieceIndex]) {
+    /// Gives a piece back that is in the books of the shell alone, for its last block has come.
+    pub fn give_back(&mut self, piece: PieceIndex) {
+        self.part_with(&[piece]);
+    }
+
+    /// Parts with pieces, and the peer is told that it need not send them.
+    pub fn cancel(&mut self, pieces: &[PieceIndex]) {
         let cancelled = self.part_with(pieces);
         if !cancelled.is_empty() {
-            self.say(&Message::Cancel(cancelled));
+            self.say(Message::Cancel(cancelled));
         }
     }
 }

@@ -1,0 +1,323 @@
+//! One connection of a link, as a value: what to say, what to ask for, what to send.
+//!
+//! The shell tells it what came and what time it is, and carries out what it then finds:
+//! messages to send ([`Lane::take_messages`]), pieces whose bytes no longer count
+//! ([`Lane::take_parted`]), blocks and metadata to send, a deadline. A lane looks around with
+//! [`Lane::heed`] and [`Lane::ask`] whenever it is woken.
+//!
+//! Invariant: every piece it has claimed goes back when it is dropped.
+//! Not here: bytes.
+
+mod asking;
+mod hearing;
+mod judging;
+mod telling;
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::sync::{Arc, Mutex};
+use std::task::Waker;
+use std::time::Duration;
+
+use super::link::{CloseReason, LaneStatus, Link};
+use super::lock;
+use super::share::Share;
+use crate::peer::{Download, Session, Upload, Violation, lanes_wanted};
+use crate::swarm::LaneId;
+use crate::types::{BlockSpan, PageId, PieceIndex};
+use crate::wire::Message;
+
+/// How often an idle lane looks for work to take over.
+const IDLE_LOOK: Duration = Duration::from_millis(200);
+/// How often a lane that leaves its seeder to others looks whether they still serve.
+const HELD_BACK_LOOK: Duration = Duration::from_millis(20);
+/// Longest that a lane may be left alone: a bound for whatever wake-up was not thought of.
+const NAP_MAX: Duration = Duration::from_secs(5);
+
+/// Why a lane is to end.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LaneEnd {
+    /// The peer said goodbye.
+    #[error("the peer left")]
+    Left,
+    /// Silence for too long.
+    #[error("the peer fell silent")]
+    Silent,
+    /// A rule was broken.
+    #[error(transparent)]
+    Violation(#[from] Violation),
+}
+
+/// Metadata that the peer has asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MetadataWanted {
+    /// The manifest.
+    Manifest,
+    /// A page of piece hashes.
+    Page(PageId),
+}
+
+/// State that only the first lane of a link has.
+#[derive(Debug)]
+struct Control {
+    session: Session,
+    told_choking: bool,
+    told_times_choked: u32,
+    told_interested: bool,
+    told_news: u32,
+    told_withdrawn: usize,
+}
+
+/// One connection; see the module's header.
+#[derive(Debug)]
+pub struct Lane {
+    share: Arc<Share>,
+    link: Arc<Link>,
+    id: LaneId,
+    status: Arc<LaneStatus>,
+    control: Option<Control>,
+    download: Download,
+    upload: Upload,
+    metadata: VecDeque<MetadataWanted>,
+    pages_asked: HashSet<PageId>,
+    chokes_seen: u32,
+    times_choked_seen: u32,
+    /// Pieces received whole whose end the shell has yet to report.
+    unfinished: Arc<Mutex<HashSet<PieceIndex>>>,
+    /// There is something to ask this seeder for, and it is left to others for now.
+    held_back: bool,
+    messages: Vec<Message>,
+    parted: Vec<PieceIndex>,
+    rng: fastrand::Rng,
+}
+
+impl Lane {
+    /// A lane of `link`; the `first` one carries its control. It is woken through `waker`.
+    pub fn new(
+        share: Arc<Share>,
+        link: Arc<Link>,
+        first: bool,
+        now: Duration,
+        waker: Waker,
+        rng: fastrand::Rng,
+    ) -> Self {
+        let id = share.ledger.new_lane();
+        let status = Arc::new(LaneStatus::new(waker));
+        share.lanes().insert(id, Arc::clone(&status));
+        lock(&link.lanes).push(Arc::clone(&status));
+        let agreed = &link.agreed;
+        let control = first.then(|| Control {
+            session: Session::new(Arc::clone(&share.geometry), agreed.peer, agreed.complete, now),
+            told_choking: !link.told_unchoked,
+            told_times_choked: 0,
+            told_interested: !link.told_complete,
+            told_news: 0,
+            told_withdrawn: 0,
+        });
+        let mut download = Download::new(agreed.block_len, now);
+        if let Some(distance) = link.distance {
+            download.guess_round_trip(distance);
+        }
+        let mut lane = Self {
+            download,
+            upload: Upload::default(),
+            metadata: VecDeque::new(),
+            pages_asked: HashSet::new(),
+            chokes_seen: link.chokes.load(Relaxed),
+            times_choked_seen: link.times_choked.load(Relaxed),
+            unfinished: Arc::default(),
+            held_back: false,
+            messages: Vec::new(),
+            parted: Vec::new(),
+            rng,
+            share,
+            link,
+            id,
+            status,
+            control,
+        };
+        lane.introduce();
+        lane
+    }
+
+    /// The share it belongs to.
+    pub fn share(&self) -> &Arc<Share> {
+        &self.share
+    }
+
+    /// The link it belongs to.
+    pub fn link(&self) -> &Arc<Link> {
+        &self.link
+    }
+
+    /// Its name in the ledger.
+    pub fn id(&self) -> LaneId {
+        self.id
+    }
+
+    /// Whether it is the first lane of its link.
+    pub fn is_first(&self) -> bool {
+        self.control.is_some()
+    }
+
+    /// What it has asked for.
+    pub fn download(&self) -> &Download {
+        &self.download
+    }
+
+    /// What its peer has asked for.
+    pub fn upload(&self) -> &Upload {
+        &self.upload
+    }
+
+    // ---- what the shell carries out ----
+
+    /// Has the shell say something that only it can know of.
+    pub fn say(&mut self, message: Message) {
+        self.messages.push(message);
+    }
+
+    /// What is to be said, in order.
+    pub fn take_messages(&mut self) -> std::vec::Drain<'_, Message> {
+        self.messages.drain(..)
+    }
+
+    /// Whether there is anything to be said.
+    pub fn has_messages(&self) -> bool {
+        !self.messages.is_empty()
+    }
+
+    /// Pieces that are no longer fetched here: what was hashed of them counts no more, and what
+    /// is still coming is to be thrown away. The same piece may come back to this lane after
+    /// others have written into it, and then has to begin anew.
+    pub fn take_parted(&mut self) -> Vec<PieceIndex> {
+        std::mem::take(&mut self.parted)
+    }
+
+    /// The next metadata to send.
+    pub fn take_metadata(&mut self) -> Option<MetadataWanted> {
+        self.metadata.pop_front()
+    }
+
+    /// Whether metadata is to be sent.
+    pub fn has_metadata(&self) -> bool {
+        !self.metadata.is_empty()
+    }
+
+    /// The next block to send, taken off the queue.
+    pub fn take_block(&mut self) -> Option<BlockSpan> {
+        self.upload.take_next()
+    }
+
+    /// A block went out.
+    pub fn on_block_sent(&mut self, span: BlockSpan) {
+        let counters = &self.share.counters;
+        counters.blocks_sent.fetch_add(1, Relaxed);
+        counters.messages_sent.fetch_add(1, Relaxed);
+        counters.uploaded.fetch_add(u64::from(span.len()), Relaxed);
+        self.link.uploaded_bytes.fetch_add(u64::from(span.len()), Relaxed);
+    }
+
+    /// Something was sent.
+    pub fn spoke(&mut self, now: Duration) {
+        if let Some(control) = &mut self.control {
+            control.session.spoke(now);
+        }
+    }
+
+    // ---- time ----
+
+    /// Notices deadlines and silence. While `we_hold_up` the peer, because our own disk is
+    /// behind, neither is its fault.
+    ///
+    /// # Errors
+    /// [`LaneEnd::Silent`] once the peer must be gone.
+    pub fn check_time(&mut self, now: Duration, we_hold_up: bool) -> Result<(), LaneEnd> {
+        if self.download.deadline().is_some_and(|deadline| now >= deadline) && !we_hold_up {
+            self.link.snubbed.store(true, Relaxed);
+            let pieces = self.download.pieces();
+            self.cancel(&pieces);
+            self.download.set_back(now);
+        }
+        self.follow_distance();
+        let Some(control) = &mut self.control else { return Ok(()) };
+        let heard = Duration::from_micros(self.link.last_heard_us.load(Relaxed));
+        // While we do not read, silence is ours.
+        control.session.heard(if we_hold_up { now } else { heard });
+        if control.session.is_dead(now) {
+            return Err(LaneEnd::Silent);
+        }
+        if control.session.keep_alive_due(now) {
+            control.session.spoke(now);
+            self.say(Message::KeepAlive);
+        }
+        Ok(())
+    }
+
+    /// Publishes the distance, and on the first lane asks for as many lanes as it calls for.
+    fn follow_distance(&mut self) {
+        let round_trip = self.download.meter().round_trip();
+        if let Some(round_trip) = round_trip {
+            self.link.round_trip_us.store(round_trip.as_micros() as u64, Relaxed);
+        }
+        let share = &self.share;
+        if self.control.is_none() || share.ledger.is_complete() || self.link.is_choked() {
+            return;
+        }
+        let wanted = share
+            .setup
+            .lanes
+            .unwrap_or_else(|| lanes_wanted(round_trip, share.setup.cores, share.bytes_left()))
+            .min(self.link.agreed.lanes_max);
+        if wanted <= self.link.lanes_asked.load(Relaxed) {
+            return;
+        }
+        self.link.lanes_asked.store(wanted, Relaxed);
+        if self.link.initiated {
+            share.signals.lanes_wanted(self.link.id);
+        } else {
+            self.say(Message::Lanes(wanted));
+        }
+    }
+
+    /// When to look around at the latest, if nothing happens before.
+    pub fn next_deadline(&self, now: Duration) -> Duration {
+        let mut next = now + NAP_MAX;
+        if let Some(deadline) = self.download.deadline() {
+            next = next.min(deadline);
+        }
+        if let Some(control) = &self.control {
+            next = next.min(control.session.next_check());
+            if let Some(suspicion) = lock(&self.link.suspect).as_ref() {
+                next = next.min(suspicion.judged_at);
+            }
+        }
+        if let Some(rested) = self.download.rests_until(now) {
+            next = next.min(rested);
+        }
+        let may_take_over = self.download.is_idle()
+            && !self.link.is_choked()
+            && !self.share.ledger.is_complete()
+            && self.share.ledger.wants_any(&self.link.holdings);
+        if may_take_over {
+            next = next.min(now + if self.held_back { HELD_BACK_LOOK } else { IDLE_LOOK });
+        }
+        next
+    }
+}
+
+impl Drop for Lane {
+    /// Gives back whatever the lane had, however it ended.
+    fn drop(&mut self) {
+        self.share.lanes().remove(&self.id);
+        lock(&self.link.lanes).retain(|status| !Arc::ptr_eq(status, &self.status));
+        self.link.lane_count.fetch_sub(1, Release);
+        self.share.signals.lane_gone();
+        let pieces = self.download.pieces();
+        self.part_with(&pieces);
+        if self.control.is_some() {
+            self.link.close(CloseReason::Gone);
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! What the peer must hear: what we hold, whether we answer, what changed; and what we must
+//! heed that others have changed.
+
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::time::Duration;
+
+use super::{Lane, LaneEnd};
+use crate::trade::lock;
+use crate::types::PieceIndex;
+use crate::wire::{Holdings, Message, Run};
+
+impl Lane {
+    /// The first thing after the handshake: what we hold.
+    pub(super) fn introduce(&mut self) {
+        let Some(control) = &mut self.control else { return };
+        // In this order: what lands between the two is told twice, never missed.
+        control.told_news = self.share.ledger.news_len();
+        control.told_withdrawn = lock(&self.share.withdrawn).len();
+        let held = self.share.ledger.snapshot();
+        if held.is_empty() || (held.is_full() && self.link.told_complete) {
+            return;
+        }
+        let holdings = Holdings::Bitmap(held.to_wire());
+        self.say(Message::Have { id: self.share.setup.me, holdings });
+    }
+
+    /// Takes in what others have changed: chokes, take-overs, news, suspicions. Whether the link
+    /// is closing is for the shell to look at first.
+    ///
+    /// # Errors
+    /// If the peer is judged to have sent wrong bytes.
+    pub fn heed(&mut self, now: Duration) -> Result<(), LaneEnd> {
+        let chokes = self.link.chokes.load(Acquire);
+        if chokes != self.chokes_seen {
+            self.chokes_seen = chokes;
+            let pieces = self.download.pieces();
+            self.part_with(&pieces);
+        }
+        if self.status.taken_over.swap(false, AcqRel) {
+            self.yield_taken_pieces();
+        }
+        let choked = self.link.times_choked.load(Acquire);
+        if choked != self.times_choked_seen {
+            self.times_choked_seen = choked;
+            self.upload.on_choking();
+        }
+        self.tell_peer();
+        self.judge_suspicion(now)
+    }
+
+    /// Pieces that another lane has taken over are cancelled here.
+    fn yield_taken_pieces(&mut self) {
+        let mut taken = self.download.pieces();
+        taken.retain(|piece| self.share.ledger.owner(*piece) != Some(self.id));
+        self.cancel(&taken);
+    }
+
+    /// Tells the peer what changed on our side: choke state, news, withdrawals.
+    pub fn tell_peer(&mut self) {
+        let Self { control: Some(control), share, link, messages, .. } = self else { return };
+        // Who holds everything asks for nothing, so it need not know.
+        if !link.holdings.is_full() {
+            let times = link.times_choked.load(Acquire);
+            if times != control.told_times_choked {
+                // Also if we answer again by now: what was asked before is void.
+                control.told_times_choked = times;
+                control.told_choking = true;
+                messages.push(Message::Choke);
+            }
+            let choking = link.choking.load(Relaxed);
+            if choking != control.told_choking {
+                control.told_choking = choking;
+                messages.push(if choking { Message::Choke } else { Message::Unchoke });
+            }
+        }
+        // That we hold everything shows by our news; that we want no more does not.
+        let ledger = &share.ledger;
+        if control.told_interested && ledger.is_complete() && !ledger.holds_all() {
+            control.told_interested = false;
+            messages.push(Message::NotInterested);
+        }
+        let released = share.released();
+        if control.told_news < released {
+            let count = (released - control.told_news) as usize;
+            let news = ledger.news(control.told_news).take(count);
+            control.told_news = released;
+            // A peer that holds a piece has no use for the news that we do, too.
+            let runs = runs_of(news.filter(|piece| !link.holdings.contains(*piece)));
+            if !runs.is_empty() {
+                let holdings = Holdings::News(runs);
+                messages.push(Message::Have { id: share.setup.me, holdings });
+            }
+        }
+        let withdrawn = lock(&share.withdrawn);
+        if control.told_withdrawn < withdrawn.len() {
+            let new = withdrawn[control.told_withdrawn..].iter().copied();
+            messages.push(Message::Withdraw(runs_of(new)));
+            control.told_withdrawn = withdrawn.len();
+        }
+    }
+}
+
+/// Pieces in any order as runs for the wire.
+fn runs_of(pieces: impl Iterator<Item = PieceIndex>) -> Vec<Run> {
+    let mut numbers: Vec<u64> = pieces.map(|piece| u64::from(piece.get())).collect();
+    numbers.sort_unstable();
+    let mut runs: Vec<Run> = Vec::new();
+    for number in numbers {
+        match runs.last_mut() {
+            Some(run) if run.first + run.count == number => run.count += 1,
+            _ => runs.push(Run { first: number, count: 1 }),
+        }
+    }
+    runs
+}

@@ -1,0 +1,200 @@
+//! One link, as all its lanes and the manager see it.
+//!
+//! Not here: what a single lane knows (`lane`), who may be linked (`swarm::Neighbours`).
+
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::task::Waker;
+use std::time::Duration;
+
+use super::lock;
+use crate::peer::{Agreed, Violation};
+use crate::swarm::{Holdings, LinkId};
+use crate::types::PieceIndex;
+use crate::wire::LaneKey;
+
+/// What others may know of a lane.
+#[derive(Debug)]
+pub struct LaneStatus {
+    /// Makes the lane look around.
+    pub(super) waker: Waker,
+    /// When all it has in flight should be here, in microseconds of the shell's clock;
+    /// 0 = nothing known.
+    pub(super) due_us: AtomicU64,
+    /// When the last bytes came, in microseconds of the shell's clock.
+    pub(super) progress_us: AtomicU64,
+    /// Bytes per second that it receives, by its last measure.
+    pub(super) rate: AtomicU64,
+    /// Another lane has taken a piece of this one.
+    pub(super) taken_over: AtomicBool,
+}
+
+impl LaneStatus {
+    pub(super) fn new(waker: Waker) -> Self {
+        Self {
+            waker,
+            due_us: AtomicU64::new(0),
+            progress_us: AtomicU64::new(0),
+            rate: AtomicU64::new(0),
+            taken_over: AtomicBool::new(false),
+        }
+    }
+
+    /// How long until what the lane has in flight is here: by its rate, and no sooner than
+    /// it has already been without progress.
+    pub(super) fn expected_rest(&self, now: Duration) -> Duration {
+        let micros = |cell: &AtomicU64| Duration::from_micros(cell.load(Relaxed));
+        let silent = now.saturating_sub(micros(&self.progress_us));
+        micros(&self.due_us).saturating_sub(now).max(silent)
+    }
+}
+
+/// Why a link is closed from our side.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CloseReason {
+    /// The peer broke a rule.
+    Violation(Violation),
+    /// We leave; peers are told.
+    Leaving,
+    /// The first lane is gone, or the link is not wanted any more.
+    Gone,
+}
+
+/// Wrong bytes came from a peer: either it lies, or its file has changed and its withdrawal
+/// is on the way.
+#[derive(Debug, Clone)]
+pub(super) struct Suspicion {
+    pub(super) piece: PieceIndex,
+    pub(super) judged_at: Duration,
+}
+
+/// One link; see the module's header.
+#[derive(Debug)]
+pub struct Link {
+    /// Its name, never used again.
+    pub id: LinkId,
+    /// What both ends agreed on.
+    pub agreed: Agreed,
+    /// The address that the connection came from or went to.
+    pub addr: SocketAddr,
+    /// Whether we made the first connection (and so make the lanes).
+    pub initiated: bool,
+    /// The key by which lanes join.
+    pub key: LaneKey,
+    /// The pieces that the peer holds.
+    pub holdings: Holdings,
+    /// The round trip as the first connection met it, if we made it.
+    pub(super) distance: Option<Duration>,
+    /// Whether our REGISTRO said that we hold every piece.
+    pub(super) told_complete: bool,
+    /// Whether our REGISTRO said that we answer requests.
+    pub(super) told_unchoked: bool,
+    pub(super) joined: Duration,
+    /// We do not answer its requests.
+    pub(super) choking: AtomicBool,
+    /// How often we have choked it: what it had asked for each time is void.
+    pub(super) times_choked: AtomicU32,
+    /// It does not answer ours.
+    pub(super) choked: AtomicBool,
+    /// Counts its chokes: lanes compare it with what they have seen.
+    pub(super) chokes: AtomicU32,
+    pub(super) interested: AtomicBool,
+    /// It let requests run into their deadline and has not delivered since.
+    pub(super) snubbed: AtomicBool,
+    /// It sent wrong bytes; until it is judged nothing is asked of it.
+    pub(super) suspect: Mutex<Option<Suspicion>>,
+    /// How often wrong bytes of its were explained by a withdrawal.
+    pub(super) forgiven: AtomicU32,
+    pub(super) verified_bytes: AtomicU64,
+    pub(super) uploaded_bytes: AtomicU64,
+    /// When bytes last came, on any lane, in microseconds of the shell's clock.
+    pub(super) last_heard_us: AtomicU64,
+    /// Lanes that there are, the first included.
+    pub lane_count: AtomicU8,
+    pub(super) lanes_asked: AtomicU8,
+    pub(super) round_trip_us: AtomicU64,
+    pub(super) closing: OnceLock<CloseReason>,
+    pub(super) lanes: Mutex<Vec<Arc<LaneStatus>>>,
+}
+
+impl Link {
+    /// Wakes every lane of the link.
+    pub fn wake(&self) {
+        for lane in lock(&self.lanes).iter() {
+            lane.waker.wake_by_ref();
+        }
+    }
+
+    /// Wakes the first lane, which has news to tell.
+    pub(super) fn wake_first(&self) {
+        if let Some(first) = lock(&self.lanes).first() {
+            first.waker.wake_by_ref();
+        }
+    }
+
+    /// Bytes per second that come over this link; lanes without progress of late not counted.
+    pub(super) fn receiving_rate(&self, now: Duration) -> u64 {
+        const OF_LATE: Duration = Duration::from_secs(1);
+        let since = now.saturating_sub(OF_LATE).as_micros() as u64;
+        let lanes = lock(&self.lanes);
+        let active = lanes.iter().filter(|lane| lane.progress_us.load(Relaxed) >= since);
+        active.map(|lane| lane.rate.load(Relaxed)).sum()
+    }
+
+    /// Ends the link; the first reason counts.
+    pub fn close(&self, reason: CloseReason) {
+        let _ = self.closing.set(reason);
+        self.wake();
+    }
+
+    /// Why the link is to end, once it is.
+    pub fn closing(&self) -> Option<&CloseReason> {
+        self.closing.get()
+    }
+
+    /// Whether we do not answer its requests.
+    pub fn is_choking(&self) -> bool {
+        self.choking.load(Relaxed)
+    }
+
+    /// Whether it does not answer ours.
+    pub fn is_choked(&self) -> bool {
+        self.choked.load(Relaxed)
+    }
+
+    /// Bytes of verified pieces from it.
+    pub fn bytes_from(&self) -> u64 {
+        self.verified_bytes.load(Relaxed)
+    }
+
+    /// Payload bytes sent to it.
+    pub fn bytes_to(&self) -> u64 {
+        self.uploaded_bytes.load(Relaxed)
+    }
+
+    /// Round trip of a request; zero while unknown.
+    pub fn round_trip(&self) -> Duration {
+        Duration::from_micros(self.round_trip_us.load(Relaxed))
+    }
+
+    /// How many lanes the peers want.
+    pub fn lanes_wanted(&self) -> u8 {
+        self.lanes_asked.load(Relaxed).min(self.agreed.lanes_max)
+    }
+
+    /// Takes a place for one lane more; false if the link has as many as it may, or ends.
+    pub fn add_lane(&self) -> bool {
+        use std::sync::atomic::Ordering::{AcqRel, Acquire};
+        let one_more = |lanes: u8| (lanes < self.agreed.lanes_max).then_some(lanes + 1);
+        self.closing.get().is_none()
+            && self.lane_count.fetch_update(AcqRel, Acquire, one_more).is_ok()
+    }
+
+    /// Bytes came from the peer.
+    pub fn heard(&self, now: Duration) {
+        self.last_heard_us.store(now.as_micros() as u64, Relaxed);
+    }
+}

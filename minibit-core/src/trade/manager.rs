@@ -1,0 +1,279 @@
+//! What concerns more than one link: whom to dial and to link, whom to answer, when peers hear
+//! the news.
+//!
+//! Never on the way of a block. The shell asks [`Manager::next_wake`] when to come back, and
+//! comes at once when it is told to (see [`Signals`](super::Signals)).
+//! Not here: connecting, handshakes, what is done when a share is complete.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use super::link::{CloseReason, Link};
+use super::share::Share;
+use crate::peer::Agreed;
+use crate::swarm::{
+    Choker, Direction, Greeting, Holdings, KnownPeer, LinkId, Neighbours, PeerView, Refusal,
+    Source, Verdict,
+};
+use crate::types::PeerId;
+use crate::wire::LaneKey;
+
+/// How long news waits for more of it, with few links; with many the wait grows, so that
+/// telling them never becomes the work.
+const NEWS_DELAY: Duration = Duration::from_millis(30);
+/// Added to [`NEWS_DELAY`] for each link.
+const NEWS_DELAY_EACH: Duration = Duration::from_micros(250);
+/// Longest that news waits.
+const NEWS_DELAY_MAX: Duration = Duration::from_millis(250);
+/// Looks at neighbours and slots at least this often.
+const TICK: Duration = Duration::from_secs(1);
+
+/// A connection whose handshake is through.
+#[derive(Debug)]
+pub struct NewLink {
+    /// What both ends agreed on.
+    pub agreed: Agreed,
+    /// The address that the connection came from or went to.
+    pub addr: SocketAddr,
+    /// Whether we made it.
+    pub initiated: bool,
+    /// How long it took to be made, if we made it.
+    pub distance: Option<Duration>,
+    /// The key by which further lanes join.
+    pub key: LaneKey,
+    /// Whether our REGISTRO said that we answer requests.
+    pub told_unchoked: bool,
+    /// Whether our REGISTRO said that we hold every piece.
+    pub told_complete: bool,
+}
+
+impl NewLink {
+    fn greeting(&self, link: LinkId) -> Greeting {
+        let (direction, port) = if self.initiated {
+            (Direction::Dialled, self.addr.port())
+        } else {
+            (Direction::Accepted, self.agreed.port)
+        };
+        let addr = SocketAddr::new(self.addr.ip(), port);
+        Greeting { link, id: self.agreed.peer, direction, addr }
+    }
+}
+
+/// The manager of one share; see the module's header.
+#[derive(Debug)]
+pub struct Manager {
+    share: Arc<Share>,
+    choker: Choker,
+    neighbours: Neighbours,
+    /// Whether somebody else brings peers together, so that a seeder need not.
+    has_tracker: bool,
+    next_link: u32,
+    news_at: Option<Duration>,
+    rng: fastrand::Rng,
+}
+
+impl Manager {
+    /// A manager without links.
+    pub fn new(
+        share: Arc<Share>,
+        choker: Choker,
+        neighbours: Neighbours,
+        has_tracker: bool,
+        rng: fastrand::Rng,
+    ) -> Self {
+        Self { share, choker, neighbours, has_tracker, next_link: 1, news_at: None, rng }
+    }
+
+    // ---- time ----
+
+    /// When to call [`Self::do_what_is_due`] and [`Self::dial`] again, if nothing happens
+    /// before. What was due at `now` has been done; what could not be done is tried at the next
+    /// tick, never in a circle.
+    pub fn next_wake(&self, now: Duration) -> Duration {
+        let dial = self.may_dial().then(|| self.neighbours.next_dial()).flatten();
+        [self.news_at, Some(self.choker.next_round()), dial]
+            .into_iter()
+            .flatten()
+            .filter(|at| *at > now)
+            .fold(now + TICK, Duration::min)
+    }
+
+    /// Releases news and holds a round of the choker, if it is time.
+    pub fn do_what_is_due(&mut self, now: Duration) {
+        if self.news_at.is_some_and(|at| now >= at) {
+            self.release_news();
+        }
+        if now >= self.choker.next_round() {
+            self.choose_slots(now);
+        }
+    }
+
+    // ---- neighbours ----
+
+    /// Addresses were named.
+    pub fn learn(
+        &mut self,
+        now: Duration,
+        source: Source,
+        peers: impl IntoIterator<Item = KnownPeer>,
+    ) {
+        self.neighbours.learn(now, source, peers);
+    }
+
+    /// Whoever lacks something finds us by the tracker; a seeder that dials only doubles links.
+    fn may_dial(&self) -> bool {
+        !self.share.ledger.holds_all() || !self.has_tracker
+    }
+
+    /// Whom to dial now; each is to be reported by [`Self::add_link`] or
+    /// [`Self::dial_failed`].
+    pub fn dial(&mut self, now: Duration) -> Vec<SocketAddr> {
+        if self.may_dial() { self.neighbours.dial(now, &mut self.rng) } else { Vec::new() }
+    }
+
+    /// A dial came to nothing.
+    pub fn dial_failed(&mut self, now: Duration, addr: SocketAddr) {
+        self.neighbours.dial_failed(now, addr, &mut self.rng);
+    }
+
+    /// A peer that is not linked is to be banned.
+    pub fn ban_peer(&mut self, id: PeerId, addr: SocketAddr) {
+        self.neighbours.ban_peer(id, addr);
+    }
+
+    /// Whether a peer that joins is answered at once: to be told in REGISTRO.
+    pub fn has_free_slot(&self) -> bool {
+        self.choker.has_free_slot()
+    }
+
+    /// A key for the lanes of a link that was made without one.
+    pub fn random_key(&mut self) -> LaneKey {
+        LaneKey::random(&mut self.rng)
+    }
+
+    // ---- links ----
+
+    /// A handshake is through: the link, if it may be one. Its first lane is to be started.
+    ///
+    /// # Errors
+    /// Why the connection is to be closed instead.
+    pub fn add_link(&mut self, now: Duration, new: NewLink) -> Result<Arc<Link>, Refusal> {
+        let id = LinkId(self.next_link);
+        self.next_link += 1;
+        match self.neighbours.greeted(now, new.greeting(id), &mut self.rng) {
+            Verdict::Keep => {}
+            Verdict::Replace(old) => {
+                if let Some(old) = self.share.links().get(&old) {
+                    old.close(CloseReason::Gone);
+                }
+            }
+            Verdict::Refuse(reason) => return Err(reason),
+        }
+        let link = Arc::new(self.link(now, id, new));
+        self.share.ledger.add_holder(&link.holdings);
+        self.share.links().insert(id, Arc::clone(&link));
+        self.share.counters.connections.fetch_add(1, Relaxed);
+        self.choose_slots(now);
+        // What REGISTRO promised and what the choker decided may differ; the lane tells.
+        link.choking.store(!self.choker.is_unchoked(id), Relaxed);
+        Ok(link)
+    }
+
+    fn link(&self, now: Duration, id: LinkId, new: NewLink) -> Link {
+        let pieces = self.share.geometry.piece_count();
+        let complete = new.agreed.complete;
+        Link {
+            id,
+            addr: new.addr,
+            initiated: new.initiated,
+            distance: new.distance,
+            told_complete: new.told_complete,
+            told_unchoked: new.told_unchoked,
+            key: new.key,
+            joined: now,
+            holdings: if complete { Holdings::full(pieces) } else { Holdings::empty(pieces) },
+            choking: AtomicBool::new(!new.told_unchoked),
+            times_choked: AtomicU32::new(0),
+            choked: AtomicBool::new(!new.agreed.unchoked),
+            chokes: AtomicU32::new(0),
+            interested: AtomicBool::new(!complete),
+            snubbed: AtomicBool::new(false),
+            suspect: Mutex::new(None),
+            forgiven: AtomicU32::new(0),
+            verified_bytes: AtomicU64::new(0),
+            uploaded_bytes: AtomicU64::new(0),
+            last_heard_us: AtomicU64::new(now.as_micros() as u64),
+            // The first lane is started by the caller; each counts from before it starts.
+            lane_count: AtomicU8::new(1),
+            lanes_asked: AtomicU8::new(1),
+            round_trip_us: AtomicU64::new(0),
+            closing: OnceLock::new(),
+            lanes: Mutex::default(),
+            agreed: new.agreed,
+        }
+    }
+
+    /// A link's first lane has ended. Returns the link, unless it was reported before.
+    pub fn remove_link(&mut self, now: Duration, id: LinkId, ban: bool) -> Option<Arc<Link>> {
+        let link = self.share.links().remove(&id)?;
+        self.share.ledger.remove_holder(&link.holdings);
+        if ban {
+            self.neighbours.ban(id);
+        }
+        self.neighbours.closed(now, id, &mut self.rng);
+        self.choose_slots(now);
+        self.share.wake_all();
+        Some(link)
+    }
+
+    // ---- slots and news ----
+
+    /// Decides whom to answer.
+    pub fn choose_slots(&mut self, now: Duration) {
+        let links: Vec<Arc<Link>> = self.share.links().values().cloned().collect();
+        let complete = self.share.ledger.is_complete();
+        let rarity = self.choker.looks_at_rarity(complete);
+        let views: Vec<PeerView> = links.iter().map(|link| self.view(link, rarity)).collect();
+        let changes = self.choker.tick(now, complete, &views, &mut self.rng);
+        let changed: BTreeMap<LinkId, bool> = changes.into_iter().collect();
+        for link in links {
+            if let Some(unchoke) = changed.get(&link.id) {
+                link.choking.store(!unchoke, Relaxed);
+                if !unchoke {
+                    link.times_choked.fetch_add(1, Release);
+                }
+                link.wake();
+            }
+        }
+    }
+
+    fn view(&self, link: &Link, rarity: bool) -> PeerView {
+        let ledger = &self.share.ledger;
+        PeerView {
+            id: link.id,
+            interested: link.interested.load(Relaxed) && !link.holdings.is_full(),
+            verified_from: link.verified_bytes.load(Relaxed),
+            uploaded_to: link.uploaded_bytes.load(Relaxed),
+            rare_pieces: if rarity { ledger.rare_held(&link.holdings) } else { 0 },
+            joined_at: link.joined,
+            snubbed: link.snubbed.load(Relaxed),
+        }
+    }
+
+    /// A piece was verified: peers hear of it soon, with what comes right after.
+    pub fn schedule_news(&mut self, now: Duration) {
+        let links = self.share.links().len() as u32;
+        let delay = (NEWS_DELAY + NEWS_DELAY_EACH * links).min(NEWS_DELAY_MAX);
+        self.news_at.get_or_insert(now + delay);
+    }
+
+    /// Lets peers hear all that we hold by now.
+    pub fn release_news(&mut self) {
+        self.news_at = None;
+        self.share.release_news();
+    }
+}

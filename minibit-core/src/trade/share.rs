@@ -1,0 +1,220 @@
+//! What all lanes of a share have in common: the ledger, the links, what peers may be told.
+//!
+//! What a block touches is atomic, belongs to one lane, or is a short lock of that lane's link.
+//! The maps of links and lanes are locked when those come and go, when pieces are given back,
+//! and while a lane that has nothing to ask for looks around. Both are ordered, so that a
+//! simulated swarm is the same each time.
+//! Not here: files, and what the user is told.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use super::link::{LaneStatus, Link};
+use super::lock;
+use crate::content::HashBook;
+use crate::swarm::{LaneId, Ledger, LinkId, Picking};
+use crate::types::{FileIndex, Geometry, PeerId, PieceIndex, PieceSet};
+
+/// What a shell has to hear at once, from any lane on any thread.
+pub trait Signals: Send + Sync {
+    /// A piece was verified: [`Manager::schedule_news`](super::Manager::schedule_news).
+    fn news(&self);
+    /// There may be a slot to give or to free:
+    /// [`Manager::choose_slots`](super::Manager::choose_slots).
+    fn slots_changed(&self);
+    /// A link that we made should have more lanes.
+    fn lanes_wanted(&self, link: LinkId);
+    /// The last wanted piece was verified.
+    fn complete(&self);
+    /// A lane has ended.
+    fn lane_gone(&self);
+}
+
+/// Sums over all links of a share, since it was opened.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Payload bytes received in blocks that were asked for.
+    pub downloaded: AtomicU64,
+    /// Payload bytes sent.
+    pub uploaded: AtomicU64,
+    /// Payload bytes received and thrown away.
+    pub wasted: AtomicU64,
+    /// Messages sent, BLOCO frames included.
+    pub messages_sent: AtomicU64,
+    /// BLOCO frames sent.
+    pub blocks_sent: AtomicU64,
+    /// Connections made or accepted.
+    pub connections: AtomicU64,
+    /// Pieces fetched and verified.
+    pub pieces_fetched: AtomicU64,
+    /// Pieces fetched whose bytes were wrong.
+    pub pieces_refused: AtomicU64,
+}
+
+/// How a share is to be conducted.
+#[derive(Debug, Clone, Copy)]
+pub struct Setup {
+    /// Our identity.
+    pub me: PeerId,
+    /// Cores that hashing may use.
+    pub cores: usize,
+    /// Lanes of each link; `None`: as many as cores and distance call for.
+    pub lanes: Option<u8>,
+    /// In which order pieces are fetched.
+    pub picking: Picking,
+}
+
+/// One share, as all its lanes see it.
+pub struct Share {
+    /// How it is conducted.
+    pub setup: Setup,
+    /// How it is cut into pieces.
+    pub geometry: Arc<Geometry>,
+    /// What each piece must hash to.
+    pub hashes: Arc<HashBook>,
+    /// State and rarity of each piece.
+    pub ledger: Ledger,
+    /// What has been moved so far.
+    pub counters: Counters,
+    pub(super) signals: Box<dyn Signals>,
+    /// Raised when a piece was verified and nobody has been told; the manager batches.
+    pub(super) news_pending: AtomicBool,
+    /// The news log up to here may be told to peers.
+    pub(super) news_released: AtomicU32,
+    /// Pieces whose source changed, in order; links tell their peers from where they are.
+    pub(super) withdrawn: Mutex<Vec<PieceIndex>>,
+    /// While set nothing is asked for.
+    paused: AtomicBool,
+    /// Of the wanted pieces, still to be verified.
+    bytes_left: AtomicU64,
+    lanes: Mutex<BTreeMap<LaneId, Arc<LaneStatus>>>,
+    links: Mutex<BTreeMap<LinkId, Arc<Link>>>,
+}
+
+impl std::fmt::Debug for Share {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Share").field("ledger", &self.ledger).finish_non_exhaustive()
+    }
+}
+
+impl Share {
+    /// A share of which we hold `have` and want `wanted`.
+    ///
+    /// # Panics
+    /// If the sets are of another number of pieces than the share.
+    pub fn new(
+        setup: Setup,
+        geometry: Arc<Geometry>,
+        hashes: Arc<HashBook>,
+        have: &PieceSet,
+        wanted: &PieceSet,
+        signals: Box<dyn Signals>,
+    ) -> Self {
+        let missing = wanted
+            .iter()
+            .filter_map(|number| geometry.piece(number))
+            .filter(|piece| !have.contains(*piece));
+        let bytes_left = missing.map(|piece| u64::from(geometry.piece_len(piece))).sum();
+        Self {
+            setup,
+            ledger: Ledger::new(Arc::clone(&geometry), have, wanted),
+            hashes,
+            geometry,
+            counters: Counters::default(),
+            signals,
+            news_pending: AtomicBool::new(false),
+            news_released: AtomicU32::new(0),
+            withdrawn: Mutex::new(Vec::new()),
+            paused: AtomicBool::new(false),
+            bytes_left: AtomicU64::new(bytes_left),
+            lanes: Mutex::default(),
+            links: Mutex::default(),
+        }
+    }
+
+    /// The lanes there are.
+    pub(super) fn lanes(&self) -> MutexGuard<'_, BTreeMap<LaneId, Arc<LaneStatus>>> {
+        lock(&self.lanes)
+    }
+
+    /// The links there are. Never to be held across a wait.
+    pub fn links(&self) -> MutexGuard<'_, BTreeMap<LinkId, Arc<Link>>> {
+        lock(&self.links)
+    }
+
+    /// Bytes of the wanted pieces that are still to be verified.
+    pub fn bytes_left(&self) -> u64 {
+        self.bytes_left.load(Relaxed)
+    }
+
+    /// There is work again: pieces were given back, or a pause ended.
+    pub fn wake_all(&self) {
+        for lane in self.lanes().values() {
+            lane.waker.wake_by_ref();
+        }
+    }
+
+    /// From now on nothing is asked for; false if that was so.
+    pub fn pause(&self) -> bool {
+        !self.paused.swap(true, Relaxed)
+    }
+
+    /// Ends a pause.
+    pub fn resume(&self) {
+        self.paused.store(false, Relaxed);
+        self.wake_all();
+    }
+
+    pub(super) fn is_paused(&self) -> bool {
+        self.paused.load(Relaxed)
+    }
+
+    /// A piece that `owner` fetched over this link is right and on record: it is ours now.
+    /// Called under a write lease, or where nobody else can take it over.
+    pub fn keep(&self, link: &Link, piece: PieceIndex, owner: LaneId) {
+        if !self.ledger.verified(piece, owner) {
+            return;
+        }
+        let len = u64::from(self.geometry.piece_len(piece));
+        link.verified_bytes.fetch_add(len, Relaxed);
+        self.bytes_left.fetch_sub(len, Relaxed);
+        self.counters.pieces_fetched.fetch_add(1, Relaxed);
+        // Peers shall hear of it, batched with what comes right after.
+        if !self.news_pending.swap(true, AcqRel) {
+            self.signals.news();
+        }
+        if self.ledger.is_complete() {
+            self.signals.complete();
+        }
+    }
+
+    /// Our own file was changed under us: its pieces are no longer ours to offer. False if we
+    /// offered none.
+    pub fn withdraw(&self, file: FileIndex) -> bool {
+        let mut withdrawn = lock(&self.withdrawn);
+        let before = withdrawn.len();
+        withdrawn.extend(self.geometry.pieces_of(file).filter(|p| self.ledger.withdraw(*p)));
+        let any = withdrawn.len() > before;
+        drop(withdrawn);
+        if any {
+            self.wake_all();
+        }
+        any
+    }
+
+    /// Lets links tell all that we hold by now.
+    pub(super) fn release_news(&self) {
+        // In this order: a piece verified right after the flag is lowered raises it again.
+        self.news_pending.swap(false, AcqRel);
+        self.news_released.store(self.ledger.news_len(), Release);
+        for link in self.links().values() {
+            link.wake_first();
+        }
+    }
+
+    pub(super) fn released(&self) -> u32 {
+        self.news_released.load(Acquire)
+    }
+}
