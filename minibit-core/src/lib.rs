@@ -30,6 +30,10 @@ pub mod swarm;
 #[cfg(not(loom))]
 pub mod trade;
 
+// A whole swarm of such peers in virtual time.
+#[cfg(not(loom))]
+pub mod sim;
+
 // Pieces in files.
 pub mod store;
 

@@ -23,6 +23,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("peer", &["wire", "types"]),
     ("swarm", &["peer::facts", "content", "types"]),
     ("trade", &["swarm", "peer", "content", "wire", "types"]),
+    ("sim", &["trade", "tracker", "swarm", "peer", "content", "wire", "types"]),
     ("store", &["content", "types"]),
     (ENGINE, &["types", "wire", "content", "tracker", "peer", "swarm", "trade", "store"]),
 ];

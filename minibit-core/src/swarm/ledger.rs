@@ -231,6 +231,11 @@ impl Ledger {
             .any(|number| self.bitmaps[*number].next_common(held, 0, &mut 0).is_some())
     }
 
+    /// Whether the peer holds something that we want and nobody fetches.
+    pub fn has_open_of(&self, holdings: &Holdings) -> bool {
+        !holdings.is_empty() && self.bitmaps[OPEN].next_common(holdings.bits(), 0, &mut 0).is_some()
+    }
+
     /// How many of the rarest pieces that we miss the peer holds: those of the four lowest
     /// levels of availability that occur among them at the moment (a level is one count up
     /// to 31 holders; pieces that only seeders hold do not make a level).

@@ -150,6 +150,11 @@ impl Manager {
         self.choker.has_free_slot()
     }
 
+    /// How many regular and optimistic slots there are at the moment.
+    pub fn slots(&self) -> (usize, usize) {
+        self.choker.slots()
+    }
+
     /// A key for the lanes of a link that was made without one.
     pub fn random_key(&mut self) -> LaneKey {
         LaneKey::random(&mut self.rng)

@@ -25,6 +25,15 @@ impl Lane {
             && lock(&self.link.suspect).is_none()
     }
 
+    /// Whether nothing is asked of a peer that would answer, though it has what nobody fetches:
+    /// never, after [`Self::ask`].
+    pub fn is_starved(&self, now: Duration) -> bool {
+        self.download.is_idle()
+            && !self.held_back
+            && self.may_ask(now)
+            && self.share.ledger.has_open_of(&self.link.holdings)
+    }
+
     /// Asks for more, if the window has room and there is anything to be had.
     pub fn ask(&mut self, now: Duration) {
         if !self.download.wants_more() || !self.may_ask(now) || self.share.ledger.is_complete() {

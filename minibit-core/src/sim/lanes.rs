@@ -1,0 +1,365 @@
+//! The shell of a lane: what the engine's lane task does with sockets, over pipes.
+
+use std::sync::Arc;
+use std::task::Waker;
+
+use super::member::at;
+use super::pipe::{Item, UNDER_WAY_MAX};
+use super::queue::Event;
+use super::ready::LaneBell;
+use super::scenario::Role;
+use super::world::World;
+use crate::peer::{Arrival, Violation};
+use crate::trade::{self, Lane, LaneEnd, Link};
+use crate::types::{BlockSpan, PieceIndex};
+use crate::wire::{BlockHeader, Message, Penalty, RawBlock};
+
+/// A flooder asks again for what it has asked for so often at once.
+const FLOOD: usize = 32;
+
+/// One end of a link.
+#[derive(Debug)]
+pub(super) struct SimLane {
+    pub(super) mind: Lane,
+    pub(super) member: u32,
+    pipe: u32,
+    end: usize,
+    bell: Arc<LaneBell>,
+    /// The block that is coming.
+    incoming: Option<(BlockSpan, Arrival)>,
+    /// The piece whose blocks are coming, and whether all were right so far.
+    progress: Option<(PieceIndex, bool)>,
+    timer: u64,
+    generation: u32,
+}
+
+impl World {
+    /// A link's only lane begins.
+    pub(super) fn start_lane(&mut self, number: u32, pipe: u32, end: usize, link: Arc<Link>) {
+        let place = self.free_lanes.pop().unwrap_or_else(|| {
+            self.lanes.push(None);
+            self.lanes.len() as u32 - 1
+        });
+        let rng = fastrand::Rng::with_seed(self.rng.u64(..));
+        let Some(active) = &mut self.members[number as usize].active else { return };
+        let bell = Arc::new(LaneBell::new(place, Arc::clone(&self.ready)));
+        let waker = Waker::from(Arc::clone(&bell));
+        let share = Arc::clone(&active.share);
+        let mind = Lane::new(share, link, true, at(self.now), waker, rng);
+        active.lanes.insert(place);
+        if let Some(known) = &mut self.pipes[pipe as usize] {
+            known.ends[end].lane = Some(place);
+        }
+        bell.ring();
+        self.lanes[place as usize] = Some(SimLane {
+            mind,
+            member: number,
+            pipe,
+            end,
+            bell,
+            incoming: None,
+            progress: None,
+            timer: u64::MAX,
+            generation: 0,
+        });
+    }
+
+    /// A lane's connection is over.
+    pub(super) fn end_lane(&mut self, place: u32, ban: bool) {
+        let Some(lane) = &self.lanes[place as usize] else { return };
+        let (number, link) = (lane.member, lane.mind.link().id);
+        self.drop_lane(place);
+        self.forget_link(number, link, ban);
+        // Whoever does not come back has no use for a dial that fails.
+        self.look_around(number);
+    }
+
+    /// Takes a lane away without a word to its member's manager.
+    pub(super) fn drop_lane(&mut self, place: u32) {
+        let Some(lane) = self.lanes[place as usize].take() else { return };
+        let member = &mut self.members[lane.member as usize];
+        if let Some(active) = &mut member.active {
+            active.lanes.remove(&place);
+        }
+        member.uplink.stop(self.now, place);
+        self.plan_uplink(lane.member);
+        self.close_end(lane.pipe, lane.end);
+        self.free_lanes.push(place);
+    }
+
+    /// A lane ends because of what it decided.
+    fn end_for(&mut self, place: u32, end: &LaneEnd) {
+        let ban = matches!(end, LaneEnd::Violation(broken) if broken.penalty() == Penalty::Ban);
+        if let Some(lane) = &self.lanes[place as usize] {
+            let other = self.pipes[lane.pipe as usize].as_ref();
+            let other = other.map(|pipe| pipe.ends[1 - lane.end].member);
+            if let (Some(check), Some(other), LaneEnd::Violation(broken)) =
+                (&mut self.check, other, end)
+            {
+                let honest = self.members[other as usize].role.is_honest();
+                check.on_violation(
+                    honest && self.members[lane.member as usize].role.is_honest(),
+                    broken,
+                );
+            }
+        }
+        self.end_lane(place, ban);
+    }
+
+    /// A lane looks around.
+    pub(super) fn turn(&mut self, place: u32) {
+        let now = at(self.now);
+        let Some(lane) = &mut self.lanes[place as usize] else { return };
+        lane.bell.heard();
+        if let Some(reason) = lane.mind.link().closing() {
+            let ban = matches!(reason, trade::CloseReason::Violation(broken)
+                if broken.penalty() == Penalty::Ban);
+            self.end_lane(place, ban);
+            return;
+        }
+        let mind = &mut lane.mind;
+        let looked = mind.heed(now).and_then(|()| {
+            mind.ask(now);
+            mind.check_time(now, false)
+        });
+        if let Err(end) = looked {
+            self.end_for(place, &end);
+            return;
+        }
+        lane.part_with_given_up();
+        self.say(place);
+        self.send_next(place);
+        self.plan_timer(place);
+    }
+
+    fn plan_timer(&mut self, place: u32) {
+        let Some(lane) = &mut self.lanes[place as usize] else { return };
+        let next = lane.mind.next_deadline(at(self.now)).as_nanos() as u64;
+        if next < lane.timer {
+            lane.timer = next;
+            lane.generation = lane.generation.wrapping_add(1);
+            let generation = lane.generation;
+            self.queue.push(next, Event::LaneTimer { lane: place, generation });
+        }
+    }
+
+    pub(super) fn on_lane_timer(&mut self, place: u32, generation: u32) {
+        let Some(lane) = &mut self.lanes[place as usize] else { return };
+        if lane.generation != generation || lane.timer > self.now {
+            return;
+        }
+        lane.timer = u64::MAX;
+        self.turn(place);
+    }
+
+    /// Sends what the lane has to say; behind the block that is being sent, if one is.
+    fn say(&mut self, place: u32) {
+        let Some(lane) = &mut self.lanes[place as usize] else { return };
+        if !lane.mind.has_messages() {
+            return;
+        }
+        let (pipe, end, role) = (lane.pipe, lane.end, self.members[lane.member as usize].role);
+        let mut messages: Vec<Message> = lane.mind.take_messages().collect();
+        match role {
+            // It does not even say no.
+            Role::Liar => messages.retain(|message| !matches!(message, Message::Refuse { .. })),
+            Role::Flooder => flood(&mut messages),
+            _ => {}
+        }
+        lane.mind.spoke(at(self.now));
+        let count = messages.len() as u64;
+        lane.mind
+            .share()
+            .counters
+            .messages_sent
+            .fetch_add(count, std::sync::atomic::Ordering::Relaxed);
+        let Some(known) = &mut self.pipes[pipe as usize] else { return };
+        if known.ends[end].sending {
+            known.ends[end].behind.extend(messages);
+        } else {
+            for message in messages {
+                self.send(pipe, end, Item::Message(message));
+            }
+        }
+    }
+
+    /// Begins to send the next block that was asked for, if the connection takes it.
+    pub(super) fn send_next(&mut self, place: u32) {
+        let Some(lane) = &mut self.lanes[place as usize] else { return };
+        let (pipe, end, number) = (lane.pipe, lane.end, lane.member);
+        let Some(known) = &mut self.pipes[pipe as usize] else { return };
+        let here = &mut known.ends[end];
+        let uplink = &mut self.members[number as usize].uplink;
+        if here.sending || here.under_way >= UNDER_WAY_MAX || !uplink.is_open() {
+            return;
+        }
+        let Some(span) = lane.mind.take_block() else { return };
+        here.sending = true;
+        here.under_way += span.len();
+        uplink.start(self.now, place, span);
+        self.send(pipe, end, Item::Head(BlockHeader::of(span)));
+        self.plan_uplink(number);
+    }
+
+    /// The last byte of a block has left.
+    pub(super) fn on_block_out(&mut self, place: u32, span: BlockSpan, credited: u32) {
+        let Some(lane) = &mut self.lanes[place as usize] else { return };
+        lane.mind.on_block_sent(span);
+        let (pipe, end, number) = (lane.pipe, lane.end, lane.member);
+        let wrong = self.members[number as usize].role == Role::Corrupt;
+        let Some(known) = &mut self.pipes[pipe as usize] else { return };
+        known.ends[end].sending = false;
+        let receiver = known.ends[1 - end].member;
+        let behind = std::mem::take(&mut known.ends[end].behind);
+        let arrival = self.arrival_in(receiver, span.len());
+        self.put(pipe, 1 - end, arrival, Item::Body { span, credited, wrong });
+        for message in behind {
+            self.send(pipe, end, Item::Message(message));
+        }
+        self.let_seeder_leave(number);
+        self.send_next(place);
+    }
+
+    /// Some bytes of a block have come by now; told to its receiver as they would be seen there.
+    pub(super) fn credit(&mut self, sender: u32, span: BlockSpan, bytes: u32) {
+        let Some(lane) = &self.lanes[sender as usize] else { return };
+        let Some(known) = &self.pipes[lane.pipe as usize] else { return };
+        let there = &known.ends[1 - lane.end];
+        // What is held up by the network has not come.
+        if there.held_up || self.split && self.is_cut(lane.pipe) {
+            return;
+        }
+        let Some(receiver) = there.lane else { return };
+        let now = at(self.now);
+        let Some(lane) = &mut self.lanes[receiver as usize] else { return };
+        lane.mind.link().heard(now);
+        if lane
+            .incoming
+            .is_some_and(|(coming, arrival)| coming == span && arrival != Arrival::Discard)
+        {
+            lane.mind.on_bytes(bytes, now);
+            lane.mind.publish_due(now);
+        }
+    }
+
+    /// Something came over a lane's connection.
+    pub(super) fn hear(&mut self, place: u32, item: Item) {
+        let now = at(self.now);
+        let Some(lane) = &mut self.lanes[place as usize] else { return };
+        lane.mind.link().heard(now);
+        let heard = match item {
+            Item::Message(message) => lane.mind.on_message(message, now),
+            Item::Head(header) => {
+                lane.on_head(&header, self.members[lane.member as usize].role, now)
+            }
+            Item::Body { span, credited, wrong } => {
+                let kept = lane.on_body(span, credited, wrong, now);
+                let number = lane.member;
+                if let Some(piece) = kept {
+                    self.note_piece(number, piece);
+                }
+                Ok(())
+            }
+            Item::Hello(_) | Item::Answer(_) | Item::Close => Ok(()),
+        };
+        match heard {
+            Ok(()) => {
+                if let Some(lane) = &mut self.lanes[place as usize] {
+                    lane.part_with_given_up();
+                    lane.bell.ring();
+                }
+            }
+            Err(end) => self.end_for(place, &end),
+        }
+    }
+}
+
+impl SimLane {
+    /// What was given up does not count any more.
+    fn part_with_given_up(&mut self) {
+        let parted = self.mind.take_parted();
+        if parted.is_empty() {
+            return;
+        }
+        if self.progress.is_some_and(|(piece, _)| parted.contains(&piece)) {
+            self.progress = None;
+        }
+        if let Some((span, arrival)) = &mut self.incoming
+            && parted.contains(&span.piece())
+        {
+            *arrival = Arrival::Discard;
+        }
+    }
+
+    fn on_head(
+        &mut self,
+        header: &BlockHeader,
+        role: Role,
+        now: std::time::Duration,
+    ) -> Result<(), LaneEnd> {
+        let arrival = match self.mind.on_block(header, now) {
+            // It asked for it, whatever it says.
+            Err(Violation::UnaskedBlocks | Violation::WrongBlock) if role == Role::Flooder => {
+                Arrival::Discard
+            }
+            arrival => arrival?,
+        };
+        let geometry = &self.mind.share().geometry;
+        let raw = (header.piece.into(), header.offset.into(), header.len.into());
+        let Some(span) = geometry.block(raw.0, raw.1, raw.2) else { return Ok(()) };
+        if let Arrival::Take { span } = arrival
+            && span.offset() == 0
+        {
+            self.progress = Some((span.piece(), true));
+        }
+        self.incoming = Some((span, arrival));
+        Ok(())
+    }
+
+    /// A block is all here; the piece, if it is verified with it.
+    fn on_body(
+        &mut self,
+        span: BlockSpan,
+        credited: u32,
+        wrong: bool,
+        now: std::time::Duration,
+    ) -> Option<PieceIndex> {
+        let (_, arrival) = self.incoming.take()?;
+        if arrival == Arrival::Discard {
+            self.mind.on_waste(span.len());
+            return None;
+        }
+        self.mind.on_bytes(span.len() - credited, now);
+        self.mind.publish_due(now);
+        self.mind.on_payload(span.len());
+        let whole = self.mind.on_block_done(span);
+        let (piece, right) = self.progress.as_mut().filter(|(piece, _)| *piece == span.piece())?;
+        *right &= !wrong;
+        let (piece, right) = (*piece, *right);
+        if !whole {
+            return None;
+        }
+        self.progress = None;
+        if !right {
+            self.mind.on_wrong_piece(piece, now);
+            return None;
+        }
+        let (share, link, id) =
+            (Arc::clone(self.mind.share()), Arc::clone(self.mind.link()), self.mind.id());
+        let ours = share.ledger.owner(piece) == Some(id);
+        share.keep(&link, piece, id);
+        ours.then_some(piece)
+    }
+}
+
+/// Makes requests ask for the same blocks over and over.
+fn flood(messages: &mut [Message]) {
+    for message in messages {
+        if let Message::Request(blocks) = message {
+            let once: Vec<RawBlock> = blocks.clone();
+            for _ in 1..FLOOD {
+                blocks.extend_from_slice(&once);
+            }
+        }
+    }
+}

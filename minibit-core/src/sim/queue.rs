@@ -1,0 +1,140 @@
+//! What happens when: events in the order of their time, and of their making where that is equal.
+//!
+//! Times are nanoseconds of virtual time. Most events lie within the next second, so they wait
+//! in a ring of buckets, each sorted when its turn comes; only what lies further off goes through
+//! a heap.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+/// Nanoseconds that one bucket of the ring holds: a quarter of a millisecond.
+const BUCKET_NS: u64 = 1 << 18;
+/// Buckets of the ring: together a little over a second.
+const BUCKETS: usize = 4096;
+
+/// Something that happens to a lane, a member or the world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Event {
+    /// The oldest item on its way to this end of a connection arrives.
+    Deliver { pipe: u32, end: u8 },
+    /// Something may have left this member's uplink.
+    Uplink { member: u32, generation: u32 },
+    /// A lane looks at its deadlines.
+    LaneTimer { lane: u32, generation: u32 },
+    /// A member looks at its deadlines.
+    MemberTimer { member: u32 },
+    /// A member's dealings with the tracker.
+    Announce { member: u32, life: u32 },
+    /// Letter number so and so to or from the tracker arrives.
+    Letter { number: u32 },
+    /// A member joins.
+    Join { member: u32 },
+    /// A member vanishes.
+    Crash { member: u32, life: u32 },
+    /// Somebody is to vanish.
+    Churn,
+    /// A connection is to break.
+    BreakLink,
+    /// The network splits in two, or heals.
+    Partition { on: bool },
+    /// Time to look at the swarm for the report.
+    Sample,
+}
+
+type Entry = (u64, u64, Event);
+
+/// The events to come.
+#[derive(Debug)]
+pub(super) struct Queue {
+    /// Number of the bucket whose turn it is, counted from the beginning of time.
+    turn: u64,
+    /// The bucket whose turn it is, the next event last.
+    current: Vec<Entry>,
+    ring: Vec<Vec<Entry>>,
+    in_ring: usize,
+    far: BinaryHeap<Reverse<Entry>>,
+    made: u64,
+}
+
+impl Queue {
+    pub(super) fn new() -> Self {
+        Self {
+            turn: 0,
+            current: Vec::new(),
+            ring: vec![Vec::new(); BUCKETS],
+            in_ring: 0,
+            far: BinaryHeap::new(),
+            made: 0,
+        }
+    }
+
+    /// Adds an event. One that lies in the past happens next.
+    pub(super) fn push(&mut self, at: u64, event: Event) {
+        self.made += 1;
+        let entry = (at, self.made, event);
+        let bucket = at / BUCKET_NS;
+        if bucket <= self.turn {
+            let place = self.current.partition_point(|other| *other > entry);
+            self.current.insert(place, entry);
+        } else if bucket < self.turn + BUCKETS as u64 {
+            self.ring[(bucket % BUCKETS as u64) as usize].push(entry);
+            self.in_ring += 1;
+        } else {
+            self.far.push(Reverse(entry));
+        }
+    }
+
+    /// The next event and its time.
+    pub(super) fn pop(&mut self) -> Option<(u64, Event)> {
+        while self.current.is_empty() {
+            self.advance()?;
+        }
+        self.current.pop().map(|(at, _, event)| (at, event))
+    }
+
+    /// Goes to the next bucket that may have events; `None` if there are none at all.
+    fn advance(&mut self) -> Option<()> {
+        let first_far = self.far.peek().map(|Reverse((at, ..))| at / BUCKET_NS);
+        self.turn = if self.in_ring > 0 { self.turn + 1 } else { first_far? };
+        let slot = &mut self.ring[(self.turn % BUCKETS as u64) as usize];
+        self.in_ring -= slot.len();
+        std::mem::swap(slot, &mut self.current);
+        while let Some(Reverse((at, ..))) = self.far.peek()
+            && at / BUCKET_NS <= self.turn
+        {
+            self.current.extend(self.far.pop().map(|Reverse(entry)| entry));
+        }
+        self.current.sort_unstable_by(|a, b| b.cmp(a));
+        Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn events_come_in_the_order_of_their_times_and_then_of_their_making(
+            delays in prop::collection::vec((0u64..5_000_000_000, 0u8..4), 1..200),
+        ) {
+            let mut queue = Queue::new();
+            let mut plain: Vec<(u64, u32)> = Vec::new();
+            let mut now = 0;
+            for (number, (delay, pops)) in delays.into_iter().enumerate() {
+                queue.push(now + delay, Event::Letter { number: number as u32 });
+                plain.push((now + delay, number as u32));
+                for _ in 0..pops {
+                    plain.sort_unstable();
+                    let Some((at, event)) = queue.pop() else { break };
+                    prop_assert_eq!((at, event), {
+                        let (at, number) = plain.remove(0);
+                        (at, Event::Letter { number })
+                    });
+                    now = at;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,637 @@
+//! Carries out what everybody decides, event by event.
+//!
+//! Invariant: after every event all who were woken have looked around before time goes on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::check::Check;
+use super::mail::Tracker;
+use super::member::{Common, Member, addr_of, at, number_of};
+use super::pipe::{Item, Pipe};
+use super::queue::{Event, Queue};
+use super::ready::{Ready, ReadyList};
+use super::report::{Report, Timeline};
+use super::scenario::{Role, Scenario, Start};
+use super::uplink::Flow;
+use crate::content::{FileEntry, HashBook, Manifest, merge_pieces};
+use crate::swarm::LinkId;
+use crate::trade::NewLink;
+use crate::types::{Digest, Geometry, PieceSet};
+use crate::wire::Register;
+
+use super::lanes::SimLane;
+
+/// How often senders' progress is told to receivers, in nanoseconds.
+const PROGRESS_NS: u64 = 500_000_000;
+/// A swarm in virtual time.
+#[derive(Debug)]
+pub struct World {
+    pub(super) scenario: Scenario,
+    pub(super) common: Common,
+    pub(super) now: u64,
+    pub(super) queue: Queue,
+    pub(super) ready: Arc<ReadyList>,
+    pub(super) members: Vec<Member>,
+    pub(super) lanes: Vec<Option<SimLane>>,
+    pub(super) free_lanes: Vec<u32>,
+    pub(super) pipes: Vec<Option<Pipe>>,
+    pub(super) free_pipes: Vec<u32>,
+    pub(super) tracker: Tracker,
+    pub(super) rng: fastrand::Rng,
+    pub(super) split: bool,
+    pub(super) timeline: Timeline,
+    pub(super) check: Option<Check>,
+    /// Pieces that are with some leecher, verified.
+    pub(super) out: PieceSet,
+    /// What the seeders had sent when the last piece was with some leecher.
+    pub(super) first_copy: Option<u64>,
+    pub(super) wanting: u32,
+    pub(super) events: u64,
+    hash: u64,
+}
+
+/// Simulates a swarm until every honest leecher is done, or the scenario's time is over.
+pub fn run(scenario: Scenario) -> Report {
+    let mut world = World::new(scenario);
+    while !world.is_done() && world.step() {}
+    world.report()
+}
+
+/// A share whose hashes are made up: no byte of it is ever looked at.
+fn made_up_share(scenario: &Scenario) -> Common {
+    let hashes: Vec<Digest> =
+        (0..scenario.pieces).map(|n| Digest(*blake3::hash(&n.to_le_bytes()).as_bytes())).collect();
+    let root = merge_pieces(&hashes);
+    let len = u64::from(scenario.pieces) * u64::from(scenario.piece_size.bytes());
+    let file = FileEntry { path: vec!["film.mp4".to_owned()], len, root };
+    let manifest = Manifest::new("film.mp4".to_owned(), true, scenario.piece_size, vec![file])
+        .expect("a scenario's share is within the limits of shares");
+    let book = HashBook::new(&manifest);
+    if let Some(file) = manifest.geometry().file(0) {
+        // One piece needs no page: its hash is the root.
+        let _ = book.insert_file(file, &hashes);
+    }
+    Common {
+        share_id: manifest.share_id(),
+        geometry: Arc::clone(manifest.geometry()),
+        hashes: Arc::new(book),
+    }
+}
+
+impl World {
+    /// A swarm that has yet to begin.
+    ///
+    /// # Panics
+    /// If the scenario has no piece, or more of them than a share may have.
+    pub fn new(scenario: Scenario) -> Self {
+        let common = made_up_share(&scenario);
+        let mut rng = fastrand::Rng::with_seed(scenario.seed);
+        let count = scenario.seeders + scenario.leechers;
+        let mut members: Vec<Member> =
+            (0..count).map(|number| Member::new(number, &scenario)).collect();
+        deal_first_pieces(&scenario, &common.geometry, &mut members, &mut rng);
+        let mut world = Self {
+            now: 0,
+            queue: Queue::new(),
+            ready: Arc::default(),
+            lanes: Vec::new(),
+            free_lanes: Vec::new(),
+            pipes: Vec::new(),
+            free_pipes: Vec::new(),
+            tracker: Tracker::new(),
+            split: false,
+            timeline: Timeline::default(),
+            check: None,
+            out: PieceSet::empty(scenario.pieces),
+            first_copy: None,
+            wanting: members.iter().filter(|member| is_awaited(member)).count() as u32,
+            events: 0,
+            hash: 0xcbf2_9ce4_8422_2325,
+            common,
+            members,
+            rng,
+            scenario,
+        };
+        world.plan();
+        world
+    }
+
+    /// From now on what must always hold is checked after every step; the first that does not
+    /// hold is in [`World::broken`].
+    #[must_use]
+    pub fn checked(mut self) -> Self {
+        self.check = Some(Check::default());
+        self
+    }
+
+    /// What did not hold, if anything.
+    pub fn broken(&self) -> Option<&str> {
+        self.check.as_ref().and_then(Check::broken)
+    }
+
+    /// Virtual time since the beginning.
+    pub fn now(&self) -> Duration {
+        at(self.now)
+    }
+
+    /// Whether every honest leecher is done, or time is over.
+    pub fn is_done(&self) -> bool {
+        self.wanting == 0 || at(self.now) >= self.scenario.time_max
+    }
+
+    /// What came of it so far.
+    pub fn report(&self) -> Report {
+        Report::of(self)
+    }
+
+    pub(super) fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    fn plan(&mut self) {
+        let joining = self.scenario.joining.as_nanos() as u64;
+        for member in 0..self.members.len() as u32 {
+            let when = match member.checked_sub(self.scenario.seeders) {
+                None => 0,
+                // Not all in one nanosecond: nobody is that punctual.
+                Some(leecher) => {
+                    let spread = joining.max(50_000_000);
+                    let place = f64::from(leecher + 1) / f64::from(self.scenario.leechers);
+                    if joining > 0 {
+                        (spread as f64 * place) as u64
+                    } else {
+                        self.rng.u64(1_000_000..spread)
+                    }
+                }
+            };
+            self.queue.push(when, Event::Join { member });
+        }
+        self.queue.push(0, Event::Sample);
+        self.plan_faults();
+    }
+
+    /// One event and all that follows at once; false when there are no more.
+    pub fn step(&mut self) -> bool {
+        let Some((time, event)) = self.queue.pop() else { return false };
+        self.now = self.now.max(time);
+        self.events += 1;
+        self.note(event);
+        self.handle(event);
+        while let Some(ready) = self.ready.pop() {
+            match ready {
+                Ready::Lane(lane) => self.turn(lane),
+                Ready::Member(member) => self.look_around(member),
+            }
+        }
+        if let Some(mut check) = self.check.take() {
+            check.look(self);
+            self.check = Some(check);
+        }
+        true
+    }
+
+    /// Folds an event into the hash of all of them (FNV-1a over its parts).
+    fn note(&mut self, event: Event) {
+        let (kind, a, b) = match event {
+            Event::Deliver { pipe, end } => (1, pipe, u32::from(end)),
+            Event::Uplink { member, generation } => (2, member, generation),
+            Event::LaneTimer { lane, generation } => (3, lane, generation),
+            Event::MemberTimer { member } => (4, member, 0),
+            Event::Announce { member, life } => (5, member, life),
+            Event::Letter { number } => (6, number, 0),
+            Event::Join { member } => (7, member, 0),
+            Event::Crash { member, life } => (8, member, life),
+            Event::Churn => (9, 0, 0),
+            Event::BreakLink => (10, 0, 0),
+            Event::Partition { on } => (11, u32::from(on), 0),
+            Event::Sample => (12, 0, 0),
+        };
+        for part in [self.now, kind, u64::from(a), u64::from(b)] {
+            self.hash = (self.hash ^ part).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Deliver { pipe, end } => self.deliver(pipe, end.into()),
+            Event::Uplink { member, generation } => self.on_uplink(member, generation),
+            Event::LaneTimer { lane, generation } => self.on_lane_timer(lane, generation),
+            Event::MemberTimer { member } => self.on_member_timer(member),
+            Event::Announce { member, life } => self.announce(member, life),
+            Event::Letter { number } => self.on_letter(number),
+            Event::Join { member } => self.join(member),
+            Event::Crash { member, life } => self.crash(member, life),
+            Event::Churn => self.on_churn(),
+            Event::BreakLink => self.break_a_link(),
+            Event::Partition { on } => self.set_partition(on),
+            Event::Sample => {
+                self.sample();
+                let span = self.timeline.next_gap();
+                self.queue.push(self.now + span, Event::Sample);
+            }
+        }
+    }
+
+    // ---- members ----
+
+    pub(super) fn join(&mut self, number: u32) {
+        let rng = fastrand::Rng::with_seed(self.rng.u64(..));
+        let member = &mut self.members[number as usize];
+        member.join(&self.scenario, &self.common, &self.ready, rng);
+        member.joined.get_or_insert(self.now);
+        let life = member.life;
+        self.queue.push(self.now, Event::Announce { member: number, life });
+        self.look_around(number);
+    }
+
+    /// The member's turn: what its lanes told it, what is due, whom to dial.
+    pub(super) fn look_around(&mut self, number: u32) {
+        let now = at(self.now);
+        let Some(active) = &mut self.members[number as usize].active else { return };
+        let told = active.bell.take();
+        if told.news() {
+            active.manager.schedule_news(now);
+        }
+        if told.slots() {
+            active.manager.choose_slots(now);
+        }
+        if told.complete() {
+            active.manager.release_news();
+            active.manager.choose_slots(now);
+        }
+        active.manager.do_what_is_due(now);
+        let dials = active.manager.dial(now);
+        let wake = active.manager.next_wake(now).as_nanos() as u64;
+        if wake < active.timer {
+            active.timer = wake;
+            self.queue.push(wake, Event::MemberTimer { member: number });
+        }
+        if told.complete() {
+            self.on_complete(number);
+        }
+        for addr in dials {
+            self.dial(number, addr);
+        }
+    }
+
+    fn on_member_timer(&mut self, number: u32) {
+        let Some(active) = &mut self.members[number as usize].active else { return };
+        // An earlier one was planned since; this is not the one that counts.
+        if active.timer > self.now {
+            return;
+        }
+        active.timer = u64::MAX;
+        self.look_around(number);
+    }
+
+    fn on_complete(&mut self, number: u32) {
+        let member = &mut self.members[number as usize];
+        if member.completed.is_none() {
+            member.completed = Some(self.now);
+            if is_awaited_role(member.role) {
+                self.wanting -= 1;
+            }
+        }
+        if self.scenario.leave_when_done {
+            self.leave(number);
+        }
+    }
+
+    /// A member leaves for good; its neighbours see their connections end.
+    pub(super) fn leave(&mut self, number: u32) {
+        self.tracker_closed(number);
+        let Some(active) = &self.members[number as usize].active else { return };
+        for lane in active.lanes.clone() {
+            self.drop_lane(lane);
+        }
+        // Dials of its under way come to nothing.
+        let life = self.members[number as usize].life;
+        for pipe in 0..self.pipes.len() as u32 {
+            for end in 0..2 {
+                let mine = self.pipes[pipe as usize].as_ref().is_some_and(|known| {
+                    let end = &known.ends[end];
+                    end.member == number && end.life == life && end.open
+                });
+                if mine {
+                    self.close_end(pipe, end);
+                }
+            }
+        }
+        self.members[number as usize].leave();
+    }
+
+    // ---- connections ----
+
+    /// One way between two members, with this message's own deviation.
+    pub(super) fn one_way(&mut self) -> u64 {
+        let latency = self.scenario.latency.as_nanos() as f64;
+        let deviation = self.scenario.jitter * (self.rng.f64() * 2.0 - 1.0);
+        (latency * (1.0 + deviation)).max(1000.0) as u64
+    }
+
+    fn new_pipe(&mut self, from: u32, to: u32) -> u32 {
+        let life = |number: u32| self.members[number as usize].life;
+        let pipe = Pipe::new((from, life(from)), (to, life(to)));
+        match self.free_pipes.pop() {
+            Some(place) => {
+                self.pipes[place as usize] = Some(pipe);
+                place
+            }
+            None => {
+                self.pipes.push(Some(pipe));
+                self.pipes.len() as u32 - 1
+            }
+        }
+    }
+
+    fn dial(&mut self, from: u32, addr: std::net::SocketAddr) {
+        let to = number_of(addr).filter(|to| (*to as usize) < self.members.len());
+        let Some(to) = to else {
+            if let Some(active) = &mut self.members[from as usize].active {
+                active.manager.dial_failed(at(self.now), addr);
+            }
+            return;
+        };
+        let pipe = self.new_pipe(from, to);
+        let member = &self.members[from as usize];
+        let Some(active) = &member.active else { return };
+        let unchoked = active.manager.has_free_slot();
+        let hello = member.introduction(&self.common).register(unchoked);
+        // The connection itself takes a round trip before anything can be said.
+        let connect = 2 * self.one_way();
+        self.send_after(pipe, 0, connect, Item::Hello(Box::new(hello)));
+    }
+
+    /// Sends something from one end of a connection to the other.
+    pub(super) fn send(&mut self, pipe: u32, from: usize, item: Item) {
+        self.send_after(pipe, from, 0, item);
+    }
+
+    fn send_after(&mut self, pipe: u32, from: usize, wait: u64, item: Item) {
+        let arrival = self.now + wait + self.one_way();
+        self.put(pipe, 1 - from, arrival, item);
+    }
+
+    /// Puts something on its way to `end`, behind all that is on its way there already.
+    pub(super) fn put(&mut self, pipe: u32, end: usize, arrival: u64, item: Item) {
+        let Some(known) = &mut self.pipes[pipe as usize] else { return };
+        let coming = &mut known.ends[end].coming;
+        let arrival = coming.back().map_or(arrival, |(last, _)| arrival.max(*last));
+        coming.push_back((arrival, item));
+        self.queue.push(arrival, Event::Deliver { pipe, end: end as u8 });
+    }
+
+    fn deliver(&mut self, pipe: u32, end: usize) {
+        let split = self.split;
+        let Some(known) = &mut self.pipes[pipe as usize] else { return };
+        if known.ends[end].held_up || split && self.is_cut(pipe) {
+            if let Some(known) = &mut self.pipes[pipe as usize] {
+                known.ends[end].held_up = true;
+            }
+            return;
+        }
+        let Some(known) = &mut self.pipes[pipe as usize] else { return };
+        let Some((_, item)) = known.ends[end].coming.pop_front() else { return };
+        self.receive(pipe, end, item);
+        if self.pipes[pipe as usize].as_ref().is_some_and(Pipe::is_over) {
+            self.pipes[pipe as usize] = None;
+            self.free_pipes.push(pipe);
+        }
+    }
+
+    fn receive(&mut self, pipe: u32, end: usize, item: Item) {
+        let Some(known) = &mut self.pipes[pipe as usize] else { return };
+        if let Item::Body { span, .. } = &item {
+            known.ends[1 - end].under_way -= span.len();
+            if let Some(sender) = known.ends[1 - end].lane {
+                self.send_next(sender);
+            }
+        }
+        let Some(known) = &mut self.pipes[pipe as usize] else { return };
+        let here = &known.ends[end];
+        let (member, life, lane, open) = (here.member, here.life, here.lane, here.open);
+        match item {
+            Item::Hello(register) => self.on_hello(pipe, &register),
+            Item::Answer(register) if open => self.on_answer(pipe, &register),
+            Item::Close => {
+                if let Some(known) = &mut self.pipes[pipe as usize] {
+                    known.ends[end].open = false;
+                }
+                match lane {
+                    Some(lane) => self.end_lane(lane, false),
+                    None if end == 0 => {
+                        let addr = self.peer_addr(pipe, 0);
+                        let dialler = &mut self.members[member as usize];
+                        if let Some(active) = &mut dialler.active
+                            && dialler.life == life
+                        {
+                            active.manager.dial_failed(at(self.now), addr);
+                        }
+                    }
+                    None => {}
+                }
+            }
+            item => {
+                if let Some(lane) = lane {
+                    self.hear(lane, item);
+                }
+            }
+        }
+    }
+
+    /// Address of whoever is at the other end.
+    fn peer_addr(&self, pipe: u32, end: usize) -> std::net::SocketAddr {
+        let other =
+            self.pipes[pipe as usize].as_ref().map_or(0, |known| known.ends[1 - end].member);
+        addr_of(other)
+    }
+
+    fn on_hello(&mut self, pipe: u32, register: &Register) {
+        let Some(known) = &mut self.pipes[pipe as usize] else { return };
+        let number = known.ends[1].member;
+        let addr = self.peer_addr(pipe, 1);
+        let member = &mut self.members[number as usize];
+        let introduction = member.introduction(&self.common);
+        let accepted = introduction.check(register).ok().and_then(|agreed| {
+            let active = member.active.as_mut()?;
+            let unchoked = !agreed.complete && active.manager.has_free_slot();
+            let key = active.manager.random_key();
+            let new = NewLink {
+                agreed,
+                addr,
+                initiated: false,
+                distance: None,
+                key,
+                told_unchoked: unchoked,
+                told_complete: introduction.complete,
+            };
+            let link = active.manager.add_link(at(self.now), new).ok()?;
+            let mut answer = introduction.register(unchoked);
+            answer.key = Some(key);
+            Some((link, answer))
+        });
+        // The address may have come to life since the dial.
+        let life = member.life;
+        if let Some(known) = &mut self.pipes[pipe as usize] {
+            known.ends[1].life = life;
+        }
+        match accepted {
+            Some((link, answer)) => {
+                self.send(pipe, 1, Item::Answer(Box::new(answer)));
+                self.start_lane(number, pipe, 1, link);
+            }
+            None => self.close_end(pipe, 1),
+        }
+    }
+
+    fn on_answer(&mut self, pipe: u32, register: &Register) {
+        let Some(known) = &self.pipes[pipe as usize] else { return };
+        let (number, life) = (known.ends[0].member, known.ends[0].life);
+        let addr = self.peer_addr(pipe, 0);
+        let distance = self.scenario.latency * 2;
+        let member = &mut self.members[number as usize];
+        let introduction = member.introduction(&self.common);
+        let alive = member.life == life;
+        let accepted = introduction.check(register).ok().filter(|_| alive).and_then(|agreed| {
+            let active = member.active.as_mut()?;
+            let key = agreed.key.unwrap_or_else(|| active.manager.random_key());
+            let new = NewLink {
+                agreed,
+                addr,
+                initiated: true,
+                distance: Some(distance),
+                key,
+                told_unchoked: active.manager.has_free_slot(),
+                told_complete: introduction.complete,
+            };
+            active.manager.add_link(at(self.now), new).ok()
+        });
+        match accepted {
+            Some(link) => self.start_lane(number, pipe, 0, link),
+            None => self.close_end(pipe, 0),
+        }
+    }
+
+    /// Closes one end; the other hears of it.
+    pub(super) fn close_end(&mut self, pipe: u32, end: usize) {
+        let Some(known) = &mut self.pipes[pipe as usize] else { return };
+        if !known.ends[end].open {
+            return;
+        }
+        known.ends[end].open = false;
+        known.ends[end].lane = None;
+        known.ends[end].behind.clear();
+        if known.ends[1 - end].open {
+            self.send(pipe, end, Item::Close);
+        }
+    }
+
+    pub(super) fn forget_link(&mut self, number: u32, link: LinkId, ban: bool) {
+        if let Some(active) = &mut self.members[number as usize].active {
+            active.manager.remove_link(at(self.now), link, ban);
+        }
+    }
+
+    // ---- ways out ----
+
+    /// Plans the next look at a member's way out.
+    pub(super) fn plan_uplink(&mut self, number: u32) {
+        let uplink = &mut self.members[number as usize].uplink;
+        uplink.generation += 1;
+        if let Some(done) = uplink.next_done() {
+            let when = done.min(self.now + PROGRESS_NS);
+            let generation = uplink.generation;
+            self.queue.push(when, Event::Uplink { member: number, generation });
+        }
+    }
+
+    fn on_uplink(&mut self, number: u32, generation: u32) {
+        let uplink = &mut self.members[number as usize].uplink;
+        if uplink.generation != generation {
+            return;
+        }
+        let done = uplink.take_done(self.now);
+        let progress = uplink.take_progress();
+        for (lane, span, fresh) in progress {
+            self.credit(lane, span, fresh);
+        }
+        for Flow { lane, span, credited, .. } in done {
+            self.on_block_out(lane, span, credited);
+        }
+        self.plan_uplink(number);
+    }
+
+    /// When so many bytes that were sent now have come in at a member.
+    pub(super) fn arrival_in(&mut self, number: u32, bytes: u32) -> u64 {
+        let sent = self.now + self.one_way();
+        let member = &mut self.members[number as usize];
+        let takes = (f64::from(bytes) * member.ns_per_byte_in) as u64;
+        // A way in that is idle took the block in while it was being sent.
+        let free = member.in_free.max(sent.saturating_sub(takes)) + takes;
+        member.in_free = free;
+        free.max(sent)
+    }
+
+    // ---- what is looked at ----
+
+    fn sample(&mut self) {
+        let moment = Timeline::look(self);
+        self.timeline.add(moment);
+    }
+
+    /// A leecher has verified a piece.
+    pub(super) fn note_piece(&mut self, number: u32, piece: crate::types::PieceIndex) {
+        let member = &mut self.members[number as usize];
+        member.verified.insert(piece);
+        let is_new = self.out.insert(piece);
+        if is_new && self.out.is_full() {
+            let seeders = self.members.iter().filter(|m| m.role == Role::Seeder);
+            self.first_copy = Some(seeders.map(|m| m.sums().uploaded).sum());
+        }
+    }
+
+    /// Seeders that have done what they came for.
+    pub(super) fn let_seeder_leave(&mut self, number: u32) {
+        let Some(copies) = self.scenario.seeders_leave_after else { return };
+        let member = &self.members[number as usize];
+        let enough = copies * self.scenario.share_len();
+        if member.role == Role::Seeder && member.sums().uploaded as f64 >= enough {
+            self.leave(number);
+        }
+    }
+}
+
+/// Whether the simulation goes on until this member is done.
+fn is_awaited(member: &Member) -> bool {
+    is_awaited_role(member.role) && !member.verified.is_full()
+}
+
+fn is_awaited_role(role: Role) -> bool {
+    role == Role::Leecher
+}
+
+fn deal_first_pieces(
+    scenario: &Scenario,
+    geometry: &Geometry,
+    members: &mut [Member],
+    rng: &mut fastrand::Rng,
+) {
+    let leechers = &mut members[scenario.seeders as usize..];
+    match scenario.start {
+        Start::Empty => {}
+        Start::Random(part) => {
+            for member in leechers {
+                for piece in geometry.pieces().filter(|_| rng.f64() < part) {
+                    member.verified.insert(piece);
+                }
+            }
+        }
+        Start::RoundRobin => {
+            let count = leechers.len().max(1);
+            for piece in geometry.pieces() {
+                leechers[piece.index() % count].verified.insert(piece);
+            }
+        }
+    }
+}
