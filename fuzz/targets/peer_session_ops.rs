@@ -1,7 +1,7 @@
 //! One link's state under any order of messages, requests, blocks and time.
 //!
 //! Laws: no panic; every number in a fact lies inside the share; an upload queue holds what was
-//! asked for, in order, at most its cap, and nothing while choking; a download takes exactly the
+//! asked for, in order, at most its cap, and while choking only the rest of a piece that was begun; a download takes exactly the
 //! blocks it asked for, in order, and its count of bytes in flight is that of a plain list.
 
 #![no_main]
@@ -55,6 +55,8 @@ struct Link {
     download: Download,
     choking: bool,
     to_send: VecDeque<BlockSpan>,
+    /// Piece and end of the block that was sent last.
+    sent: Option<(u32, u32)>,
     asked: VecDeque<BlockSpan>,
 }
 
@@ -70,6 +72,7 @@ fuzz_target!(|ops: Vec<Op>| {
         now,
         choking: false,
         to_send: VecDeque::new(),
+        sent: None,
         asked: VecDeque::new(),
     };
     for op in ops {
@@ -139,12 +142,18 @@ impl Link {
                 self.choking = choking;
                 if choking {
                     self.upload.on_choking();
-                    self.to_send.clear();
+                    for span in std::mem::take(&mut self.to_send) {
+                        if self.goes_on(span) {
+                            self.to_send.push_back(span);
+                        }
+                    }
                 }
                 Ok(())
             }
             Op::Send => {
-                assert_eq!(self.upload.take_next(), self.to_send.pop_front());
+                let next = self.to_send.pop_front();
+                assert_eq!(self.upload.take_next(), next);
+                self.sent = next.map(|span| (span.piece().get(), span.end())).or(self.sent);
                 Ok(())
             }
             Op::Ask(first) => self.ask(first),
@@ -189,6 +198,16 @@ impl Link {
     }
 
     /// The other side asks; we hold the even pieces.
+    /// Whether a block is the next of the piece that was begun.
+    fn goes_on(&self, span: BlockSpan) -> bool {
+        let piece = span.piece().get();
+        let of_it = |last: &&BlockSpan| last.piece().get() == piece;
+        self.sent.is_some_and(|(begun, end)| {
+            let end = self.to_send.back().filter(of_it).map_or(end, |last| last.end());
+            begun == piece && end == span.offset()
+        })
+    }
+
     fn asked_for(&mut self, blocks: &[RawBlock]) -> Result<(), Violation> {
         let held = |piece: u32| piece % 2 == 0;
         let refusals =
@@ -199,7 +218,7 @@ impl Link {
         for raw in blocks {
             let span = self.geometry.block(raw.piece, raw.offset, raw.len).expect("was checked");
             let room = self.to_send.len() < limits::REQUESTS_IN_FLIGHT_MAX;
-            if !self.choking && held(span.piece().get()) && room {
+            if (!self.choking || self.goes_on(span)) && held(span.piece().get()) && room {
                 self.to_send.push_back(span);
             } else {
                 refused += 1;

@@ -55,6 +55,8 @@ pub struct Download {
     forgiven: VecDeque<BlockSpan>,
     /// The piece whose later blocks are still to be asked for, and from which offset.
     asking: Option<(PieceIndex, u32)>,
+    /// The piece of which a block came last.
+    begun: Option<PieceIndex>,
     meter: RateMeter,
     /// When the lane was last idle and asked: the next header gives a round trip.
     asked_when_idle: Option<Duration>,
@@ -74,6 +76,7 @@ impl Download {
             in_flight: 0,
             forgiven: VecDeque::new(),
             asking: None,
+            begun: None,
             meter: RateMeter::new(now),
             asked_when_idle: None,
             last_progress: now,
@@ -170,6 +173,7 @@ impl Download {
             if let Some(asked) = self.asked_when_idle.take() {
                 self.meter.round_trip_sample(now.saturating_sub(asked));
             }
+            self.begun = Some(span.piece());
             return Ok(Arrival::Take { span });
         }
         if let Some(at) = self.forgiven.iter().position(|known| *known == span) {
@@ -260,6 +264,14 @@ impl Download {
         pieces
     }
 
+    /// The pieces that a peer which chokes us will not send: all but one that it has begun,
+    /// which it sends to its end.
+    pub fn pieces_not_begun(&self) -> Vec<PieceIndex> {
+        let mut pieces = self.pieces();
+        pieces.retain(|piece| self.begun != Some(*piece));
+        pieces
+    }
+
     /// Whether nothing is asked for.
     pub fn is_idle(&self) -> bool {
         self.asked.is_empty() && self.asking.is_none()
@@ -347,6 +359,17 @@ mod tests {
         let mut pieces = geometry.pieces();
         let spans = lane.top_up(&geometry, Duration::ZERO, || pieces.next());
         assert_eq!(spans.len(), 8, "256 KiB of 32 KiB pieces");
+    }
+
+    #[test]
+    fn a_choke_leaves_the_piece_that_has_begun_to_come() {
+        let geometry = geometry();
+        let (mut lane, spans) = asked(&geometry);
+        assert_eq!(lane.pieces_not_begun(), lane.pieces());
+        take(&mut lane, spans[0], Duration::ZERO);
+        assert_eq!(lane.pieces_not_begun(), lane.pieces()[1..]);
+        take(&mut lane, spans[1], Duration::ZERO);
+        assert_eq!(lane.pieces_not_begun(), lane.pieces(), "the first is all here");
     }
 
     #[test]

@@ -2,6 +2,9 @@
 //!
 //! A choke or a piece that is gone is judged here, at the sender, not hoped for at the
 //! receiver. Only spans wait in the queue; bytes are read when the socket takes them.
+//!
+//! A choke ends with the piece that is being sent: what came of it would be lost, for the
+//! receiver hashes a piece as it comes and nobody else can go on with it.
 //! Not here: the bytes, or whether the peer deserves them (`swarm::choker`).
 
 use std::collections::VecDeque;
@@ -14,13 +17,16 @@ use crate::wire::{Message, RawBlock, RefuseReason};
 #[derive(Debug, Default)]
 pub struct Upload {
     queue: VecDeque<BlockSpan>,
+    /// The piece of which a block was taken last, and where that block ended.
+    begun: Option<(PieceIndex, u32)>,
 }
 
 impl Upload {
     /// The peer asks for blocks. Those that will not be sent are returned as NEGADO messages.
     ///
-    /// `block_len` is the longest block agreed on; `choking` whether we choke this peer;
-    /// `held` whether we have a piece, verified.
+    /// `block_len` is the longest block agreed on; `choking` whether we choke this peer, so
+    /// that it gets no more than the rest of a piece that was begun; `held` whether we have a
+    /// piece, verified.
     ///
     /// # Errors
     /// [`Violation::OutsideShare`] for a block that no piece of the share contains, or that is
@@ -43,7 +49,7 @@ impl Upload {
         }
         let mut refused = Refused::default();
         for span in spans {
-            if choking {
+            if choking && !self.is_next_of_begun(span) {
                 refused.choked.push(span.into());
             } else if !held(span.piece()) {
                 refused.not_held.push(span.into());
@@ -61,14 +67,29 @@ impl Upload {
         self.queue.retain(|span| !blocks.contains(&RawBlock::from(*span)));
     }
 
-    /// We choke the peer: what was not sent is void.
+    /// We choke the peer: what was not sent is void, but for the rest of a piece that was begun.
     pub fn on_choking(&mut self) {
-        self.queue.clear();
+        for span in std::mem::take(&mut self.queue) {
+            if self.is_next_of_begun(span) {
+                self.queue.push_back(span);
+            }
+        }
+    }
+
+    /// Whether this block follows on what was sent and waits of the piece that was begun.
+    fn is_next_of_begun(&self, span: BlockSpan) -> bool {
+        let follows = |piece, end| span.piece() == piece && span.offset() == end;
+        self.begun.is_some_and(|(piece, end)| match self.queue.back() {
+            Some(last) if last.piece() == piece => follows(piece, last.end()),
+            _ => follows(piece, end),
+        })
     }
 
     /// The next block to send, taken off the queue.
     pub fn take_next(&mut self) -> Option<BlockSpan> {
-        self.queue.pop_front()
+        let span = self.queue.pop_front()?;
+        self.begun = Some((span.piece(), span.end()));
+        Some(span)
     }
 
     /// The block after those already taken, to be read ahead.
@@ -180,5 +201,20 @@ mod tests {
         assert_eq!(upload.peek().map(RawBlock::from), Some(raw(2, 0, 10)));
         upload.on_choking();
         assert!(upload.is_empty());
+    }
+
+    #[test]
+    fn a_piece_that_was_begun_is_sent_to_its_end_despite_a_choke() {
+        let mut upload = Upload::default();
+        ask(&mut upload, &[raw(1, 0, 8192), raw(1, 8192, 8192), raw(2, 0, 10)], false);
+        upload.take_next();
+        upload.on_choking();
+        assert_eq!(upload.waiting().map(RawBlock::from).collect::<Vec<_>>(), [raw(1, 8192, 8192)]);
+        assert!(ask(&mut upload, &[raw(1, 16384, 16384)], true).is_empty());
+        for other in [raw(1, 0, 8192), raw(1, 16384, 16384), raw(3, 0, 10)] {
+            let reason = RefuseReason::Choked;
+            let refused = Message::Refuse { blocks: vec![other], reason };
+            assert_eq!(ask(&mut upload, &[other], true), [refused]);
+        }
     }
 }

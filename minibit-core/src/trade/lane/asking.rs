@@ -20,7 +20,6 @@ const UNKNOWN_PIECE_TIME: Duration = Duration::from_millis(500);
 impl Lane {
     fn may_ask(&self, now: Duration) -> bool {
         self.download.rests_until(now).is_none()
-            && !self.link.is_choked()
             && !self.share.is_paused()
             && lock(&self.link.suspect).is_none()
     }
@@ -31,6 +30,7 @@ impl Lane {
         self.download.is_idle()
             && !self.held_back
             && self.may_ask(now)
+            && !self.link.is_choked()
             && self.share.ledger.has_open_of(&self.link.holdings)
     }
 
@@ -42,6 +42,10 @@ impl Lane {
         let mut claimed = Vec::new();
         self.held_back = false;
         let mut spans = match self.share.setup.picking {
+            // It sends what it has begun, and no more.
+            _ if self.link.is_choked() => {
+                self.download.top_up(&self.share.geometry, now, || None)
+            }
             Picking::RarestFirst if self.link.holdings.is_full() => {
                 self.ask_seeder(now, &mut claimed)
             }
@@ -55,6 +59,7 @@ impl Lane {
         };
         if spans.is_empty()
             && !self.held_back
+            && !self.link.is_choked()
             && self.download.is_idle()
             && let Some(piece) = self.take_over(now)
         {

@@ -33,7 +33,7 @@ impl Lane {
         let chokes = self.link.chokes.load(Acquire);
         if chokes != self.chokes_seen {
             self.chokes_seen = chokes;
-            let pieces = self.download.pieces();
+            let pieces = self.download.pieces_not_begun();
             self.part_with(&pieces);
         }
         if self.status.taken_over.swap(false, AcqRel) {
