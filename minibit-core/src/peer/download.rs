@@ -32,6 +32,12 @@ const REST_MAX: Duration = Duration::from_secs(8);
 /// Blocks in flight at least: with one or two, half a window is a coarse thing, and a lane over
 /// 20 ms carried three quarters of what it could.
 const BLOCKS_MIN: u64 = 4;
+/// Blocks in flight at least where one takes so much longer than a round trip
+/// ([`SLOW_LANE`] times) that the next request is there in time whatever happens. More would
+/// only keep pieces from those who could have them here sooner.
+const BLOCKS_MIN_SLOW: u64 = 2;
+/// See [`BLOCKS_MIN_SLOW`].
+const SLOW_LANE: u32 = 4;
 
 /// What to do with a BLOCO whose header has arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,9 +111,19 @@ impl Download {
     /// Whether so little is in flight that it is time to ask for more. Half a window, so that
     /// requests travel in batches.
     pub fn wants_more(&self) -> bool {
-        let few = self.asked.len() as u64 <= BLOCKS_MIN / 2;
+        let few = self.asked.len() as u64 <= self.blocks_min() / 2;
         (few || self.in_flight <= self.meter.window() / 2)
             && self.asked.len() <= limits::REQUESTS_IN_FLIGHT_MAX / 2
+    }
+
+    fn blocks_min(&self) -> u64 {
+        let block_time = self.meter.time_for(u64::from(self.block_len));
+        let round_trip = self.meter.round_trip().unwrap_or_default();
+        match block_time {
+            Some(time) if time < round_trip * SLOW_LANE => BLOCKS_MIN,
+            None if round_trip.is_zero() => BLOCKS_MIN,
+            _ => BLOCKS_MIN_SLOW,
+        }
     }
 
     /// Fills the window. `claim` gives the next piece that is ours to fetch from this peer, or
@@ -122,7 +138,7 @@ impl Download {
         let was_idle = self.asked.is_empty();
         // Judged by a full block of a full piece; the last of a file may be shorter.
         let next_len = u64::from(self.block_len.min(geometry.piece_size().bytes()));
-        let window = window.max(next_len * BLOCKS_MIN);
+        let window = window.max(next_len * self.blocks_min());
         let mut new = Vec::new();
         while self.asked.len() < limits::REQUESTS_IN_FLIGHT_MAX {
             if self.in_flight + next_len > window && !self.asked.is_empty() {
@@ -270,6 +286,19 @@ impl Download {
         let mut pieces = self.pieces();
         pieces.retain(|piece| self.begun != Some(*piece));
         pieces
+    }
+
+    /// The piece that has begun to come, and how many bytes of it are still to come.
+    pub fn begun(&self, geometry: &Geometry) -> Option<(PieceIndex, u64)> {
+        let piece = self.begun?;
+        let of_it = self.asked.iter().filter(|span| span.piece() == piece);
+        let asked: u64 = of_it.map(|span| u64::from(span.len())).sum();
+        let rest = match self.asking {
+            Some((asking, from)) if asking == piece => geometry.piece_len(piece) - from,
+            _ => 0,
+        };
+        let left = asked + u64::from(rest);
+        (left > 0).then_some((piece, left))
     }
 
     /// Whether nothing is asked for.

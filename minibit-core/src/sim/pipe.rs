@@ -70,11 +70,13 @@ impl End {
 #[derive(Debug)]
 pub(super) struct Pipe {
     pub(super) ends: [End; 2],
+    /// What end 0 said of itself: that it answers, that it holds everything.
+    pub(super) told: (bool, bool),
 }
 
 impl Pipe {
     pub(super) fn new(from: (u32, u32), to: (u32, u32)) -> Self {
-        Self { ends: [End::new(from.0, from.1), End::new(to.0, to.1)] }
+        Self { told: (false, false), ends: [End::new(from.0, from.1), End::new(to.0, to.1)] }
     }
 
     /// Whether nobody will ever look at it again.

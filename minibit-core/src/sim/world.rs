@@ -358,6 +358,9 @@ impl World {
         let Some(active) = &member.active else { return };
         let unchoked = active.manager.has_free_slot();
         let hello = member.introduction(&self.common).register(unchoked);
+        if let Some(known) = &mut self.pipes[pipe as usize] {
+            known.told = (hello.unchoked, hello.complete);
+        }
         // The connection itself takes a round trip before anything can be said.
         let connect = 2 * self.one_way();
         self.send_after(pipe, 0, connect, Item::Hello(Box::new(hello)));
@@ -488,6 +491,7 @@ impl World {
     fn on_answer(&mut self, pipe: u32, register: &Register) {
         let Some(known) = &self.pipes[pipe as usize] else { return };
         let (number, life) = (known.ends[0].member, known.ends[0].life);
+        let (told_unchoked, told_complete) = known.told;
         let addr = self.peer_addr(pipe, 0);
         let distance = self.scenario.latency * 2;
         let member = &mut self.members[number as usize];
@@ -502,8 +506,8 @@ impl World {
                 initiated: true,
                 distance: Some(distance),
                 key,
-                told_unchoked: active.manager.has_free_slot(),
-                told_complete: introduction.complete,
+                told_unchoked,
+                told_complete,
             };
             active.manager.add_link(at(self.now), new).ok()
         });

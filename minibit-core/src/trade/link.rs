@@ -15,6 +15,13 @@ use crate::swarm::{Holdings, LinkId};
 use crate::types::PieceIndex;
 use crate::wire::LaneKey;
 
+/// Without progress for so long a lane stalls.
+const STALLED: Duration = Duration::from_secs(1);
+
+fn micros(cell: &AtomicU64) -> Duration {
+    Duration::from_micros(cell.load(Relaxed))
+}
+
 /// What others may know of a lane.
 #[derive(Debug)]
 pub struct LaneStatus {
@@ -23,6 +30,10 @@ pub struct LaneStatus {
     /// When all it has in flight should be here, in microseconds of the shell's clock;
     /// 0 = nothing known.
     pub(super) due_us: AtomicU64,
+    /// Number of the piece that has begun to come, plus one; 0 = none.
+    pub(super) begun: AtomicU32,
+    /// When that piece should be here, in microseconds of the shell's clock.
+    pub(super) begun_due_us: AtomicU64,
     /// When the last bytes came, in microseconds of the shell's clock.
     pub(super) progress_us: AtomicU64,
     /// Bytes per second that it receives, by its last measure.
@@ -36,18 +47,34 @@ impl LaneStatus {
         Self {
             waker,
             due_us: AtomicU64::new(0),
+            begun: AtomicU32::new(0),
+            begun_due_us: AtomicU64::new(0),
             progress_us: AtomicU64::new(0),
             rate: AtomicU64::new(0),
             taken_over: AtomicBool::new(false),
         }
     }
 
-    /// How long until what the lane has in flight is here: by its rate, and no sooner than
-    /// it has already been without progress.
-    pub(super) fn expected_rest(&self, now: Duration) -> Duration {
-        let micros = |cell: &AtomicU64| Duration::from_micros(cell.load(Relaxed));
-        let silent = now.saturating_sub(micros(&self.progress_us));
-        micros(&self.due_us).saturating_sub(now).max(silent)
+    /// How long until a piece that the lane has in flight is here: by its rate, and no sooner
+    /// than it has already been without progress. What has begun to come comes first, all else
+    /// is judged by the last of it.
+    pub(super) fn expected_rest(&self, piece: PieceIndex, now: Duration) -> Duration {
+        let due = if self.has_begun(piece) { &self.begun_due_us } else { &self.due_us };
+        micros(due).saturating_sub(now).max(self.silent(now))
+    }
+
+    /// Whether the piece has begun to come.
+    pub(super) fn has_begun(&self, piece: PieceIndex) -> bool {
+        self.begun.load(Relaxed) == piece.get() + 1
+    }
+
+    /// Whether it has been without progress for longer than any working lane is.
+    pub(super) fn stalls(&self, now: Duration) -> bool {
+        self.silent(now) >= STALLED
+    }
+
+    fn silent(&self, now: Duration) -> Duration {
+        now.saturating_sub(micros(&self.progress_us))
     }
 }
 

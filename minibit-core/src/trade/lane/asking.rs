@@ -14,6 +14,10 @@ use crate::wire::{Message, RawBlock};
 const FIRST_PIECES: u32 = 4;
 /// Pieces in flight looked at for a take-over.
 const TAKE_OVER_LOOK: usize = 256;
+/// How much sooner a lane must have a piece here than its owner to take it over.
+const TAKE_WAITING: u32 = 2;
+/// The same for a piece of which some has come, and would be lost.
+const TAKE_BEGUN: u32 = 4;
 /// What a lane without a known rate is thought to need for a piece.
 const UNKNOWN_PIECE_TIME: Duration = Duration::from_millis(500);
 
@@ -43,9 +47,7 @@ impl Lane {
         self.held_back = false;
         let mut spans = match self.share.setup.picking {
             // It sends what it has begun, and no more.
-            _ if self.link.is_choked() => {
-                self.download.top_up(&self.share.geometry, now, || None)
-            }
+            _ if self.link.is_choked() => self.download.top_up(&self.share.geometry, now, || None),
             Picking::RarestFirst if self.link.holdings.is_full() => {
                 self.ask_seeder(now, &mut claimed)
             }
@@ -130,8 +132,11 @@ impl Lane {
     }
 
     /// With nothing left to claim, an idle lane takes the piece that would otherwise come
-    /// latest, if it can have it here clearly sooner than its owner.
+    /// latest, if it can have it here clearly sooner than its owner. Before the endgame only
+    /// from a lane that stalls: what a peer cannot be asked for, others will be, and to take a
+    /// piece that has begun to come throws away what has come.
     fn take_over(&mut self, now: Duration) -> Option<PieceIndex> {
+        let is_endgame = !self.share.ledger.has_open();
         let lanes = self.share.lanes();
         let mut latest: Option<(Duration, PieceIndex, LaneId)> = None;
         for (piece, owner) in self.share.ledger.in_flight().take(TAKE_OVER_LOOK) {
@@ -139,7 +144,10 @@ impl Lane {
                 continue;
             }
             let Some(status) = lanes.get(&owner) else { continue };
-            let rest = status.expected_rest(now);
+            let rest = status.expected_rest(piece, now);
+            if !is_endgame && !status.stalls(now) {
+                continue;
+            }
             if latest.is_none_or(|(longest, ..)| rest > longest) {
                 latest = Some((rest, piece, owner));
             }
@@ -150,7 +158,9 @@ impl Lane {
             .time_for(u64::from(self.share.geometry.piece_len(piece)))
             .unwrap_or(UNKNOWN_PIECE_TIME)
             + meter.round_trip().unwrap_or_default();
-        if rest <= own * 2 || !self.share.ledger.take_over(piece, owner, self.id) {
+        let has_begun = lanes.get(&owner)?.has_begun(piece);
+        let margin = if has_begun { TAKE_BEGUN } else { TAKE_WAITING };
+        if rest <= own * margin || !self.share.ledger.take_over(piece, owner, self.id) {
             return None;
         }
         let status = Arc::clone(lanes.get(&owner)?);
@@ -165,6 +175,11 @@ impl Lane {
         let due = self.download.expected_rest(now).map_or(0, |rest| (now + rest).as_micros());
         self.status.rate.store(self.download.meter().rate() as u64, Relaxed);
         self.status.due_us.store(due as u64, Relaxed);
+        let begun = self.download.begun(&self.share.geometry);
+        self.status.begun.store(begun.map_or(0, |(piece, _)| piece.get() + 1), Relaxed);
+        if let Some(left) = begun.and_then(|(_, left)| self.download.meter().time_for(left)) {
+            self.status.begun_due_us.store((now + left).as_micros() as u64, Relaxed);
+        }
         // Not any bytes: a peer that says this and that while it delivers nothing is silent.
         let progress = self.download.last_progress().as_micros() as u64;
         self.status.progress_us.store(progress, Relaxed);

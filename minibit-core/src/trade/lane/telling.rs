@@ -52,6 +52,9 @@ impl Lane {
     fn yield_taken_pieces(&mut self) {
         let mut taken = self.download.pieces();
         taken.retain(|piece| self.share.ledger.owner(*piece) != Some(self.id));
+        if let Some((b, _)) = self.download.begun(&self.share.geometry)
+            && taken.contains(&b)
+        {}
         self.cancel(&taken);
     }
 
@@ -84,8 +87,13 @@ impl Lane {
             let count = (released - control.told_news) as usize;
             let news = ledger.news(control.told_news).take(count);
             control.told_news = released;
-            // A peer that holds a piece has no use for the news that we do, too.
-            let runs = runs_of(news.filter(|piece| !link.holdings.contains(*piece)));
+            // A peer that holds a piece has no use for the news that we do, too. But that we
+            // hold all it must hear: else it keeps a slot for us.
+            let runs = if ledger.holds_all() {
+                vec![Run { first: 0, count: share.geometry.piece_count().into() }]
+            } else {
+                runs_of(news.filter(|piece| !link.holdings.contains(*piece)))
+            };
             if !runs.is_empty() {
                 let holdings = Holdings::News(runs);
                 messages.push(Message::Have { id: share.setup.me, holdings });
