@@ -67,6 +67,8 @@ struct Control {
     told_interested: bool,
     told_news: u32,
     told_withdrawn: usize,
+    /// We have dealt out pieces to this peer, and not let it choose since.
+    guides: bool,
 }
 
 /// One connection; see the module's header.
@@ -114,6 +116,7 @@ impl Lane {
             told_interested: !link.told_complete,
             told_news: 0,
             told_withdrawn: 0,
+            guides: false,
         });
         let mut download = Download::new(agreed.block_len, now);
         if let Some(distance) = link.distance {
@@ -210,13 +213,21 @@ impl Lane {
         self.upload.take_next()
     }
 
-    /// A block went out.
-    pub fn on_block_sent(&mut self, span: BlockSpan) {
+    /// A block went out. What there is to say about it is to be said before the next one goes.
+    pub fn on_block_sent(&mut self, span: BlockSpan, now: Duration) {
         let counters = &self.share.counters;
         counters.blocks_sent.fetch_add(1, Relaxed);
         counters.messages_sent.fetch_add(1, Relaxed);
         counters.uploaded.fetch_add(u64::from(span.len()), Relaxed);
         self.link.uploaded_bytes.fetch_add(u64::from(span.len()), Relaxed);
+        let ends_piece = span.end() >= self.share.geometry.piece_len(span.piece());
+        if ends_piece && self.share.note_sent(self.link.id, span.piece()) {
+            if self.is_first() {
+                self.guide(now);
+            } else {
+                self.link.wake_first();
+            }
+        }
     }
 
     /// Something was sent.
