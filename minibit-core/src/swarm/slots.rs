@@ -21,7 +21,7 @@ use std::time::Duration;
 /// Slots at least: those of the classic setting.
 pub(super) const FLOOR: usize = 4;
 /// To begin with: enough for a small swarm, and few enough for a slow way out.
-pub(super) const START: usize = 8;
+pub(super) const START: usize = 4;
 /// At most.
 pub(super) const CAP: usize = 128;
 /// At pieces a second for each of those who are answered, more slots hurt nobody.

@@ -29,6 +29,8 @@ fn micros(cell: &AtomicU64) -> Duration {
 pub struct LaneStatus {
     /// Makes the lane look around.
     pub(super) waker: Waker,
+    /// It has asked for something that has not come.
+    pub(super) busy: AtomicBool,
     /// When all it has in flight should be here, in microseconds of the shell's clock;
     /// 0 = nothing known.
     pub(super) due_us: AtomicU64,
@@ -48,6 +50,7 @@ impl LaneStatus {
     pub(super) fn new(waker: Waker) -> Self {
         Self {
             waker,
+            busy: AtomicBool::new(false),
             due_us: AtomicU64::new(0),
             begun: AtomicU32::new(0),
             begun_due_us: AtomicU64::new(0),
@@ -158,6 +161,8 @@ pub struct Link {
     /// Counts its chokes: lanes compare it with what they have seen.
     pub(super) chokes: AtomicU32,
     pub(super) interested: AtomicBool,
+    /// We have said that we want nothing of it.
+    pub(super) declined: AtomicBool,
     /// It deals out its pieces, and these it would have us fetch from it.
     pub(super) suggested: Mutex<VecDeque<Range<u32>>>,
     pub(super) guiding: Guiding,
@@ -233,6 +238,11 @@ impl Link {
     /// Whether it does not answer ours.
     pub fn is_choked(&self) -> bool {
         self.choked.load(Relaxed)
+    }
+
+    /// Whether any of its lanes has asked for something that has not come.
+    pub(super) fn is_busy(&self) -> bool {
+        lock(&self.lanes).iter().any(|lane| lane.busy.load(Relaxed))
     }
 
     /// Whether either side answers the other.

@@ -225,6 +225,7 @@ impl Manager {
             choked: AtomicBool::new(!new.agreed.unchoked),
             chokes: AtomicU32::new(0),
             interested: AtomicBool::new(!complete),
+            declined: AtomicBool::new(false),
             suggested: Mutex::default(),
             guiding: Guiding::default(),
             snubbed: AtomicBool::new(false),

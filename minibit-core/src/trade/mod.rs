@@ -30,9 +30,6 @@ pub use link::{CloseReason, LaneStatus, Link};
 pub use manager::{Manager, NewLink};
 pub use share::{Counters, Setup, Share, Signals};
 
-///x
-pub static DBG: [std::sync::atomic::AtomicU64; 8] =
-    [const { std::sync::atomic::AtomicU64::new(0) }; 8];
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Locks; a panic in another task does not make the data unusable here.

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use super::link::{LaneStatus, Link};
 use super::lock;
@@ -123,7 +124,9 @@ impl Share {
             .filter_map(|number| geometry.piece(number))
             .filter(|piece| !have.contains(*piece));
         let bytes_left = missing.map(|piece| u64::from(geometry.piece_len(piece))).sum();
-        let guide = have.is_full().then(|| Mutex::new(Guide::new(geometry.piece_count())));
+        let piece_len = geometry.piece_size().bytes();
+        let guide =
+            have.is_full().then(|| Mutex::new(Guide::new(geometry.piece_count(), piece_len)));
         Self {
             setup,
             guide,
@@ -222,8 +225,8 @@ impl Share {
     }
 
     /// A piece went out to a peer whole. True if it may be given more.
-    pub(super) fn note_sent(&self, link: LinkId, piece: PieceIndex) -> bool {
-        self.guide.as_ref().is_some_and(|guide| lock(guide).sent(link, piece.get()))
+    pub(super) fn note_sent(&self, now: Duration, link: LinkId, piece: PieceIndex) -> bool {
+        self.guide.as_ref().is_some_and(|guide| lock(guide).sent(now, link, piece.get()))
     }
 
     /// Lets links tell what we hold by now: all of them, or those over which anything goes.

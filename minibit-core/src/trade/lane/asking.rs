@@ -110,7 +110,6 @@ impl Lane {
                 let piece = share.geometry.piece(link.next_suggested()?)?;
                 if share.ledger.claim_this(&link.holdings, *id, piece) {
                     claimed.push(piece);
-                    crate::trade::DBG[0].fetch_add(1, Relaxed);
                     return Some(piece);
                 }
             }
@@ -120,24 +119,13 @@ impl Lane {
         if !spans.is_empty() || self.held_back || !self.download.is_idle() {
             return spans;
         }
-        let n = claimed.len();
-        let r = self.claim(now, PickOrder::FirstCopies, claimed);
-        crate::trade::DBG[1].fetch_add((claimed.len() - n) as u64, Relaxed);
-        r
+        self.claim(now, PickOrder::FirstCopies, claimed)
     }
 
     /// A seeder is asked for first copies, and for the rest; one that has dealt out its first
     /// copy not while others serve us as well.
     fn ask_seeder(&mut self, now: Duration, claimed: &mut Vec<PieceIndex>) -> Vec<BlockSpan> {
         let spans = self.claim(now, PickOrder::FirstCopies, claimed);
-        crate::trade::DBG[if self.link.guiding.was_once() {
-            2
-        } else if self.link.agreed.peer.short() == "0" {
-            3
-        } else {
-            5
-        }]
-        .fetch_add(claimed.len() as u64, Relaxed);
         if !spans.is_empty() {
             return spans;
         }
@@ -153,12 +141,7 @@ impl Lane {
                 return spans;
             }
         }
-        let n = claimed.len();
-        let r = self.claim(now, PickOrder::RarestFirst, claimed);
-        if self.link.agreed.peer.short() == "0" {
-            crate::trade::DBG[4].fetch_add((claimed.len() - n) as u64, Relaxed);
-        }
-        r
+        self.claim(now, PickOrder::RarestFirst, claimed)
     }
 
     /// The hashes of the claimed pieces are asked for ahead of the pieces themselves: the
@@ -218,6 +201,7 @@ impl Lane {
 
     /// Lets others know how long what is in flight here will take.
     pub fn publish_due(&self, now: Duration) {
+        self.status.busy.store(!self.download.is_idle(), Relaxed);
         let due = self.download.expected_rest(now).map_or(0, |rest| (now + rest).as_micros());
         self.status.rate.store(self.download.meter().rate() as u64, Relaxed);
         self.status.due_us.store(due as u64, Relaxed);

@@ -79,7 +79,7 @@ impl Lane {
 
     /// There may be something to ask for; and whoever has it all makes room for others.
     fn on_more_held(&self) {
-        if !self.link.is_choked() {
+        if !self.link.is_choked() || self.link.declined.load(Relaxed) {
             self.link.wake();
         }
         if self.link.holdings.is_full() {

@@ -31,6 +31,8 @@ use crate::wire::Message;
 const IDLE_LOOK: Duration = Duration::from_millis(200);
 /// How often a lane that leaves its seeder to others looks whether they still serve.
 const HELD_BACK_LOOK: Duration = Duration::from_millis(20);
+/// For so long a peer may answer us and have nothing for us before we give its slot back.
+const IDLE_SLOT: Duration = Duration::from_millis(150);
 /// Longest that a lane may be left alone: a bound for whatever wake-up was not thought of.
 const NAP_MAX: Duration = Duration::from_secs(5);
 
@@ -65,6 +67,8 @@ struct Control {
     told_choking: bool,
     told_times_choked: u32,
     told_interested: bool,
+    /// Since when the peer has answered us and had nothing for us.
+    idle_since: Option<Duration>,
     told_news: u32,
     told_withdrawn: usize,
     /// We have dealt out pieces to this peer, and not let it choose since.
@@ -114,6 +118,7 @@ impl Lane {
             told_choking: !link.told_unchoked,
             told_times_choked: 0,
             told_interested: !link.told_complete,
+            idle_since: None,
             told_news: 0,
             told_withdrawn: 0,
             guides: false,
@@ -221,7 +226,7 @@ impl Lane {
         counters.uploaded.fetch_add(u64::from(span.len()), Relaxed);
         self.link.uploaded_bytes.fetch_add(u64::from(span.len()), Relaxed);
         let ends_piece = span.end() >= self.share.geometry.piece_len(span.piece());
-        if ends_piece && self.share.note_sent(self.link.id, span.piece()) {
+        if ends_piece && self.share.note_sent(now, self.link.id, span.piece()) {
             if self.is_first() {
                 self.guide(now);
             } else {
@@ -252,6 +257,7 @@ impl Lane {
             self.download.set_back(now);
         }
         self.follow_distance();
+        self.review_interest(now);
         let Some(control) = &mut self.control else { return Ok(()) };
         let heard = Duration::from_micros(self.link.last_heard_us.load(Relaxed));
         // While we do not read, silence is ours.
@@ -300,6 +306,9 @@ impl Lane {
         }
         if let Some(control) = &self.control {
             next = next.min(control.session.next_check());
+            if let Some(since) = control.idle_since {
+                next = next.min(since + IDLE_SLOT);
+            }
             if let Some(suspicion) = lock(&self.link.suspect).as_ref() {
                 next = next.min(suspicion.judged_at);
             }

@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::time::Duration;
 
-use super::{Lane, LaneEnd};
+use super::{IDLE_SLOT, Lane, LaneEnd};
 use crate::trade::lock;
 use crate::types::PieceIndex;
 use crate::wire::{Holdings, Message, Run};
@@ -91,6 +91,37 @@ impl Lane {
         }
     }
 
+    /// A slot that we cannot use is another's: while a peer answers us and has nothing for us, it
+    /// hears that we want nothing, and when it has something again, that we do. In the endgame
+    /// we keep what slots we have, for there may be something to take over.
+    pub(super) fn review_interest(&mut self, now: Duration) {
+        let Self { control: Some(control), share, link, messages, .. } = self else { return };
+        let ledger = &share.ledger;
+        if ledger.is_complete() {
+            return;
+        }
+        if !control.told_interested {
+            if !ledger.has_open() || ledger.has_open_of(&link.holdings) {
+                control.told_interested = true;
+                link.declined.store(false, Relaxed);
+                messages.push(Message::Interested);
+            }
+            return;
+        }
+        let idle = !link.is_choked()
+            && !link.is_busy()
+            && ledger.has_open()
+            && !ledger.has_open_of(&link.holdings);
+        if !idle {
+            control.idle_since = None;
+        } else if now >= *control.idle_since.get_or_insert(now) + IDLE_SLOT {
+            control.idle_since = None;
+            control.told_interested = false;
+            link.declined.store(true, Relaxed);
+            messages.push(Message::NotInterested);
+        }
+    }
+
     /// Tells the peer what changed on our side: choke state, news, withdrawals.
     pub fn tell_peer(&mut self) {
         let Self { control: Some(control), share, link, messages, .. } = self else { return };
@@ -107,6 +138,7 @@ impl Lane {
         let ledger = &share.ledger;
         if control.told_interested && ledger.is_complete() && !ledger.holds_all() {
             control.told_interested = false;
+            link.declined.store(true, Relaxed);
             messages.push(Message::NotInterested);
         }
         let released = share.released(link);
