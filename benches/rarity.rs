@@ -184,6 +184,7 @@ fn choking(criterion: &mut Criterion) {
                 took_at: now,
                 joined_at: now,
                 snubbed: false,
+                sink: false,
             })
             .collect();
         group.bench_function(BenchmarkId::new(name, "round"), |bencher| {

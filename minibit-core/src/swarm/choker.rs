@@ -5,13 +5,17 @@
 //! wants costs nothing, a slot kept free for ten seconds costs ten seconds.
 //!
 //! The rules:
-//! - A slot that is not used for two seconds goes to another, if any wait.
+//! - A slot that is not used for two seconds goes to another, if any wait; so does one of a
+//!   peer that passes nothing on.
 //! - Only interested peers have slots. Whoever leaves, loses interest, or (unless we are
 //!   complete) is snubbed loses a regular slot at once.
 //! - **Contribution** ranks by bytes verified from the peer in the last two rounds and since;
 //!   **Rarity** by how many rare pieces it holds; **Seeder** (always, once we are complete)
 //!   gives everybody a turn: who waits longest comes next, who was answered longest goes.
-//! - Calm: a round takes a slot from at most a quarter of the regular ones (one of 4) for a
+//! - Who gave nothing in that time has a regular slot only while nobody waits who did.
+//! - Who only takes has none at all while two others who do not keep the link busy; it lives on
+//!   what chance gives it.
+//! - Calm: beyond that, a round takes a slot from at most a quarter of the regular ones (one of 4) for a
 //!   better ranked peer, never for an equal one; the rest only changes where it must.
 //! - The optimistic slots go to others at random, to newcomers three times as likely, for
 //!   three rounds: long enough to show. A tried peer that ranks well enough moves to a regular
@@ -39,6 +43,12 @@ pub const SNUB_AFTER: Duration = Duration::from_secs(60);
 const NEWCOMER: Duration = Duration::from_secs(30);
 /// How much likelier a newcomer gets an optimistic slot.
 const NEWCOMER_WEIGHT: u32 = 3;
+/// A peer that was sent so many pieces, and has given back less than one part in so many, only
+/// takes.
+const TAKER_PIECES: u64 = 4;
+const TAKER_PART: u64 = 10;
+/// So many who give keep a link busy.
+const GIVERS_ENOUGH: usize = 2;
 /// A peer that takes nothing for so long while others wait gives its slot to one of them.
 const IDLE: Duration = Duration::from_secs(2);
 /// And waits for so long before it comes in turn again.
@@ -98,6 +108,8 @@ pub struct PeerView {
     pub joined_at: Duration,
     /// It owed us blocks for [`SNUB_AFTER`] and sent none.
     pub snubbed: bool,
+    /// It passes nothing on of what we send it ([`Guide::is_sink`](super::Guide::is_sink)).
+    pub sink: bool,
 }
 
 /// Which slot a peer has, and since when.
@@ -128,6 +140,7 @@ struct PeerState {
 pub struct Choker {
     policy: ChokePolicy,
     slots: Slots,
+    piece_len: u64,
     auto: Auto,
     peers: BTreeMap<LinkId, PeerState>,
     last_round: Option<Duration>,
@@ -137,7 +150,8 @@ impl Choker {
     /// A choker that knows nobody yet, for a share of pieces of so many bytes.
     pub fn new(policy: ChokePolicy, slots: Slots, piece_len: u32) -> Self {
         let auto = Auto::new(piece_len);
-        Self { policy, slots, auto, peers: BTreeMap::new(), last_round: None }
+        let piece_len = piece_len.into();
+        Self { policy, slots, piece_len, auto, peers: BTreeMap::new(), last_round: None }
     }
 
     /// When the next full round is due; now, if there was none yet.
@@ -192,10 +206,14 @@ impl Choker {
         self.resize(now, due, peers);
         self.free_lost_slots(now, policy, peers);
         self.bench_idle(now, peers);
-        if !due && !self.has_free_slot() {
+        if !due && !self.has_free_slot() && policy != ChokePolicy::Contribution {
             return self.changes(&before, peers);
         }
         let mut ranking = self.rank(now, policy, peers, rng);
+        if policy == ChokePolicy::Contribution {
+            self.make_way_for_givers(now, &mut ranking);
+            self.leave_out_takers(now, &mut ranking);
+        }
         let mut tried = Vec::new();
         if due {
             self.swap_regular(now, policy, &mut ranking);
@@ -284,14 +302,15 @@ impl Choker {
     /// Takes slots from those that do not use them, as far as others wait. Else those who ask
     /// for everything and read nothing could hold them all.
     fn bench_idle(&mut self, now: Duration, peers: &[PeerView]) {
-        let waits = |peer: &PeerState| {
-            peer.interested && peer.slot == Slot::None && now >= peer.benched_until
+        let waits = |view: &PeerView, peer: &PeerState| {
+            let behind = view.sink || now < peer.benched_until;
+            peer.interested && peer.slot == Slot::None && !behind
         };
-        let mut waiting = self.peers.values().filter(|peer| waits(peer)).count();
+        let mut waiting = peers.iter().filter(|view| waits(view, &self.peers[&view.id])).count();
         for view in peers {
             let Some(peer) = self.peers.get_mut(&view.id) else { continue };
             let idle = now.saturating_sub(view.took_at.max(peer.since));
-            if waiting > 0 && peer.slot != Slot::None && idle >= IDLE {
+            if waiting > 0 && peer.slot != Slot::None && (view.sink || idle >= IDLE) {
                 peer.benched_until = now + BENCHED;
                 self.put(now, view.id, Slot::None);
                 waiting -= 1;
@@ -313,7 +332,7 @@ impl Choker {
             .map(|view| {
                 let peer = &self.peers[&view.id];
                 let regular = peer.slot == Slot::Regular;
-                let benched = now < peer.benched_until;
+                let benched = view.sink || now < peer.benched_until;
                 let score = match policy {
                     ChokePolicy::Contribution => {
                         view.verified_from.saturating_sub(peer.verified_marks[0])
@@ -321,11 +340,52 @@ impl Choker {
                     ChokePolicy::Rarity => u64::from(view.rare_pieces),
                     ChokePolicy::Seeder => turn_score(now, peer),
                 };
-                Ranked { benched, score, regular, tie: rng.u32(..), id: view.id }
+                let taker = policy == ChokePolicy::Contribution && self.only_takes(view);
+                Ranked { benched, score, regular, taker, tie: rng.u32(..), id: view.id }
             })
             .collect();
         ranking.sort_unstable_by_key(|ranked| std::cmp::Reverse(ranked.key()));
         ranking
+    }
+
+    /// Those who gave nothing of late have regular slots only as long as nobody waits who did: a
+    /// peer that wants what has just come does not wait for a round while its gifts go to others.
+    fn make_way_for_givers(&mut self, now: Duration, ranking: &mut [Ranked]) {
+        let free = self.slots().0.saturating_sub(ranking.iter().filter(|r| r.regular).count());
+        let waiting: Vec<_> = (0..ranking.len())
+            .filter(|at| !ranking[*at].regular && !ranking[*at].benched && ranking[*at].score > 0)
+            .filter(|at| !self.is_unchoked(ranking[*at].id))
+            .skip(free)
+            .collect();
+        let idle: Vec<_> = (0..ranking.len())
+            .filter(|at| ranking[*at].regular && ranking[*at].score == 0)
+            .collect();
+        for (giver, taker) in waiting.into_iter().zip(idle) {
+            self.put(now, ranking[taker].id, Slot::None);
+            self.put(now, ranking[giver].id, Slot::Regular);
+            ranking[taker].regular = false;
+            ranking[giver].regular = true;
+        }
+    }
+
+    /// It had its chance, and has given back hardly anything.
+    fn only_takes(&self, view: &PeerView) -> bool {
+        view.uploaded_to >= TAKER_PIECES * self.piece_len
+            && view.verified_from < view.uploaded_to / TAKER_PART
+    }
+
+    /// Those who only take have no regular slots while enough others keep the link busy: a slot
+    /// that is left empty makes the others' shares larger.
+    fn leave_out_takers(&mut self, now: Duration, ranking: &mut Vec<Ranked>) {
+        let givers = ranking.iter().filter(|ranked| !ranked.taker && ranked.regular).count();
+        if givers < GIVERS_ENOUGH {
+            return;
+        }
+        for taker in ranking.extract_if(.., |ranked| ranked.taker) {
+            if taker.regular {
+                self.put(now, taker.id, Slot::None);
+            }
+        }
     }
 
     /// Drops surplus regular slots, then gives some to better peers: the calm part of a round.
@@ -389,11 +449,14 @@ impl Choker {
         let used = self.peers.values().filter(|peer| peer.slot == Slot::Optimistic).count();
         let mut free = self.slots().1.saturating_sub(used);
         for again in [false, true] {
-            let again_of = |id: &LinkId| tried.contains(id) || now < self.peers[id].benched_until;
+            let comes_last = |view: &PeerView| {
+                let benched = now < self.peers[&view.id].benched_until;
+                view.sink || benched || tried.contains(&view.id)
+            };
             let mut waiting: Vec<_> = peers
                 .iter()
                 .filter(|view| view.interested && self.peers[&view.id].slot == Slot::None)
-                .filter(|view| again_of(&view.id) == again)
+                .filter(|view| comes_last(view) == again)
                 .map(|view| (view.id, weight(now, view)))
                 .collect();
             while free > 0
@@ -441,6 +504,7 @@ struct Ranked {
     benched: bool,
     score: u64,
     regular: bool,
+    taker: bool,
     tie: u32,
     id: LinkId,
 }
@@ -539,6 +603,7 @@ mod tests {
                 took_at: self.now,
                 joined_at: self.now,
                 snubbed: false,
+                sink: false,
             });
         }
 
@@ -939,7 +1004,10 @@ mod tests {
                 let lost = room.peers.iter().filter(|peer| before.contains(&peer.id.0))
                     .filter(|peer| !peer.interested || (peer.snubbed && !seeding)).count();
                 let voluntary = if due { (regular / 4).max(1) + optimistic } else { 0 };
-                prop_assert!(off.len() <= lost + voluntary, "{:?} off, {:?} on", off, on);
+                // And those who gave nothing make way for those who did.
+                let giving = policy == ChokePolicy::Contribution && !seeding;
+                let made_way = if giving { on.len() } else { 0 };
+                prop_assert!(off.len() <= lost + voluntary + made_way, "{:?} off, {:?} on", off, on);
                 prop_assert_eq!(room.tick(), (vec![], vec![]), "a second look changes nothing");
             }
         }

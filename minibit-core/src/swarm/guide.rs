@@ -11,11 +11,15 @@
 //!   half of them; never more than an equal part of what is left.
 //! - What a peer was given and did not fetch, because it left or was choked, is given again.
 //! - Once nothing is left to give, everybody chooses freely.
+//! - A peer that has passed on nothing yet is given a few pieces, and more once it has.
+//! - Whoever passes nothing on is a sink: of what it was sent some seconds ago hardly anything has
+//!   come to be with anybody else. It is answered after all others, and what it was sent is given
+//!   again, as is what a peer had that left.
 //!
 //! Invariant: a piece is with at most one peer at a time.
 //! Not here: who is answered (`choker`), what is done with a suggestion (`trade`).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use super::LinkId;
@@ -33,6 +37,18 @@ const LATE: Duration = Duration::from_secs(2);
 /// A peer that fetches for so long what it was not given does not follow; what it had asked for
 /// before is here by then.
 const ASTRAY: Duration = Duration::from_secs(4);
+/// So long a piece may take to be passed on and heard of, beyond twice the time that we take for
+/// one; but no longer than the second.
+const PASSING_ON: Duration = Duration::from_secs(3);
+const PASSING_ON_MAX: Duration = Duration::from_secs(60);
+/// So many pieces a peer gets that has passed on none, or as many as it takes in so long: on a
+/// fast link it cannot have.
+const UNPROVEN_MAX: u32 = 3;
+const UNPROVEN_TIME: Duration = Duration::from_millis(2500);
+/// A peer is judged by so many pieces at least,
+const SINK_AFTER: u32 = 2;
+/// and is a sink if it has passed on less than one in so many.
+const SINK_PART: u32 = 5;
 /// Pieces looked at in one call at most, for what others hold already.
 const LOOK_MAX: u32 = 4096;
 
@@ -46,6 +62,59 @@ pub struct Guide {
     /// Was given, and came back.
     returned: Vec<u32>,
     given: BTreeMap<LinkId, Given>,
+    /// Pieces that were sent to one peer and are, as far as we know, with nobody else.
+    with_one: HashMap<u32, LinkId>,
+    tallies: BTreeMap<LinkId, Tally>,
+}
+
+/// What became of what a peer was sent.
+#[derive(Clone, Debug)]
+struct Tally {
+    first: Duration,
+    /// Time between two pieces, on average.
+    pace: Duration,
+    last: Duration,
+    /// When pieces were sent that may still be on their way on.
+    fresh: VecDeque<Duration>,
+    /// Pieces sent longer ago.
+    due: u32,
+    /// Pieces that have come to be with somebody else.
+    passed_on: u32,
+    is_sink: bool,
+}
+
+impl Tally {
+    fn new(now: Duration) -> Self {
+        Self {
+            first: now,
+            pace: Duration::ZERO,
+            last: now,
+            fresh: VecDeque::new(),
+            due: 0,
+            passed_on: 0,
+            is_sink: false,
+        }
+    }
+
+    fn sent(&mut self, now: Duration) {
+        if !self.fresh.is_empty() || self.due > 0 {
+            self.pace = (self.pace * 3 + (now - self.last).min(PASSING_ON_MAX)) / 4;
+        }
+        self.last = now;
+        self.fresh.push_back(now);
+    }
+
+    /// How long a piece may take to be with others, and us to hear of it: they send no faster
+    /// than we do.
+    fn passing_on(&self) -> Duration {
+        (PASSING_ON + 2 * self.pace).min(PASSING_ON_MAX)
+    }
+
+    fn has_yet_to_pass_on(&self, now: Duration) -> bool {
+        self.passed_on == 0
+            && self.fresh.len() as u32 + self.due >= UNPROVEN_MAX
+            && now.saturating_sub(self.first) >= UNPROVEN_TIME
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -64,7 +133,15 @@ impl Guide {
     /// Nothing given yet of a share of so many pieces of so many bytes.
     pub fn new(pieces: u32, piece_len: u32) -> Self {
         let batch_start = (BATCH_START_BYTES / piece_len.max(1)).max(BATCH_START);
-        Self { pieces, batch_start, next: 0, returned: Vec::new(), given: BTreeMap::new() }
+        Self {
+            pieces,
+            batch_start,
+            next: 0,
+            returned: Vec::new(),
+            given: BTreeMap::new(),
+            with_one: HashMap::new(),
+            tallies: BTreeMap::new(),
+        }
     }
 
     /// Whether there is nothing left to give.
@@ -76,6 +153,9 @@ impl Guide {
     /// `is_out` says others hold are left out.
     pub fn deal(&mut self, now: Duration, link: LinkId, is_out: impl Fn(u32) -> bool) -> Vec<u32> {
         let left = self.pieces - self.next + self.returned.len() as u32;
+        if self.tallies.get(&link).is_some_and(|tally| tally.has_yet_to_pass_on(now)) {
+            return Vec::new();
+        }
         let batch_start = self.batch_start;
         let first = Given {
             waiting: VecDeque::new(),
@@ -125,6 +205,10 @@ impl Guide {
     /// order in which it was given, so what came before it has from others. If it goes on to
     /// fetch what it was not given, it does not follow, and what it was given is for others.
     pub fn sent(&mut self, now: Duration, link: LinkId, piece: u32) -> bool {
+        if let std::collections::hash_map::Entry::Vacant(entry) = self.with_one.entry(piece) {
+            entry.insert(link);
+            self.tallies.entry(link).or_insert_with(|| Tally::new(now)).sent(now);
+        }
         let Some(given) = self.given.get_mut(&link) else { return false };
         match given.waiting.iter().position(|known| *known == piece) {
             Some(at) => {
@@ -138,6 +222,52 @@ impl Guide {
             None => {}
         }
         given.waiting.len() <= given.low
+    }
+
+    /// A peer says that it holds a piece: if another was sent it, that one has passed it on.
+    pub fn heard_of(&mut self, link: LinkId, piece: u32) {
+        if self.with_one.get(&piece).is_some_and(|sent_to| *sent_to != link)
+            && let Some(sent_to) = self.with_one.remove(&piece)
+            && let Some(tally) = self.tallies.get_mut(&sent_to)
+        {
+            tally.passed_on += 1;
+        }
+    }
+
+    /// Whether a peer passes hardly anything on of what it was sent.
+    pub fn is_sink(&mut self, now: Duration, link: LinkId) -> bool {
+        let Some(tally) = self.tallies.get_mut(&link) else { return false };
+        let passing_on = tally.passing_on();
+        while tally.fresh.front().is_some_and(|sent| now.saturating_sub(*sent) >= passing_on) {
+            tally.fresh.pop_front();
+            tally.due += 1;
+        }
+        let is_sink = tally.due >= SINK_AFTER && tally.passed_on * SINK_PART < tally.due;
+        if is_sink && !std::mem::replace(&mut tally.is_sink, is_sink) {
+            self.give_again(link);
+        }
+        is_sink
+    }
+
+    /// A peer's link is over.
+    pub fn gone(&mut self, link: LinkId) {
+        self.forget(link);
+        self.tallies.remove(&link);
+        self.give_again(link);
+    }
+
+    /// What only this peer has, as far as we know, is as good as with nobody.
+    fn give_again(&mut self, link: LinkId) {
+        let returned = &mut self.returned;
+        self.with_one.retain(|piece, sent_to| {
+            let lost = *sent_to == link;
+            if lost {
+                returned.push(*piece);
+            }
+            !lost
+        });
+        // In an order that does not depend on the map's.
+        self.returned.sort_unstable();
     }
 
     /// A peer is not answered any more, or is gone: what it did not fetch is given to others.
@@ -207,6 +337,37 @@ mod tests {
         assert_eq!(rest, [1, 2, 3]);
     }
 
+    #[test]
+    fn who_passes_nothing_on_is_a_sink_and_who_passes_on_a_part_is_none() {
+        let mut guide = Guide::new(100, PIECE);
+        let (sink, giver) = (LinkId(1), LinkId(2));
+        for piece in 0..10 {
+            guide.sent(NOW, sink, piece);
+            guide.sent(NOW, giver, 50 + piece);
+        }
+        assert!(!guide.is_sink(NOW, sink), "it has had no time to");
+        guide.heard_of(sink, 0);
+        for piece in [50, 51] {
+            guide.heard_of(giver, piece);
+            guide.heard_of(LinkId(3), piece);
+        }
+        assert!(guide.is_sink(NOW + PASSING_ON, sink));
+        assert!(!guide.is_sink(NOW + PASSING_ON, giver));
+        assert_eq!(guide.deal(NOW, LinkId(3), |_| false), [6, 7, 8, 9], "what is with the sink");
+    }
+
+    #[test]
+    fn who_has_passed_on_nothing_gets_no_more_until_it_has() {
+        let mut guide = Guide::new(100, PIECE);
+        for piece in guide.deal(NOW, LinkId(1), |_| false) {
+            guide.sent(NOW, LinkId(1), piece);
+        }
+        let later = NOW + UNPROVEN_TIME;
+        assert!(guide.deal(later, LinkId(1), |_| false).is_empty());
+        guide.heard_of(LinkId(2), 0);
+        assert!(!guide.deal(later, LinkId(1), |_| false).is_empty());
+    }
+
     proptest! {
         #[test]
         fn no_piece_is_with_two_peers_and_every_piece_is_sent_in_the_end(
@@ -247,7 +408,8 @@ mod tests {
             }
             while !guide.is_over() {
                 for piece in guide.deal(now, LinkId(9), |_| false) {
-                    guide.sent(NOW, LinkId(9), piece);
+                    guide.sent(now, LinkId(9), piece);
+                    guide.heard_of(LinkId(8), piece);
                     prop_assert!(!std::mem::replace(&mut sent[piece as usize], true));
                 }
             }

@@ -116,6 +116,11 @@ impl Guiding {
         self.0.load(Relaxed) == Self::NOW
     }
 
+    /// It does, or has done so: it wants to know what becomes of its pieces.
+    pub(super) fn was_ever(&self) -> bool {
+        self.0.load(Relaxed) != 0
+    }
+
     /// It has done so, and lets us choose by now.
     pub(super) fn was_once(&self) -> bool {
         self.0.load(Relaxed) == Self::ONCE

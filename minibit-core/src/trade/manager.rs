@@ -253,7 +253,7 @@ impl Manager {
     pub fn remove_link(&mut self, now: Duration, id: LinkId, ban: bool) -> Option<Arc<Link>> {
         let link = self.share.links().remove(&id)?;
         self.share.ledger.remove_holder(&link.holdings);
-        self.share.take_back(id);
+        self.share.note_gone(id);
         if ban {
             self.neighbours.ban(id);
         }
@@ -271,7 +271,7 @@ impl Manager {
         let links: Vec<Arc<Link>> = self.share.links().values().cloned().collect();
         let complete = self.share.ledger.is_complete();
         let rarity = self.choker.looks_at_rarity(complete);
-        let views: Vec<PeerView> = links.iter().map(|link| self.view(link, rarity)).collect();
+        let views: Vec<PeerView> = links.iter().map(|link| self.view(now, link, rarity)).collect();
         let audience = views.iter().filter(|view| view.interested).count();
         self.share.audience.store(audience as u32, Relaxed);
         let changes = self.choker.tick(now, complete, &views, &mut self.rng);
@@ -288,7 +288,7 @@ impl Manager {
         }
     }
 
-    fn view(&self, link: &Link, rarity: bool) -> PeerView {
+    fn view(&self, now: Duration, link: &Link, rarity: bool) -> PeerView {
         let ledger = &self.share.ledger;
         PeerView {
             id: link.id,
@@ -299,6 +299,7 @@ impl Manager {
             took_at: Duration::from_micros(link.took_us.load(Relaxed)),
             joined_at: link.joined,
             snubbed: link.snubbed.load(Relaxed),
+            sink: self.share.is_sink(now, link.id),
         }
     }
 

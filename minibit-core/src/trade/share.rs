@@ -224,6 +224,25 @@ impl Share {
         }
     }
 
+    /// A link is over.
+    pub(super) fn note_gone(&self, link: LinkId) {
+        if let Some(guide) = &self.guide {
+            lock(guide).gone(link);
+        }
+    }
+
+    /// A peer has come to hold a piece.
+    pub(super) fn note_held(&self, link: LinkId, piece: u32) {
+        if let Some(guide) = &self.guide {
+            lock(guide).heard_of(link, piece);
+        }
+    }
+
+    /// Whether a peer passes nothing on of what we send it.
+    pub(super) fn is_sink(&self, now: Duration, link: LinkId) -> bool {
+        self.guide.as_ref().is_some_and(|guide| lock(guide).is_sink(now, link))
+    }
+
     /// A piece went out to a peer whole. True if it may be given more.
     pub(super) fn note_sent(&self, now: Duration, link: LinkId, piece: PieceIndex) -> bool {
         self.guide.as_ref().is_some_and(|guide| lock(guide).sent(now, link, piece.get()))
@@ -243,16 +262,17 @@ impl Share {
         let fresh: Vec<PieceIndex> = self.ledger.news(from).collect();
         let holds_all = self.ledger.holds_all();
         for link in self.links().values().filter(|link| to_all || link.is_trading()) {
-            if holds_all || fresh.iter().any(|piece| !link.holdings.contains(*piece)) {
+            let to_guide = to_all && link.guiding.was_ever();
+            if holds_all || to_guide || fresh.iter().any(|piece| !link.holdings.contains(*piece)) {
                 link.wake_first();
             }
         }
     }
 
     /// Up to where the news may be told over this link.
-    pub(super) fn released(&self, link: &Link) -> u32 {
-        let released =
-            if link.is_trading() { &self.news_released } else { &self.news_released_to_all };
+    pub(super) fn released(&self, link: &Link, to_guide: bool) -> u32 {
+        let soon = link.is_trading() && !to_guide;
+        let released = if soon { &self.news_released } else { &self.news_released_to_all };
         released.load(Acquire)
     }
 }

@@ -13,7 +13,7 @@ use crate::wire::{Message, RawBlock};
 /// The first pieces are taken at random: to have anything to trade counts more than rarity.
 const FIRST_PIECES: u32 = 4;
 /// For so long a lane waits for what its seeder will deal out before it chooses for itself.
-const GUIDE_PATIENCE: Duration = Duration::from_secs(1);
+const GUIDE_PATIENCE: Duration = Duration::from_secs(3);
 /// Pieces in flight looked at for a take-over.
 const TAKE_OVER_LOOK: usize = 256;
 /// How much sooner a lane must have a piece here than its owner to take it over.
@@ -132,7 +132,14 @@ impl Lane {
         if self.link.guiding.was_once() {
             let from_others: u64 = {
                 let links = self.share.links();
-                let others = links.values().filter(|link| link.id != self.link.id);
+                let ledger = &self.share.ledger;
+                // Who answers us and has something: what only others hold, who choke us, is to
+                // be had from the seeder alone.
+                let others = links.values().filter(|link| {
+                    link.id != self.link.id
+                        && !link.is_choked()
+                        && ledger.has_open_of(&link.holdings)
+                });
                 others.map(|link| link.receiving_rate(now)).sum()
             };
             self.held_back = self.share.ledger.has_open()

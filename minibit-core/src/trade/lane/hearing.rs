@@ -152,7 +152,11 @@ impl Lane {
     /// The peer holds a piece; true if that is new.
     fn learn(&self, number: u32) -> bool {
         let Some(piece) = self.share.geometry.piece(number) else { return false };
-        self.share.ledger.gain(&self.link.holdings, piece)
+        let new = self.share.ledger.gain(&self.link.holdings, piece);
+        if new {
+            self.share.note_held(self.link.id, number);
+        }
+        new
     }
 
     fn on_metadata_request(&mut self, manifest: bool, pages: &[PageId]) -> Result<(), LaneEnd> {

@@ -141,7 +141,8 @@ impl Lane {
             link.declined.store(true, Relaxed);
             messages.push(Message::NotInterested);
         }
-        let released = share.released(link);
+        let to_guide = link.guiding.was_ever();
+        let released = share.released(link, to_guide);
         if control.told_news < released {
             let count = (released - control.told_news) as usize;
             let news = ledger.news(control.told_news).take(count);
@@ -151,7 +152,8 @@ impl Lane {
             let runs = if ledger.holds_all() {
                 vec![Run { first: 0, count: share.geometry.piece_count().into() }]
             } else {
-                runs_of(news.filter(|piece| !link.holdings.contains(*piece)))
+                // But a seeder that dealt them out learns from it who passes them on.
+                runs_of(news.filter(|piece| to_guide || !link.holdings.contains(*piece)))
             };
             if !runs.is_empty() {
                 let holdings = Holdings::News(runs);
