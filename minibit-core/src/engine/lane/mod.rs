@@ -133,7 +133,8 @@ pub(super) struct Lane {
     warming: Option<Arc<AtomicBool>>,
     /// How many blocks at the head of the upload queue it was started for.
     warmed: usize,
-    slow_until: Duration,
+    /// Since when the task has been at work, or when it last told how its writes went.
+    busy_since: Duration,
     permit: Option<OwnedSemaphorePermit>,
     timer: Pin<Box<Sleep>>,
 }
@@ -166,7 +167,7 @@ impl Lane {
             metadata: None,
             warming: None,
             warmed: 0,
-            slow_until: Duration::ZERO,
+            busy_since: now,
             permit: None,
             timer: Box::pin(tokio::time::sleep_until(first_look)),
             context,
@@ -226,6 +227,7 @@ impl Lane {
     /// One turn; true if anything moved.
     fn turn(&mut self) -> Result<bool, LaneEnd> {
         let now = self.context.now();
+        self.busy_since = now;
         if let Some(reason) = self.link.closing().cloned() {
             if reason == CloseReason::Gone {
                 self.read_what_is_here(now)?;
