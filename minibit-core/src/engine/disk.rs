@@ -1,19 +1,21 @@
 //! Where pieces wait when the disk is slower than the network.
 //!
 //! On a fast disk a lane writes what it received at once, while it is in cache; nothing is
-//! faster. A write that stalls would stall every other lane on the same core, so a lane that
-//! has met a slow write hands its next pieces to one writing thread, through a queue bounded
-//! by permits. A lane without a permit stops reading its socket, and the peer's window closes:
+//! faster. A write that stalls would stall every other lane on the same core, so once the disk
+//! is found to be slow (`holdup`) lanes hand their next pieces to one writing thread, through a
+//! queue bounded by permits. A lane without a permit stops reading its socket, and the peer's window closes:
 //! back-pressure reaches the sender and memory stays bounded.
 //!
 //! Invariant: a piece's end is handled after all of its writes, since the queue is one line.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::buffers::PooledBuf;
+use super::holdup::HoldUp;
 use crate::store::PieceStore;
 use crate::types::BlockSpan;
 
@@ -43,6 +45,7 @@ pub(super) struct DiskQueue {
     permits: Arc<Semaphore>,
     jobs: OnceLock<mpsc::UnboundedSender<Job>>,
     deepest: AtomicUsize,
+    hold_up: HoldUp,
 }
 
 impl DiskQueue {
@@ -52,6 +55,7 @@ impl DiskQueue {
             permits: Arc::new(Semaphore::new(DEPTH)),
             jobs: OnceLock::new(),
             deepest: AtomicUsize::new(0),
+            hold_up: HoldUp::default(),
         }
     }
 
@@ -65,9 +69,20 @@ impl DiskQueue {
         Arc::clone(&self.permits).acquire_owned().await.ok()
     }
 
-    /// Whether no write waits or is under way, and nobody waits for a place.
-    pub(super) fn is_idle(&self) -> bool {
-        self.permits.available_permits() == DEPTH
+    /// Whether a piece that begins now is to be written through the queue: while the disk is slow,
+    /// and while anything is queued, because a write left over from an earlier attempt at the piece
+    /// must not come after ours.
+    pub(super) fn must_queue(&self, now: Duration) -> bool {
+        self.permits.available_permits() < DEPTH || self.hold_up.is_slow(now)
+    }
+
+    /// A network task has written by itself: see [`HoldUp::wrote`].
+    pub(super) fn wrote_at_once(&self, took: Duration, busy: Duration, now: Duration) {
+        let was_slow = self.hold_up.is_slow(now);
+        if self.hold_up.wrote(took, busy, now) && !was_slow {
+            let places = DEPTH;
+            tracing::info!(?took, places, "the disk is slow: pieces wait in a queue");
+        }
     }
 
     /// Waits until all that is in the queue now has been done.

@@ -8,6 +8,7 @@
 //!     dial       connecting and REGISTRO
 //!     lane       one connection: payload between socket and file
 //!       buffers    receive buffers           disk    where pieces wait for a slow disk
+//!                                          holdup  whether it is slow
 //!   tracker_server, tracker_client           the shells of `tracker`
 //! frames     whole frames from connections that are not hot
 //! context    what these tasks share          stats   what users see of it
@@ -24,6 +25,7 @@ mod context;
 mod dial;
 mod disk;
 mod frames;
+mod holdup;
 mod lane;
 mod listener;
 mod node;

@@ -99,10 +99,10 @@ impl PieceSize {
         }
     }
 
-    /// The size for a share of `total` bytes: the smallest with at most about 4,000 full
+    /// The size for a share of `total` bytes: the smallest with at most about 2,000 full
     /// pieces, so that a share has 1,000 to 8,000 of them once it is larger than 16 MiB.
     pub fn for_total(total: u64) -> Self {
-        const PIECES_AIM: u64 = 4096;
+        const PIECES_AIM: u64 = 2048;
         let wanted = total.div_ceil(PIECES_AIM).next_power_of_two();
         let clamped =
             wanted.clamp(u64::from(limits::PIECE_LEN_MIN), u64::from(limits::PIECE_LEN_MAX));
@@ -357,7 +357,7 @@ mod tests {
 
     #[test]
     fn the_chosen_size_gives_a_few_thousand_pieces_and_never_leaves_the_limits() {
-        for (total, pieces) in [(0, 0), (3 << 20, 192), (700 << 20, 2800), (40 << 30, 2560)] {
+        for (total, pieces) in [(0, 0), (3 << 20, 192), (700 << 20, 1400), (40 << 30, 2560)] {
             let size = PieceSize::for_total(total);
             assert_eq!(total.div_ceil(u64::from(size.bytes())), pieces, "{total}");
         }

@@ -22,10 +22,6 @@ use crate::wire::{BLOCK_HEAD_LEN, BlockHeader, FrameHead, WireError, parse_head,
 const READS_A_TURN: usize = 4;
 /// Bytes asked of the socket while waiting for a frame's head.
 const HEAD_READ: usize = 4 * 1024;
-/// A write that took longer than this met the disk, not the page cache.
-const SLOW_WRITE: Duration = Duration::from_millis(8);
-/// How long a lane goes on using the queue after a slow write.
-const SLOW_FOR: Duration = Duration::from_secs(3);
 
 /// A block whose head has come.
 pub(super) struct Receiving {
@@ -223,9 +219,7 @@ impl Lane {
             self.progress = Some(PieceProgress {
                 piece: span.piece(),
                 hasher: PieceHasher::new(&self.context.share.geometry, span.piece()),
-                // Also while anything is queued: a write left over from an earlier attempt at
-                // this piece must not come after ours.
-                queued: now < self.slow_until || !self.context.disk.is_idle(),
+                queued: self.context.disk.must_queue(now),
                 void: Arc::default(),
             });
         }
@@ -320,9 +314,8 @@ impl Lane {
             self.context.store.write(part, bytes)
         };
         let ended = self.context.now();
-        if ended - started > SLOW_WRITE {
-            self.slow_until = ended + SLOW_FOR;
-        }
+        self.context.disk.wrote_at_once(ended - started, ended - self.busy_since, ended);
+        self.busy_since = ended;
         match outcome {
             Ok(()) => Ok(true),
             Err(error) => {
