@@ -1,6 +1,7 @@
 //! `minibit share` and `minibit get` as processes, over loopback unless told otherwise.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
@@ -10,12 +11,14 @@ use minibit_core::store::{PartOptions, PartStore};
 use serde_json::Value;
 
 use crate::process::{Running, own_cpu};
-use crate::{Flags, Outcome};
+use crate::{Flags, Outcome, Scratch};
 
 /// The binary that is measured.
 #[derive(Clone, Debug)]
 pub struct Minibit {
     path: PathBuf,
+    /// In place of the user's directories: his settings and his cache are none of ours.
+    home: PathBuf,
     /// Flags that every command gets.
     extra: Vec<String>,
 }
@@ -25,11 +28,11 @@ impl Minibit {
     ///
     /// # Errors
     /// There is none.
-    pub fn new(flags: &mut Flags) -> Outcome<Self> {
+    pub fn new(flags: &mut Flags, scratch: &Scratch) -> Outcome<Self> {
         let beside = std::env::current_exe()?.with_file_name("minibit");
         let path = flags.text("minibit").map_or(beside, PathBuf::from);
         if path.exists() {
-            Ok(Self { path, extra: Vec::new() })
+            Ok(Self { path, home: scratch.join("home"), extra: Vec::new() })
         } else {
             Err(format!("{}: build it first, cargo build --release", path.display()).into())
         }
@@ -39,12 +42,13 @@ impl Minibit {
     pub fn with(&self, flags: &[&str]) -> Self {
         let mut extra = self.extra.clone();
         extra.extend(flags.iter().map(ToString::to_string));
-        Self { path: self.path.clone(), extra }
+        Self { extra, ..self.clone() }
     }
 
     /// A command with events on stdout and nothing but errors on stderr.
     pub fn command(&self, name: &str) -> Command {
         let mut command = Command::new(&self.path);
+        command.env("XDG_CONFIG_HOME", &self.home).env("XDG_CACHE_HOME", &self.home);
         command.args(["--quiet", "--json", name]).args(&self.extra);
         command
     }
@@ -125,6 +129,17 @@ pub struct Got {
 }
 
 impl Get {
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// It does not say.
+    pub fn address(&mut self) -> Outcome<SocketAddr> {
+        self.running.until(&mut [], |line| {
+            let event: Value = serde_json::from_str(line).ok()?;
+            event["addresses"][0].as_str()?.parse().ok()
+        })
+    }
+
     /// Waits for its end; `beside` is looked at meanwhile.
     ///
     /// # Errors

@@ -53,8 +53,8 @@ fn main() -> Outcome<()> {
         other => return Err(format!("no cell is called {other:?}").into()),
     };
     let mut flags = Flags::parse(args)?;
-    let minibit = Minibit::new(&mut flags)?;
     let scratch = Scratch::new(&mut flags)?;
+    let minibit = Minibit::new(&mut flags, &scratch)?;
     println!("{}\n", machine::describe());
     measure(Bench { minibit, scratch, flags })
 }

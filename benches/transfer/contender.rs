@@ -4,7 +4,8 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use minibit_benches::minibit::{Minibit, begin_again};
 use minibit_benches::process::{Running, own_cpu};
@@ -17,6 +18,8 @@ use crate::rivals::Rival;
 pub(crate) struct Setup {
     pub(crate) size: u64,
     pub(crate) receivers: usize,
+    /// Rest before each run.
+    pub(crate) settle: Duration,
     pub(crate) minibit: Minibit,
     pub(crate) source: PathBuf,
     pub(crate) scratch: Scratch,
@@ -131,11 +134,12 @@ impl Contender {
             remove(&setup.out(n))?;
             fs::create_dir_all(setup.out(n))?;
         }
-        // Either the pages that are written to, or pages that were free a moment ago.
-        setup.copies().iter().try_for_each(|copy| fill(copy, setup.size))?;
-        if !reused {
-            setup.copies().iter().try_for_each(|copy| remove(copy))?;
+        if reused {
+            setup.copies().iter().try_for_each(|copy| fill(copy, setup.size))?;
         }
+        // What others have left to write back would count against this one.
+        rustix::fs::syncfs(File::open(setup.scratch.path())?)?;
+        thread::sleep(setup.settle);
         let figures = match &self.kind {
             Kind::Cp => copy(setup),
             Kind::Pipeline { .. } => pipeline(setup),

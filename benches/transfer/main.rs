@@ -5,6 +5,7 @@
 //!   --size MIB         size of the file (default 2048)
 //!   --receivers N      receivers at once (default 1)
 //!   --runs N           rounds; each runs every contender once (default 5)
+//!   --settle MS        rest before each run (default 2000)
 //!   --beside A,B,…     contenders, in the order of a round (default: all of them)
 //!   --lanes N          lanes of each link of minibit (default: as minibit chooses)
 //!   --dir DIR          where a directory for the files is made (default: the temporary one)
@@ -23,15 +24,21 @@
 //!
 //! What is not installed is named and left out. All contenders of a round run one after the
 //! other, so that drift of the machine hits all alike; ratios are taken within a round, and the
-//! table gives median and min–max. Fresh page cache costs a virtual machine several times what
-//! pages do that were freed a moment ago, so before each contender that writes fresh files as much is
-//! written and removed: all find the same. The clock runs from the start of the first receiver
+//! table gives median and min–max.
+//!
+//! Before each run the outputs of the one before are removed, what waits to be written back goes to the disk,
+//! and the machine rests. For a virtual machine gives freed memory back to its host within a second or
+//! two, and then fresh page cache costs several times what pages do that were freed a moment ago: without
+//! the rest a copy that is short enough finds the latter and one that takes longer does not. The clock
+//! runs from the start of the first receiver
 //! until the last says that it is complete. After that the copies are compared with the source.
 
 mod bare;
 mod contender;
 mod rivals;
 mod table;
+
+use std::time::Duration;
 
 use minibit_benches::minibit::Minibit;
 use minibit_benches::{Flags, Outcome, Scratch, machine, make_source};
@@ -43,15 +50,17 @@ fn main() -> Outcome<()> {
     let runs: usize = flags.get("runs", 5)?;
     let size = flags.get::<u64>("size", 2048)? << 20;
     let receivers = flags.get("receivers", 1)?;
+    let settle = Duration::from_millis(flags.get("settle", 2000)?);
     let names: Vec<String> = flags.list("beside", &Contender::names())?;
-    let mut minibit = Minibit::new(&mut flags)?;
+    let scratch = Scratch::new(&mut flags)?;
+    let mut minibit = Minibit::new(&mut flags, &scratch)?;
     if let Some(lanes) = flags.text("lanes") {
         minibit = minibit.with(&["--lanes", &lanes]);
     }
-    let scratch = Scratch::new(&mut flags)?;
     flags.end()?;
 
-    let setup = Setup { size, receivers, minibit, source: scratch.join("source.bin"), scratch };
+    let source = scratch.join("source.bin");
+    let setup = Setup { size, receivers, settle, minibit, source, scratch };
     make_source(&setup.source, size)?;
     let mut contenders = Vec::new();
     for name in &names {
