@@ -14,7 +14,8 @@ pub fn describe() -> String {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let meminfo = read("/proc/meminfo");
     let memory = meminfo.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok());
-    let commit = output("git", &["describe", "--always", "--dirty"]);
+    let commit =
+        output("git", &["-C", env!("CARGO_MANIFEST_DIR"), "describe", "--always", "--dirty"]);
     format!(
         "{model}, {cores} cores, {} GiB; Linux {}; congestion control {}; load {}\n{}; commit {}",
         memory.unwrap_or(0) >> 20,

@@ -67,13 +67,15 @@ impl Stranger {
         Ok(self.stream.write_all(&out)?)
     }
 
-    /// Says what we hold.
+    /// Says what we hold, and that we want nothing: who only seems to want something would take
+    /// a place among those that the peer answers.
     ///
     /// # Errors
     /// The link is gone.
     pub fn hold(&mut self, pieces: &PieceSet) -> Outcome<()> {
         let holdings = Holdings::Bitmap(pieces.to_wire());
-        self.say(&Message::Have { id: self.id, holdings })
+        self.say(&Message::Have { id: self.id, holdings })?;
+        self.say(&Message::NotInterested)
     }
 
     /// The next message.

@@ -108,7 +108,9 @@ fn slow_output(minibit: &Minibit, scratch: &Scratch, disk: &SlowDisk, size: u64)
     println!("| strangers answered | {} |", answers.len());
     println!("| answer to a REGISTRO, ms | {} |", spread(answers));
     println!("| anon MiB, receiver | {:.1} |", got.anon_kib as f64 / 1024.0);
-    println!("| most blocks that waited for the disk | {} |", got.done["disk_queue_peak"]);
+    let peak = got.done["disk_queue_peak"].as_u64();
+    let peak = peak.map_or_else(|| "not told".to_owned(), |blocks| blocks.to_string());
+    println!("| most blocks that waited for the disk | {peak} |");
     Ok(())
 }
 

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The idle peers are strangers ([`minibit_benches::stranger`]): linked to `share` before, and to `get` from
-//! its first moment on, they hold half of the pieces, choke, keep their links alive, and are told of
+//! its first moment on, they hold half of the pieces, choke, want nothing, keep their links alive, and are told of
 //! every piece that `get` verifies. They run on the same two cores, so what they cost
 //! themselves is in the figures as well.
 
@@ -29,6 +29,7 @@ struct Run {
     anon_sender: f64,
     anon_receiver: f64,
     heard: f64,
+    came: f64,
     lost: f64,
 }
 
@@ -51,16 +52,18 @@ pub(crate) fn measure(mut bench: Bench) -> Outcome<()> {
     }
     println!(
         "| idle peers | MiB/s | CPU s/GiB, both ends | anon MiB, sender | receiver \
-         | KiB told each | links lost |\n|---|---|---|---|---|---|---|"
+         | of them at the receiver | KiB told each | sender's links lost |\n\
+         |---|---|---|---|---|---|---|---|"
     );
     for (results, count) in results.iter().zip(&counts) {
         let of = |value: &dyn Fn(&Run) -> f64| spread(results.iter().map(value));
         println!(
-            "| {count} | {} | {} | {} | {} | {} | {} |",
+            "| {count} | {} | {} | {} | {} | {} | {} | {} |",
             of(&|run| run.rate),
             of(&|run| run.cpu),
             of(&|run| run.anon_sender),
             of(&|run| run.anon_receiver),
+            of(&|run| run.came),
             of(&|run| run.heard),
             of(&|run| run.lost),
         );
@@ -86,35 +89,39 @@ fn transfer(
     count: usize,
     size: u64,
 ) -> Outcome<Run> {
-    let idle_at_sender = crowd(share.ticket.peers()[0], &share, count, 1_000)?;
+    let (idle_at_sender, _) = crowd(share.ticket.peers()[0], &share, count, 1_000);
     let before = share.running.cpu();
     let mut get = minibit.get(&share.ticket, out)?;
     let address = get.address()?;
-    let idle_at_receiver = crowd(address, &share, count, 2_000)?;
+    let (idle_at_receiver, came) = crowd(address, &share, count, 2_000);
     let got = get.finish(&mut [&mut share.running])?;
     Ok(Run {
         rate: size as f64 / MIB / got.seconds,
         cpu: (got.cpu + share.running.cpu() - before) / (size as f64 / GIB),
         anon_sender: share.running.anon_peak() as f64 / 1024.0,
         anon_receiver: got.anon_kib as f64 / 1024.0,
-        heard: idle_at_receiver.heard() as f64 / 1024.0 / count as f64,
+        heard: idle_at_receiver.heard() as f64 / 1024.0 / came as f64,
+        came: came as f64,
         // The receiver's are all gone: it has ended.
         lost: idle_at_sender.lost() as f64,
     })
 }
 
-/// That many strangers who hold every other piece.
-fn crowd(addr: SocketAddr, share: &Share, count: usize, first: u64) -> Outcome<Crowd> {
+/// That many strangers who hold every other piece, and how many of them came: whoever comes late
+/// may find the receiver gone.
+fn crowd(addr: SocketAddr, share: &Share, count: usize, first: u64) -> (Crowd, usize) {
     let geometry = share.manifest.geometry();
     let mut half = PieceSet::empty(geometry.piece_count());
     geometry.pieces().filter(|piece| piece.get() % 2 == 0).for_each(|piece| {
         half.insert(piece);
     });
-    let strangers = (first..).take(count).map(|number| {
+    let strangers = (first..).take(count).map_while(|number| {
         let id = share.ticket.share();
-        let mut stranger = Stranger::connect(addr, id, geometry.piece_count(), number)?;
-        stranger.hold(&half)?;
-        Ok(stranger)
+        let mut stranger = Stranger::connect(addr, id, geometry.piece_count(), number).ok()?;
+        stranger.hold(&half).ok()?;
+        Some(stranger)
     });
-    Ok(Crowd::of(strangers.collect::<Outcome<_>>()?))
+    let strangers: Vec<_> = strangers.collect();
+    let came = strangers.len();
+    (Crowd::of(strangers), came)
 }
