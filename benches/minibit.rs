@@ -129,15 +129,21 @@ pub struct Got {
 }
 
 impl Get {
-    /// Where it listens.
+    /// Waits until its download is open, when peers may link to it: where it listens, and how many
+    /// bytes it had from an earlier run.
     ///
     /// # Errors
-    /// It does not say.
-    pub fn address(&mut self) -> Outcome<SocketAddr> {
-        self.running.until(&mut [], |line| {
+    /// It ends before.
+    pub fn opened(&mut self) -> Outcome<(SocketAddr, u64)> {
+        let address = self.running.until(&mut [], |line| {
             let event: Value = serde_json::from_str(line).ok()?;
             event["addresses"][0].as_str()?.parse().ok()
-        })
+        })?;
+        let resumed = self.running.until(&mut [], |line| {
+            let event: Value = serde_json::from_str(line).ok()?;
+            event["resumed_bytes"].as_u64()
+        })?;
+        Ok((address, resumed))
     }
 
     /// Waits for its end; `beside` is looked at meanwhile.

@@ -88,7 +88,7 @@ fn slow_output(minibit: &Minibit, scratch: &Scratch, disk: &SlowDisk, size: u64)
     let share = minibit.share(&source)?;
     let mut get = minibit.get(&share.ticket, &disk.mount.join("out"))?;
     disk.confine(get.running.id())?;
-    let addr = get.address()?;
+    let (addr, _) = get.opened()?;
     let (id, pieces) = (share.ticket.share(), share.manifest.geometry().piece_count());
     let answers = thread::spawn(move || {
         let mut times = Vec::new();

@@ -1,13 +1,13 @@
 //! Many links: what peers cost that are there and have nothing to give.
 //!
 //! ```text
-//! --size MIB       size of the file (default 1024)
+//! --size MIB       size of the file (default 4096)
 //! --peers N,N,…    idle peers at each end (default 0,50,200)
-//! --demo N,N,…     peers of a `demo` in which all trade (default 10,50,200; 16 MiB)
+//! --demo N,N,…     peers of a `demo` in which all trade (default 10,50,100; 16 MiB)
 //! ```
 //!
-//! The idle peers are strangers ([`minibit_benches::stranger`]): linked to `share` before, and to `get` from
-//! its first moment on, they hold half of the pieces, choke, want nothing, keep their links alive, and are told of
+//! The idle peers are strangers ([`minibit_benches::stranger`]): linked to `share` before, and to `get` as
+//! soon as its download is open, they hold half of the pieces, choke, want nothing, keep their links alive, and are told of
 //! every piece that `get` verifies. They run on the same two cores, so what they cost
 //! themselves is in the figures as well.
 
@@ -35,9 +35,9 @@ struct Run {
 
 pub(crate) fn measure(mut bench: Bench) -> Outcome<()> {
     let runs: usize = bench.flags.get("runs", 5)?;
-    let size = bench.flags.get::<u64>("size", 1024)? << 20;
+    let size = bench.flags.get::<u64>("size", 4096)? << 20;
     let counts: Vec<usize> = bench.flags.list("peers", "0,50,200")?;
-    let demos: Vec<u64> = bench.flags.list("demo", "10,50,200")?;
+    let demos: Vec<u64> = bench.flags.list("demo", "10,50,100")?;
     let Bench { minibit, scratch, flags } = bench;
     flags.end()?;
     let (source, out) = (scratch.join("source.bin"), scratch.join("out"));
@@ -92,7 +92,7 @@ fn transfer(
     let (idle_at_sender, _) = crowd(share.ticket.peers()[0], &share, count, 1_000);
     let before = share.running.cpu();
     let mut get = minibit.get(&share.ticket, out)?;
-    let address = get.address()?;
+    let (address, _) = get.opened()?;
     let (idle_at_receiver, came) = crowd(address, &share, count, 2_000);
     let got = get.finish(&mut [&mut share.running])?;
     Ok(Run {

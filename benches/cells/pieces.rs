@@ -15,12 +15,11 @@ use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use minibit_benches::minibit::{Get, Share};
+use minibit_benches::minibit::Share;
 use minibit_benches::process::{Running, anon_kib};
 use minibit_benches::stranger::{Crowd, Stranger};
 use minibit_benches::{Outcome, spread};
 use minibit_core::types::PieceSet;
-use serde_json::Value;
 
 use crate::Bench;
 
@@ -42,30 +41,21 @@ pub(crate) fn measure(mut bench: Bench) -> Outcome<()> {
     println!("| its anonymous memory, without a link | {} |", memory(&share.running));
 
     let get = minibit.with(&["--max-links", "1000"]);
-    let mut first = get.get(&share.ticket, &scratch.join("out"))?;
-    let (_, manifest, _) = begin(&mut first)?;
-    println!("| `get` from start to open download, first | {manifest:.0} ms |");
+    let (mut first, started) = (get.get(&share.ticket, &scratch.join("out"))?, Instant::now());
+    first.opened()?;
+    let opened = started.elapsed().as_secs_f64() * 1e3;
+    println!("| `get` from start to open download, first | {opened:.0} ms |");
     thread::sleep(FIRST_RUN);
     first.running.stop()?;
-    let mut again = get.get(&share.ticket, &scratch.join("out"))?;
-    let (addr, manifest, resumed) = begin(&mut again)?;
+    let (mut again, started) = (get.get(&share.ticket, &scratch.join("out"))?, Instant::now());
+    let (addr, resumed) = again.opened()?;
+    let reopened = started.elapsed().as_secs_f64() * 1e3;
     println!("| pieces it had after {} s | {} |", FIRST_RUN.as_secs(), resumed / PIECE);
-    println!("| from start to open download, again | {manifest:.0} ms |");
+    println!("| from start to open download, again | {reopened:.0} ms |");
     link("`get`", &again.running, addr, &share, peers, true)?;
     link("`share`", &share.running, share.ticket.peers()[0], &share, peers, false)?;
     again.running.stop()?;
     Ok(())
-}
-
-/// Where a `get` listens, after how many milliseconds its download was open, and what it had.
-fn begin(get: &mut Get) -> Outcome<(SocketAddr, f64, u64)> {
-    let started = Instant::now();
-    let addr = get.address()?;
-    let resumed = get.running.until(&mut [], |line| {
-        let event: Value = serde_json::from_str(line).ok()?;
-        event["resumed_bytes"].as_u64()
-    })?;
-    Ok((addr, 1e3 * started.elapsed().as_secs_f64(), resumed))
 }
 
 /// Links strangers to a process, and tells what that took.
