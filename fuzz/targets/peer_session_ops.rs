@@ -29,6 +29,7 @@ enum Op {
     News(Vec<(u8, u8)>),
     NewsFar(u64, u64),
     Withdraw(Vec<(u8, u8)>),
+    Suggest(Vec<(u8, u8)>),
     Plain(u8),
     StrangersGoodbye(u8),
     NewsTold(u8),
@@ -112,6 +113,7 @@ impl Link {
                 self.hear(Message::Have { id, holdings: Holdings::News(news) })
             }
             Op::Withdraw(pairs) => self.hear(Message::Withdraw(runs(&pairs))),
+            Op::Suggest(pairs) => self.hear(Message::Suggest(runs(&pairs))),
             Op::Plain(number) => self.hear(match number % 9 {
                 0 => Message::Interested,
                 1 => Message::NotInterested,

@@ -130,6 +130,8 @@ fn expected() -> BTreeMap<&'static str, Frame> {
             have(Holdings::News(vec![Run { first: 0, count: 1 }, Run { first: 5, count: 3 }])),
         ),
         ("withdraw", Message::Withdraw(vec![Run { first: 9, count: 1 }])),
+        ("suggest", Message::Suggest(vec![Run { first: 4, count: 2 }])),
+        ("suggest-free", Message::Suggest(vec![])),
         ("interested", Message::Interested),
         ("not-interested", Message::NotInterested),
         ("choke", Message::Choke),
@@ -540,6 +542,7 @@ fn ops_of(name: &str) -> Vec<Vec<u8>> {
                 vec![op("News", &[&runs(&news)])]
             }
             Message::Withdraw(gone) => vec![op("Withdraw", &[&runs(&gone)])],
+            Message::Suggest(pieces) => vec![op("Suggest", &[&runs(&pieces)])],
             Message::Request(blocks) => {
                 blocks.into_iter().map(|block| op("RequestFar", &[&far(block)])).collect()
             }
@@ -568,7 +571,7 @@ fn we_download() -> Vec<Vec<u8>> {
     let block = |done: u8| op("NextBlock", &[&16384u16.to_le_bytes(), &[done]]);
     let theirs = |names: &[&str]| names.iter().flat_map(|name| ops_of(name)).collect::<Vec<_>>();
     [
-        theirs(&["have-bitmap", "have-news", "unchoke"]),
+        theirs(&["have-bitmap", "have-news", "unchoke", "suggest"]),
         vec![op("Ask", &[&[0]]), block(1), op("Wait", &[&250u16.to_le_bytes()]), block(0)],
         theirs(&["withdraw", "refuse"]),
         vec![op("Ask", &[&[7]]), block(1), op("GiveUp", &[&[7]])],

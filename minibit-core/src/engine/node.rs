@@ -364,6 +364,7 @@ impl Node {
         let node = Arc::clone(&self.inner.context);
         let context = Arc::new(ShareContext::new(node, opened.parts, tell));
         let links = config.links.for_share(context.share.geometry.piece_count());
+        let piece_len = context.share.geometry.piece_size().bytes();
         let mut neighbours = Neighbours::new(self.id(), links);
         let mut established = None;
         if let Some(first) = first {
@@ -385,7 +386,7 @@ impl Node {
             context,
             events,
             part: opened.part,
-            choker: Choker::new(config.policy, config.slots),
+            choker: Choker::new(config.policy, config.slots, piece_len),
             neighbours,
             trackers,
             found,

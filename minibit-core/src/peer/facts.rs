@@ -17,6 +17,8 @@ pub enum Fact {
     Gained(Vec<Range<u32>>),
     /// It no longer holds these pieces (numbers, inside the share).
     Withdrew(Vec<Range<u32>>),
+    /// It would have us fetch these pieces from it (numbers, inside the share); none: any.
+    Suggested(Vec<Range<u32>>),
     /// It will not answer requests until further notice; those not yet answered are void.
     ChokedUs,
     /// It will answer requests.

@@ -14,8 +14,9 @@ use crate::wire::{Holdings, Message, Run};
 
 /// We say something at least this often.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
-/// A peer may name each piece so often in news and withdrawals: an honest one comes to hold
-/// it once and withdraws it once. A run of a million pieces is a dozen bytes to send.
+/// A peer may name each piece so often in news, withdrawals and suggestions: an honest one comes
+/// to hold it once, says once that it holds all, suggests it once in a while, and withdraws it
+/// once. A run of a million pieces is a dozen bytes to send.
 const NAMED_PER_PIECE: u64 = 4;
 /// Added to that, for shares of few pieces.
 const NAMED_SPARE: u64 = 4096;
@@ -30,7 +31,7 @@ pub struct Session {
     may_send_bitmap: bool,
     unknown: u32,
     stale_news: u32,
-    /// Pieces named in news and withdrawals, each time counted.
+    /// Pieces named in news, withdrawals and suggestions, each time counted.
     named: u64,
     last_heard: Duration,
     last_spoke: Duration,
@@ -64,6 +65,7 @@ impl Session {
                 self.inside(&runs).map(Fact::Gained)
             }
             Message::Withdraw(runs) => self.inside(&runs).map(Fact::Withdrew),
+            Message::Suggest(runs) => self.inside(&runs).map(Fact::Suggested),
             Message::Interested => Ok(Fact::Interested(true)),
             Message::NotInterested => Ok(Fact::Interested(false)),
             Message::Choke => Ok(Fact::ChokedUs),

@@ -204,7 +204,7 @@ impl World {
     /// The last byte of a block has left.
     pub(super) fn on_block_out(&mut self, place: u32, span: BlockSpan, credited: u32) {
         let Some(lane) = &mut self.lanes[place as usize] else { return };
-        lane.mind.on_block_sent(span);
+        lane.mind.on_block_sent(span, at(self.now));
         let (pipe, end, number) = (lane.pipe, lane.end, lane.member);
         let wrong = self.members[number as usize].role == Role::Corrupt;
         let Some(known) = &mut self.pipes[pipe as usize] else { return };
@@ -217,6 +217,7 @@ impl World {
             self.send(pipe, end, Item::Message(message));
         }
         self.let_seeder_leave(number);
+        self.say(place);
         self.send_next(place);
     }
 
@@ -247,6 +248,8 @@ impl World {
         let now = at(self.now);
         let Some(lane) = &mut self.lanes[place as usize] else { return };
         lane.mind.link().heard(now);
+        // What a message changes for others to see to, it wakes them for.
+        let looks_around = !matches!(item, Item::Message(_));
         let heard = match item {
             Item::Message(message) => lane.mind.on_message(message, now),
             Item::Head(header) => {
@@ -266,8 +269,13 @@ impl World {
             Ok(()) => {
                 if let Some(lane) = &mut self.lanes[place as usize] {
                     lane.part_with_given_up();
-                    lane.bell.ring();
+                    if looks_around {
+                        lane.bell.ring();
+                        return;
+                    }
                 }
+                self.say(place);
+                self.send_next(place);
             }
             Err(end) => self.end_for(place, &end),
         }

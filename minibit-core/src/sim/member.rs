@@ -163,7 +163,7 @@ impl Member {
         };
         let manager = Manager::new(
             Arc::clone(&share),
-            Choker::new(scenario.policy, slots),
+            Choker::new(scenario.policy, slots, scenario.piece_size.bytes()),
             Neighbours::new(self.id, caps),
             true,
             rng,

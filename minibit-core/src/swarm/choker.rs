@@ -15,7 +15,7 @@
 //! - The optimistic slots go to others at random, to newcomers three times as likely, for
 //!   three rounds: long enough to show. A tried peer that ranks well enough moves to a regular
 //!   slot, and another is tried at once.
-//! - [`Slots::Auto`] sets the number of regular slots by what the link carries; see there.
+//! - [`Slots::Auto`] sets the number of regular slots by what the link carries (`slots`).
 //!
 //! Invariant: never more peers unchoked than regular and optimistic slots, never one that is
 //! not interested, and a reported change is a real change.
@@ -26,6 +26,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fastrand::Rng;
+
+use super::slots::{Auto, per_second};
 
 /// Time between two full rounds.
 pub const ROUND: Duration = Duration::from_secs(10);
@@ -38,17 +40,6 @@ const NEWCOMER: Duration = Duration::from_secs(30);
 const NEWCOMER_WEIGHT: u32 = 3;
 /// How long an optimistic slot is kept.
 const TRIAL: Duration = ROUND.saturating_mul(3);
-
-/// Regular slots of [`Slots::Auto`]: at least, to begin with, and at most.
-const AUTO_FLOOR: usize = 4;
-const AUTO_START: usize = 64;
-const AUTO_CAP: usize = 128;
-/// A mean rate for each answered peer (bytes per second) at which more slots hurt nobody.
-const AUTO_PLENTY: u64 = 256 * 1024;
-/// A mean rate below which the answered peers are too many: a 1 MiB piece takes 16 s.
-const AUTO_THIN: u64 = 64 * 1024;
-/// After slots were taken away in vain, none are taken away for so long.
-const AUTO_HOLD: Duration = ROUND.saturating_mul(6);
 
 /// Names one link for as long as it lives; never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -76,13 +67,8 @@ pub enum Slots {
         /// Slots by chance.
         optimistic: usize,
     },
-    /// One optimistic slot, and 4 to 128 regular ones after what the link carries. It begins
-    /// with 64, so that on a fast or short link, where slots do not matter, nobody waits.
-    /// Looked at each round in which somebody had to wait, by the mean rate of those answered:
-    /// - 256 KiB/s or more: a quarter more slots;
-    /// - under 64 KiB/s: half the slots, not under 4. If the mean has not risen by an eighth
-    ///   in the next round, the slots were not what held it back (the receivers are slow):
-    ///   they are given back, and none are taken away for a minute.
+    /// One optimistic slot, and 4 to 128 regular ones after what the link carries (see
+    /// `swarm/slots.rs`).
     #[default]
     Auto,
 }
@@ -139,14 +125,20 @@ pub struct Choker {
 }
 
 impl Choker {
-    /// A choker that knows nobody yet.
-    pub fn new(policy: ChokePolicy, slots: Slots) -> Self {
-        Self { policy, slots, auto: Auto::new(), peers: BTreeMap::new(), last_round: None }
+    /// A choker that knows nobody yet, for a share of pieces of so many bytes.
+    pub fn new(policy: ChokePolicy, slots: Slots, piece_len: u32) -> Self {
+        let auto = Auto::new(piece_len);
+        Self { policy, slots, auto, peers: BTreeMap::new(), last_round: None }
     }
 
     /// When the next full round is due; now, if there was none yet.
     pub fn next_round(&self) -> Duration {
         self.last_round.map_or(Duration::ZERO, |last| last + ROUND)
+    }
+
+    /// When to decide again between rounds, if nothing happens before: there may be more slots.
+    pub fn next_look(&self) -> Option<Duration> {
+        self.auto.next_look()
     }
 
     /// Whether the peer is unchoked at the moment.
@@ -158,7 +150,7 @@ impl Choker {
     pub fn slots(&self) -> (usize, usize) {
         match self.slots {
             Slots::Fixed { regular, optimistic } => (regular, optimistic),
-            Slots::Auto => (self.auto.regular, 1),
+            Slots::Auto => (self.auto.regular(), 1),
         }
     }
 
@@ -188,9 +180,7 @@ impl Choker {
         self.take_note(now, peers);
         let policy = if complete { ChokePolicy::Seeder } else { self.policy };
         let due = now >= self.next_round();
-        if due {
-            self.resize(now, peers);
-        }
+        self.resize(now, due, peers);
         self.free_lost_slots(now, policy, peers);
         if !due && !self.has_free_slot() {
             return self.changes(&before, peers);
@@ -235,20 +225,30 @@ impl Choker {
         }
     }
 
-    /// Sets the number of slots after the last round's rates.
-    fn resize(&mut self, now: Duration, peers: &[PeerView]) {
-        let Some(last) = self.last_round.filter(|_| self.slots == Slots::Auto) else { return };
+    /// Sets the number of slots after the last round's rates, or between rounds if there is
+    /// plenty for all who are answered.
+    fn resize(&mut self, now: Duration, due: bool, peers: &[PeerView]) {
+        if self.slots != Slots::Auto {
+            return;
+        }
         let waiting = self.peers.values().any(|peer| peer.interested && peer.slot == Slot::None);
         let answered = self.peers.values().filter(|peer| peer.slot != Slot::None).count() as u64;
         if !waiting || answered == 0 {
-            return;
+            return self.auto.nobody_waits();
         }
-        let sent: u64 = peers
-            .iter()
-            .map(|view| view.uploaded_to.saturating_sub(self.peers[&view.id].uploaded_mark))
-            .sum();
-        let millis = u64::try_from(now.saturating_sub(last).as_millis()).unwrap_or(u64::MAX).max(1);
-        self.auto.adapt(now, sent.saturating_mul(1000) / millis / answered);
+        match self.last_round {
+            Some(last) if due => {
+                let sent: u64 = peers
+                    .iter()
+                    .map(|view| view.uploaded_to - self.peers[&view.id].uploaded_mark)
+                    .sum();
+                self.auto.adapt(now, per_second(sent, now.saturating_sub(last)), answered);
+            }
+            _ => {
+                let sent = peers.iter().map(|view| view.uploaded_to).sum();
+                self.auto.look(now, sent, answered);
+            }
+        }
     }
 
     /// Takes slots from those that may not keep them, and those there are too many of.
@@ -454,43 +454,15 @@ fn draw(weighted: &mut Vec<(LinkId, u32)>, rng: &mut Rng) -> Option<LinkId> {
     Some(weighted.swap_remove(at).0)
 }
 
-/// The number of regular slots under [`Slots::Auto`].
-#[derive(Clone, Debug)]
-struct Auto {
-    regular: usize,
-    /// Slots and mean rate before the last halving, while its effect is not known.
-    halved_from: Option<(usize, u64)>,
-    hold_until: Duration,
-}
-
-impl Auto {
-    fn new() -> Self {
-        Self { regular: AUTO_START, halved_from: None, hold_until: Duration::ZERO }
-    }
-
-    /// Follows a round in which peers had to wait and those answered got `mean` bytes/s each.
-    fn adapt(&mut self, now: Duration, mean: u64) {
-        if let Some((slots, before)) = self.halved_from.take()
-            && mean < before.saturating_add(before / 8)
-        {
-            self.regular = slots;
-            self.hold_until = now + AUTO_HOLD;
-        } else if mean >= AUTO_PLENTY {
-            self.regular = (self.regular + self.regular / 4).min(AUTO_CAP);
-        } else if mean < AUTO_THIN && self.regular > AUTO_FLOOR && now >= self.hold_until {
-            self.halved_from = Some((self.regular, mean));
-            self.regular = (self.regular / 2).max(AUTO_FLOOR);
-        }
-    }
-}
-
 #[cfg(not(loom))]
 #[cfg(test)]
 mod tests {
+    use super::super::slots::START;
     use super::*;
     use fastrand::Rng;
     use proptest::prelude::*;
 
+    const PIECE: u32 = 256 * 1024;
     const CLASSIC: Slots = Slots::Fixed { regular: 4, optimistic: 1 };
 
     /// A choker and its peers in a time of their own.
@@ -504,7 +476,7 @@ mod tests {
 
     impl Room {
         fn new(policy: ChokePolicy, slots: Slots) -> Self {
-            let (choker, rng) = (Choker::new(policy, slots), Rng::with_seed(5));
+            let (choker, rng) = (Choker::new(policy, slots, PIECE), Rng::with_seed(5));
             Self { choker, now: Duration::from_secs(100), complete: false, peers: vec![], rng }
         }
 
@@ -782,39 +754,34 @@ mod tests {
     }
 
     #[test]
-    fn on_a_fast_link_slots_grow_to_the_cap() {
+    fn slots_follow_what_the_link_carries() {
         let mut room = crowd(ChokePolicy::Contribution);
-        assert_eq!(room.unchoked().len(), AUTO_START + 1);
-        let slots = rounds_at(&mut room, 5, |_| 1 << 30);
-        assert_eq!(slots, [80, 100, 125, AUTO_CAP, AUTO_CAP]);
-        assert_eq!(room.unchoked().len(), AUTO_CAP + 1);
-    }
-
-    #[test]
-    fn on_a_slow_link_slots_shrink_until_each_gets_something() {
-        // 1 MiB/s for all: 15 peers get 64 KiB/s and more.
-        let mut room = crowd(ChokePolicy::Contribution);
-        assert_eq!(rounds_at(&mut room, 4, |_| 1 << 20), [32, 16, 8, 8]);
-        // 100 KiB/s for all: the classic four.
+        assert_eq!(room.unchoked().len(), START + 1);
+        assert_eq!(rounds_at(&mut room, 3, |_| 1 << 30), [10, 12, 15]);
+        assert_eq!(room.unchoked().len(), 16);
         let mut room = crowd(ChokePolicy::Seeder);
-        assert_eq!(rounds_at(&mut room, 6, |_| 100 << 10), [32, 16, 8, 4, 4, 4]);
+        assert_eq!(rounds_at(&mut room, 1, |_| 1 << 20), [4]);
+        assert_eq!(room.unchoked().len(), 5);
     }
 
     #[test]
-    fn slow_receivers_do_not_cost_the_others_their_slots() {
-        // Each takes 10 KiB/s, whatever the number.
+    fn between_rounds_more_are_answered_where_there_is_plenty() {
         let mut room = crowd(ChokePolicy::Contribution);
-        let slots = rounds_at(&mut room, 9, |answered| answered as u64 * (10 << 10));
-        assert_eq!(slots, [32, 64, 64, 64, 64, 64, 64, 32, 64]);
+        for _ in 0..2 {
+            room.now += Duration::from_millis(300);
+            room.unchoked().iter().for_each(|id| room.peer(*id).uploaded_to += 1 << 24);
+            room.tick();
+        }
+        assert_eq!(room.unchoked().len(), 2 * START + 1);
     }
 
     #[test]
     fn nothing_is_learnt_from_rounds_in_which_nobody_waits() {
         let mut room = Room::new(ChokePolicy::Contribution, Slots::Auto);
-        (0..60).for_each(|id| room.join(id));
+        (0..9).for_each(|id| room.join(id));
         room.tick();
-        assert_eq!(rounds_at(&mut room, 5, |_| 1000), [AUTO_START; 5]);
-        assert_eq!(room.unchoked().len(), 60);
+        assert_eq!(rounds_at(&mut room, 5, |_| 1000), [START; 5]);
+        assert_eq!(room.unchoked().len(), 9);
     }
 
     #[derive(Clone, Debug)]

@@ -215,6 +215,12 @@ impl Ledger {
         self.cell(piece).holders() + self.seeders()
     }
 
+    /// Whether any counted peer other than those that were complete when they were counted holds
+    /// the piece of this number.
+    pub fn is_out(&self, piece: u32) -> bool {
+        self.geometry.piece(piece).is_some_and(|piece| self.cell(piece).holders() > 0)
+    }
+
     /// How many of the counted peers were complete when they were counted.
     pub fn seeders(&self) -> u32 {
         self.seeders.load(Ordering::Acquire)

@@ -8,7 +8,9 @@
 //!   news        the pieces we came to hold, in order
 //!   picker      which pieces to ask a peer for
 //!   relief      when to spare a seeder
+//! guide       what a seeder has each peer fetch  (a value)
 //! choker      whom we answer                 (a value: time and randomness come in)
+//!   slots       how many at a time
 //! neighbours  whom we link to                (a value: time and randomness come in)
 //!   book        the addresses we know
 //!   bans        whom we refuse
@@ -24,12 +26,14 @@ mod bits;
 mod book;
 mod cell;
 mod choker;
+mod guide;
 mod holdings;
 mod ledger;
 mod neighbours;
 mod news;
 mod picker;
 mod relief;
+mod slots;
 mod sync;
 
 #[cfg(loom)]
@@ -42,6 +46,7 @@ pub(crate) use book::may_name;
 pub use book::{KnownPeer, Source};
 pub use cell::LaneId;
 pub use choker::{ChokePolicy, Choker, LinkId, PeerView, ROUND, SNUB_AFTER, Slots};
+pub use guide::Guide;
 pub use holdings::Holdings;
 pub use ledger::{Ledger, WriteLease};
 pub use neighbours::{Caps, Direction, Greeting, Neighbours, Refusal, Verdict};

@@ -79,6 +79,13 @@ impl Ledger {
         claimed
     }
 
+    /// Claims this piece for `owner`, if it is open and the peer holds it.
+    pub fn claim_this(&self, holdings: &Holdings, owner: LaneId, piece: PieceIndex) -> bool {
+        holdings.contains(piece)
+            && self.cell(piece).state() == State::Missing
+            && self.try_claim(piece, owner, OPEN)
+    }
+
     /// Claims up to `n` open pieces that the peer holds and appends them to `out`, in the
     /// order in which to ask for them; returns how many. Cheaper than `n` single claims.
     pub fn claim_many(

@@ -1,10 +1,10 @@
 //! When to spare a seeder: its uploads are what the whole swarm waits for at the start.
 //!
-//! A leecher asks a seeder first for pieces that no other leecher holds. When there are none
-//! left, what it lacks is among the others, and it leaves the seeder to those that need it,
-//! as long as the others serve it at least as well. So with leechers that serve each other a
-//! seeder uploads little more than one copy, and a swarm of slow uploaders still gets all
-//! that a fast seeder can give.
+//! A seeder that deals out its first copy ([`guide`](super::guide)) gives each leecher its part.
+//! A leecher that has had its part leaves the seeder to those that need it, as long as the others
+//! serve it at least as well. So with leechers that serve each other a seeder uploads little more
+//! than one copy, and a swarm of slow uploaders still gets all that a fast seeder can give. Who
+//! has merely finished is not spared: there are many of them, and nothing else for them to do.
 
 /// Whether to leave to the others what they hold, instead of asking the seeder: both are
 /// rates at which we receive, in bytes per second.

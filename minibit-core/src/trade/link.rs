@@ -2,7 +2,9 @@
 //!
 //! Not here: what a single lane knows (`lane`), who may be linked (`swarm::Neighbours`).
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -27,6 +29,8 @@ fn micros(cell: &AtomicU64) -> Duration {
 pub struct LaneStatus {
     /// Makes the lane look around.
     pub(super) waker: Waker,
+    /// It has asked for something that has not come.
+    pub(super) busy: AtomicBool,
     /// When all it has in flight should be here, in microseconds of the shell's clock;
     /// 0 = nothing known.
     pub(super) due_us: AtomicU64,
@@ -46,6 +50,7 @@ impl LaneStatus {
     pub(super) fn new(waker: Waker) -> Self {
         Self {
             waker,
+            busy: AtomicBool::new(false),
             due_us: AtomicU64::new(0),
             begun: AtomicU32::new(0),
             begun_due_us: AtomicU64::new(0),
@@ -98,6 +103,33 @@ pub(super) struct Suspicion {
     pub(super) judged_at: Duration,
 }
 
+/// Whether a peer deals its pieces out to us.
+#[derive(Debug, Default)]
+pub(super) struct Guiding(AtomicU8);
+
+impl Guiding {
+    const NOW: u8 = 1;
+    const ONCE: u8 = 2;
+
+    /// It does.
+    pub(super) fn is_now(&self) -> bool {
+        self.0.load(Relaxed) == Self::NOW
+    }
+
+    /// It has done so, and lets us choose by now.
+    pub(super) fn was_once(&self) -> bool {
+        self.0.load(Relaxed) == Self::ONCE
+    }
+
+    pub(super) fn begin(&self) {
+        self.0.store(Self::NOW, Relaxed);
+    }
+
+    pub(super) fn end(&self) {
+        self.0.store(Self::ONCE, Relaxed);
+    }
+}
+
 /// One link; see the module's header.
 #[derive(Debug)]
 pub struct Link {
@@ -129,6 +161,11 @@ pub struct Link {
     /// Counts its chokes: lanes compare it with what they have seen.
     pub(super) chokes: AtomicU32,
     pub(super) interested: AtomicBool,
+    /// We have said that we want nothing of it.
+    pub(super) declined: AtomicBool,
+    /// It deals out its pieces, and these it would have us fetch from it.
+    pub(super) suggested: Mutex<VecDeque<Range<u32>>>,
+    pub(super) guiding: Guiding,
     /// It let requests run into their deadline and has not delivered since.
     pub(super) snubbed: AtomicBool,
     /// It sent wrong bytes; until it is judged nothing is asked of it.
@@ -162,6 +199,17 @@ impl Link {
         }
     }
 
+    /// The next piece that the peer would have us fetch from it.
+    pub(super) fn next_suggested(&self) -> Option<u32> {
+        let mut suggested = lock(&self.suggested);
+        let first = suggested.front_mut()?;
+        let next = first.next();
+        if ExactSizeIterator::len(first) == 0 {
+            suggested.pop_front();
+        }
+        next
+    }
+
     /// Bytes per second that come over this link; lanes without progress of late not counted.
     pub(super) fn receiving_rate(&self, now: Duration) -> u64 {
         const OF_LATE: Duration = Duration::from_secs(1);
@@ -190,6 +238,16 @@ impl Link {
     /// Whether it does not answer ours.
     pub fn is_choked(&self) -> bool {
         self.choked.load(Relaxed)
+    }
+
+    /// Whether any of its lanes has asked for something that has not come.
+    pub(super) fn is_busy(&self) -> bool {
+        lock(&self.lanes).iter().any(|lane| lane.busy.load(Relaxed))
+    }
+
+    /// Whether either side answers the other.
+    pub(super) fn is_trading(&self) -> bool {
+        !self.is_choking() || !self.is_choked()
     }
 
     /// Bytes of verified pieces from it.

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use super::link::{CloseReason, Link};
+use super::link::{CloseReason, Guiding, Link};
 use super::share::Share;
 use crate::peer::Agreed;
 use crate::swarm::{
@@ -29,6 +29,9 @@ const NEWS_DELAY: Duration = Duration::from_millis(30);
 const NEWS_DELAY_EACH: Duration = Duration::from_micros(250);
 /// Longest that news waits.
 const NEWS_DELAY_MAX: Duration = Duration::from_millis(250);
+/// How long news waits for more of it where neither side answers the other: nothing depends on
+/// it there, and most links of a large swarm are like that.
+const NEWS_DELAY_IDLE: Duration = Duration::from_secs(1);
 /// Looks at neighbours and slots at least this often.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -73,6 +76,8 @@ pub struct Manager {
     has_tracker: bool,
     next_link: u32,
     news_at: Option<Duration>,
+    /// The same for links over which nothing goes.
+    idle_news_at: Option<Duration>,
     rng: fastrand::Rng,
 }
 
@@ -85,7 +90,16 @@ impl Manager {
         has_tracker: bool,
         rng: fastrand::Rng,
     ) -> Self {
-        Self { share, choker, neighbours, has_tracker, next_link: 1, news_at: None, rng }
+        Self {
+            share,
+            choker,
+            neighbours,
+            has_tracker,
+            next_link: 1,
+            news_at: None,
+            idle_news_at: None,
+            rng,
+        }
     }
 
     // ---- time ----
@@ -95,7 +109,8 @@ impl Manager {
     /// tick, never in a circle.
     pub fn next_wake(&self, now: Duration) -> Duration {
         let dial = self.may_dial().then(|| self.neighbours.next_dial()).flatten();
-        [self.news_at, Some(self.choker.next_round()), dial]
+        let look = self.choker.next_look();
+        [self.news_at, self.idle_news_at, Some(self.choker.next_round()), look, dial]
             .into_iter()
             .flatten()
             .filter(|at| *at > now)
@@ -104,10 +119,14 @@ impl Manager {
 
     /// Releases news and holds a round of the choker, if it is time.
     pub fn do_what_is_due(&mut self, now: Duration) {
-        if self.news_at.is_some_and(|at| now >= at) {
+        if self.idle_news_at.is_some_and(|at| now >= at) {
             self.release_news();
+        } else if self.news_at.is_some_and(|at| now >= at) {
+            self.news_at = None;
+            self.share.release_news(false);
         }
-        if now >= self.choker.next_round() {
+        let look = self.choker.next_look().is_some_and(|at| now >= at);
+        if look || now >= self.choker.next_round() {
             self.choose_slots(now);
         }
     }
@@ -206,6 +225,9 @@ impl Manager {
             choked: AtomicBool::new(!new.agreed.unchoked),
             chokes: AtomicU32::new(0),
             interested: AtomicBool::new(!complete),
+            declined: AtomicBool::new(false),
+            suggested: Mutex::default(),
+            guiding: Guiding::default(),
             snubbed: AtomicBool::new(false),
             suspect: Mutex::new(None),
             forgiven: AtomicU32::new(0),
@@ -226,6 +248,7 @@ impl Manager {
     pub fn remove_link(&mut self, now: Duration, id: LinkId, ban: bool) -> Option<Arc<Link>> {
         let link = self.share.links().remove(&id)?;
         self.share.ledger.remove_holder(&link.holdings);
+        self.share.take_back(id);
         if ban {
             self.neighbours.ban(id);
         }
@@ -243,6 +266,8 @@ impl Manager {
         let complete = self.share.ledger.is_complete();
         let rarity = self.choker.looks_at_rarity(complete);
         let views: Vec<PeerView> = links.iter().map(|link| self.view(link, rarity)).collect();
+        let audience = views.iter().filter(|view| view.interested).count();
+        self.share.audience.store(audience as u32, Relaxed);
         let changes = self.choker.tick(now, complete, &views, &mut self.rng);
         let changed: BTreeMap<LinkId, bool> = changes.into_iter().collect();
         for link in links {
@@ -250,6 +275,7 @@ impl Manager {
                 link.choking.store(!unchoke, Relaxed);
                 if !unchoke {
                     link.times_choked.fetch_add(1, Release);
+                    self.share.take_back(link.id);
                 }
                 link.wake();
             }
@@ -274,11 +300,13 @@ impl Manager {
         let links = self.share.links().len() as u32;
         let delay = (NEWS_DELAY + NEWS_DELAY_EACH * links).min(NEWS_DELAY_MAX);
         self.news_at.get_or_insert(now + delay);
+        self.idle_news_at.get_or_insert(now + NEWS_DELAY_IDLE);
     }
 
-    /// Lets peers hear all that we hold by now.
+    /// Lets all peers hear what we hold by now.
     pub fn release_news(&mut self) {
         self.news_at = None;
-        self.share.release_news();
+        self.idle_news_at = None;
+        self.share.release_news(true);
     }
 }

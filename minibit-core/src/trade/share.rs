@@ -10,11 +10,12 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use super::link::{LaneStatus, Link};
 use super::lock;
 use crate::content::HashBook;
-use crate::swarm::{LaneId, Ledger, LinkId, Picking};
+use crate::swarm::{Guide, LaneId, Ledger, LinkId, Picking};
 use crate::types::{FileIndex, Geometry, PeerId, PieceIndex, PieceSet};
 
 /// What a shell has to hear at once, from any lane on any thread.
@@ -81,12 +82,18 @@ pub struct Share {
     pub(super) signals: Box<dyn Signals>,
     /// Raised when a piece was verified and nobody has been told; the manager batches.
     pub(super) news_pending: AtomicBool,
-    /// The news log up to here may be told to peers.
-    pub(super) news_released: AtomicU32,
+    /// The news log up to here may be told to peers that we trade with.
+    news_released: AtomicU32,
+    /// The same for all others.
+    news_released_to_all: AtomicU32,
     /// Pieces whose source changed, in order; links tell their peers from where they are.
     pub(super) withdrawn: Mutex<Vec<PieceIndex>>,
     /// While set nothing is asked for.
     paused: AtomicBool,
+    /// What we deal out, if we began with everything.
+    pub(super) guide: Option<Mutex<Guide>>,
+    /// How many peers want something of us.
+    pub(super) audience: AtomicU32,
     /// Of the wanted pieces, still to be verified.
     bytes_left: AtomicU64,
     lanes: Mutex<BTreeMap<LaneId, Arc<LaneStatus>>>,
@@ -117,8 +124,13 @@ impl Share {
             .filter_map(|number| geometry.piece(number))
             .filter(|piece| !have.contains(*piece));
         let bytes_left = missing.map(|piece| u64::from(geometry.piece_len(piece))).sum();
+        let piece_len = geometry.piece_size().bytes();
+        let guide =
+            have.is_full().then(|| Mutex::new(Guide::new(geometry.piece_count(), piece_len)));
         Self {
             setup,
+            guide,
+            audience: AtomicU32::new(0),
             ledger: Ledger::new(Arc::clone(&geometry), have, wanted),
             hashes,
             geometry,
@@ -126,6 +138,7 @@ impl Share {
             signals,
             news_pending: AtomicBool::new(false),
             news_released: AtomicU32::new(0),
+            news_released_to_all: AtomicU32::new(0),
             withdrawn: Mutex::new(Vec::new()),
             paused: AtomicBool::new(false),
             bytes_left: AtomicU64::new(bytes_left),
@@ -204,17 +217,42 @@ impl Share {
         any
     }
 
-    /// Lets links tell all that we hold by now.
-    pub(super) fn release_news(&self) {
-        // In this order: a piece verified right after the flag is lowered raises it again.
-        self.news_pending.swap(false, AcqRel);
-        self.news_released.store(self.ledger.news_len(), Release);
-        for link in self.links().values() {
-            link.wake_first();
+    /// What a peer did not fetch of what we gave it may be given to others.
+    pub(super) fn take_back(&self, link: LinkId) {
+        if let Some(guide) = &self.guide {
+            lock(guide).forget(link);
         }
     }
 
-    pub(super) fn released(&self) -> u32 {
-        self.news_released.load(Acquire)
+    /// A piece went out to a peer whole. True if it may be given more.
+    pub(super) fn note_sent(&self, now: Duration, link: LinkId, piece: PieceIndex) -> bool {
+        self.guide.as_ref().is_some_and(|guide| lock(guide).sent(now, link, piece.get()))
+    }
+
+    /// Lets links tell what we hold by now: all of them, or those over which anything goes.
+    pub(super) fn release_news(&self, to_all: bool) {
+        // In this order: a piece verified right after the flag is lowered raises it again.
+        self.news_pending.swap(false, AcqRel);
+        let upto = self.ledger.news_len();
+        let from = if to_all {
+            self.news_released.store(upto, Release);
+            self.news_released_to_all.swap(upto, AcqRel)
+        } else {
+            self.news_released.swap(upto, AcqRel)
+        };
+        let fresh: Vec<PieceIndex> = self.ledger.news(from).collect();
+        let holds_all = self.ledger.holds_all();
+        for link in self.links().values().filter(|link| to_all || link.is_trading()) {
+            if holds_all || fresh.iter().any(|piece| !link.holdings.contains(*piece)) {
+                link.wake_first();
+            }
+        }
+    }
+
+    /// Up to where the news may be told over this link.
+    pub(super) fn released(&self, link: &Link) -> u32 {
+        let released =
+            if link.is_trading() { &self.news_released } else { &self.news_released_to_all };
+        released.load(Acquire)
     }
 }

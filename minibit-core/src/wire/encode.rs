@@ -63,7 +63,7 @@ impl Message {
                     Holdings::News(runs) => put_list(out, "estoque", runs, put_run),
                 }
             }
-            Self::Withdraw(runs) => put_list(out, "estoque", runs, put_run),
+            Self::Withdraw(runs) | Self::Suggest(runs) => put_list(out, "estoque", runs, put_run),
             Self::Request(blocks) | Self::Cancel(blocks) => {
                 put_list(out, "blocos", blocks, put_block);
             }
@@ -344,6 +344,7 @@ mod tests {
                 .prop_map(|(id, complete)| Message::Announce { id, complete }),
             (peer_id(), holdings).prop_map(|(id, holdings)| Message::Have { id, holdings }),
             runs().prop_map(Message::Withdraw),
+            runs().prop_map(Message::Suggest),
             blocks().prop_map(Message::Request),
             blocks().prop_map(Message::Cancel),
             (blocks(), reason).prop_map(|(blocks, reason)| Message::Refuse { blocks, reason }),

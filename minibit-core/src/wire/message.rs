@@ -45,6 +45,9 @@ pub enum Message {
     },
     /// RETIRADA: pieces I no longer hold.
     Withdraw(Vec<Run>),
+    /// SUGESTAO: of what I hold, fetch these pieces from me first, for nobody else has them; none:
+    /// choose freely.
+    Suggest(Vec<Run>),
     /// INTERESSE: I want pieces that you hold.
     Interested,
     /// DESINTERESSE: I want nothing of yours.
@@ -97,6 +100,7 @@ impl Message {
             Self::Announce { .. } => "ANUNCIO",
             Self::Have { .. } => "ESTOQUE",
             Self::Withdraw(_) => "RETIRADA",
+            Self::Suggest(_) => "SUGESTAO",
             Self::Interested => "INTERESSE",
             Self::NotInterested => "DESINTERESSE",
             Self::Choke => "BLOQUEIO",

@@ -231,7 +231,8 @@ fn known(tipo: &str) -> Option<(&'static str, ReadFields)> {
         "NOVO_PEER" => ("NOVO_PEER", new_peer),
         "ANUNCIO" => ("ANUNCIO", announce),
         "ESTOQUE" => ("ESTOQUE", have),
-        "RETIRADA" => ("RETIRADA", withdraw),
+        "RETIRADA" => ("RETIRADA", |reader| runs_only(reader).map(Message::Withdraw)),
+        "SUGESTAO" => ("SUGESTAO", |reader| runs_only(reader).map(Message::Suggest)),
         "INTERESSE" => ("INTERESSE", |_| Ok(Message::Interested)),
         "DESINTERESSE" => ("DESINTERESSE", |_| Ok(Message::NotInterested)),
         "BLOQUEIO" => ("BLOQUEIO", |_| Ok(Message::Choke)),
@@ -392,13 +393,13 @@ fn have(reader: &mut Reader<'_>) -> Result<Message, FieldError> {
     Ok(Message::Have { id: id.required()?, holdings })
 }
 
-fn withdraw(reader: &mut Reader<'_>) -> Result<Message, FieldError> {
+fn runs_only(reader: &mut Reader<'_>) -> Result<Vec<Run>, FieldError> {
     let mut pieces = Field::named("estoque");
     reader.object(|name, reader| match name {
         "estoque" => pieces.set(runs(reader)),
         _ => ignore(reader),
     })?;
-    pieces.required().map(Message::Withdraw)
+    pieces.required()
 }
 
 fn blocks_only(reader: &mut Reader<'_>) -> Result<Vec<RawBlock>, FieldError> {

@@ -120,7 +120,8 @@ impl Lane {
     }
 
     fn on_block_sent(&mut self, span: BlockSpan) {
-        self.mind.on_block_sent(span);
+        let now = self.context.now();
+        self.decide(|mind| mind.on_block_sent(span, now));
         // If the file was edited while the kernel read it, the peer must hear so right
         // behind the bytes.
         if self.mind.upload().is_empty() {

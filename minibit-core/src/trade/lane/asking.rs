@@ -12,6 +12,8 @@ use crate::wire::{Message, RawBlock};
 
 /// The first pieces are taken at random: to have anything to trade counts more than rarity.
 const FIRST_PIECES: u32 = 4;
+/// For so long a lane waits for what its seeder will deal out before it chooses for itself.
+const GUIDE_PATIENCE: Duration = Duration::from_secs(1);
 /// Pieces in flight looked at for a take-over.
 const TAKE_OVER_LOOK: usize = 256;
 /// How much sooner a lane must have a piece here than its owner to take it over.
@@ -48,6 +50,9 @@ impl Lane {
         let mut spans = match self.share.setup.picking {
             // It sends what it has begun, and no more.
             _ if self.link.is_choked() => self.download.top_up(&self.share.geometry, now, || None),
+            Picking::RarestFirst if self.link.guiding.is_now() => {
+                self.ask_as_suggested(now, &mut claimed)
+            }
             Picking::RarestFirst if self.link.holdings.is_full() => {
                 self.ask_seeder(now, &mut claimed)
             }
@@ -96,21 +101,45 @@ impl Lane {
         })
     }
 
-    /// A seeder is asked for first copies, and for the rest unless others serve us as well.
+    /// What a seeder deals out to us we fetch from it, and nothing else while others bring
+    /// anything: what it has not given us it has given to them.
+    fn ask_as_suggested(&mut self, now: Duration, claimed: &mut Vec<PieceIndex>) -> Vec<BlockSpan> {
+        let Self { share, link, download, id, .. } = self;
+        let spans = download.top_up(&share.geometry, now, || {
+            loop {
+                let piece = share.geometry.piece(link.next_suggested()?)?;
+                if share.ledger.claim_this(&link.holdings, *id, piece) {
+                    claimed.push(piece);
+                    return Some(piece);
+                }
+            }
+        });
+        let waited = now.saturating_sub(self.download.last_progress());
+        self.held_back = spans.is_empty() && self.download.is_idle() && waited < GUIDE_PATIENCE;
+        if !spans.is_empty() || self.held_back || !self.download.is_idle() {
+            return spans;
+        }
+        self.claim(now, PickOrder::FirstCopies, claimed)
+    }
+
+    /// A seeder is asked for first copies, and for the rest; one that has dealt out its first
+    /// copy not while others serve us as well.
     fn ask_seeder(&mut self, now: Duration, claimed: &mut Vec<PieceIndex>) -> Vec<BlockSpan> {
         let spans = self.claim(now, PickOrder::FirstCopies, claimed);
         if !spans.is_empty() {
             return spans;
         }
-        let from_others: u64 = {
-            let links = self.share.links();
-            let others = links.values().filter(|link| !link.holdings.is_full());
-            others.map(|link| link.receiving_rate(now)).sum()
-        };
-        self.held_back = self.share.ledger.has_open()
-            && leave_to_others(self.link.receiving_rate(now), from_others);
-        if self.held_back {
-            return spans;
+        if self.link.guiding.was_once() {
+            let from_others: u64 = {
+                let links = self.share.links();
+                let others = links.values().filter(|link| link.id != self.link.id);
+                others.map(|link| link.receiving_rate(now)).sum()
+            };
+            self.held_back = self.share.ledger.has_open()
+                && leave_to_others(self.link.receiving_rate(now), from_others);
+            if self.held_back {
+                return spans;
+            }
         }
         self.claim(now, PickOrder::RarestFirst, claimed)
     }
@@ -172,6 +201,7 @@ impl Lane {
 
     /// Lets others know how long what is in flight here will take.
     pub fn publish_due(&self, now: Duration) {
+        self.status.busy.store(!self.download.is_idle(), Relaxed);
         let due = self.download.expected_rest(now).map_or(0, |rest| (now + rest).as_micros());
         self.status.rate.store(self.download.meter().rate() as u64, Relaxed);
         self.status.due_us.store(due as u64, Relaxed);

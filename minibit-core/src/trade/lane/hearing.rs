@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::{Lane, LaneEnd, MetadataWanted};
 use crate::content::PageError;
 use crate::peer::{Fact, Violation};
+use crate::trade::lock;
 use crate::types::{PageId, PieceIndex};
 use crate::wire::{Message, MetadataHeader, MetadataItem, RawBlock, RefuseReason};
 
@@ -78,7 +79,9 @@ impl Lane {
 
     /// There may be something to ask for; and whoever has it all makes room for others.
     fn on_more_held(&self) {
-        self.link.wake();
+        if !self.link.is_choked() || self.link.declined.load(Relaxed) {
+            self.link.wake();
+        }
         if self.link.holdings.is_full() {
             self.share.signals.slots_changed();
         }
@@ -107,7 +110,18 @@ impl Lane {
                     self.share.ledger.lose(&self.link.holdings, piece);
                 }
             }
+            Fact::Suggested(runs) => {
+                if runs.is_empty() {
+                    self.link.guiding.end();
+                } else {
+                    lock(&self.link.suggested).extend(runs);
+                    self.link.guiding.begin();
+                }
+                self.link.wake();
+            }
             Fact::ChokedUs => {
+                // What it would have had us fetch it gives to others now.
+                lock(&self.link.suggested).clear();
                 self.link.choked.store(true, Relaxed);
                 self.link.chokes.fetch_add(1, Release);
                 self.link.wake();

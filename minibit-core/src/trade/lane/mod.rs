@@ -31,6 +31,8 @@ use crate::wire::Message;
 const IDLE_LOOK: Duration = Duration::from_millis(200);
 /// How often a lane that leaves its seeder to others looks whether they still serve.
 const HELD_BACK_LOOK: Duration = Duration::from_millis(20);
+/// For so long a peer may answer us and have nothing for us before we give its slot back.
+const IDLE_SLOT: Duration = Duration::from_millis(150);
 /// Longest that a lane may be left alone: a bound for whatever wake-up was not thought of.
 const NAP_MAX: Duration = Duration::from_secs(5);
 
@@ -65,8 +67,12 @@ struct Control {
     told_choking: bool,
     told_times_choked: u32,
     told_interested: bool,
+    /// Since when the peer has answered us and had nothing for us.
+    idle_since: Option<Duration>,
     told_news: u32,
     told_withdrawn: usize,
+    /// We have dealt out pieces to this peer, and not let it choose since.
+    guides: bool,
 }
 
 /// One connection; see the module's header.
@@ -112,8 +118,10 @@ impl Lane {
             told_choking: !link.told_unchoked,
             told_times_choked: 0,
             told_interested: !link.told_complete,
+            idle_since: None,
             told_news: 0,
             told_withdrawn: 0,
+            guides: false,
         });
         let mut download = Download::new(agreed.block_len, now);
         if let Some(distance) = link.distance {
@@ -210,13 +218,21 @@ impl Lane {
         self.upload.take_next()
     }
 
-    /// A block went out.
-    pub fn on_block_sent(&mut self, span: BlockSpan) {
+    /// A block went out. What there is to say about it is to be said before the next one goes.
+    pub fn on_block_sent(&mut self, span: BlockSpan, now: Duration) {
         let counters = &self.share.counters;
         counters.blocks_sent.fetch_add(1, Relaxed);
         counters.messages_sent.fetch_add(1, Relaxed);
         counters.uploaded.fetch_add(u64::from(span.len()), Relaxed);
         self.link.uploaded_bytes.fetch_add(u64::from(span.len()), Relaxed);
+        let ends_piece = span.end() >= self.share.geometry.piece_len(span.piece());
+        if ends_piece && self.share.note_sent(now, self.link.id, span.piece()) {
+            if self.is_first() {
+                self.guide(now);
+            } else {
+                self.link.wake_first();
+            }
+        }
     }
 
     /// Something was sent.
@@ -241,6 +257,7 @@ impl Lane {
             self.download.set_back(now);
         }
         self.follow_distance();
+        self.review_interest(now);
         let Some(control) = &mut self.control else { return Ok(()) };
         let heard = Duration::from_micros(self.link.last_heard_us.load(Relaxed));
         // While we do not read, silence is ours.
@@ -289,6 +306,9 @@ impl Lane {
         }
         if let Some(control) = &self.control {
             next = next.min(control.session.next_check());
+            if let Some(since) = control.idle_since {
+                next = next.min(since + IDLE_SLOT);
+            }
             if let Some(suspicion) = lock(&self.link.suspect).as_ref() {
                 next = next.min(suspicion.judged_at);
             }

@@ -4,10 +4,13 @@
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::time::Duration;
 
-use super::{Lane, LaneEnd};
+use super::{IDLE_SLOT, Lane, LaneEnd};
 use crate::trade::lock;
 use crate::types::PieceIndex;
 use crate::wire::{Holdings, Message, Run};
+
+/// So many peers must want something before a seeder deals its pieces out: one alone gets all.
+const GUIDED_MIN: u32 = 2;
 
 impl Lane {
     /// The first thing after the handshake: what we hold.
@@ -44,6 +47,8 @@ impl Lane {
             self.times_choked_seen = choked;
             self.upload.on_choking();
         }
+        // Before the peer hears that it may ask, or it would choose for itself.
+        self.guide(now);
         self.tell_peer();
         self.judge_suspicion(now)
     }
@@ -58,31 +63,85 @@ impl Lane {
         self.cancel(&taken);
     }
 
+    /// With several peers to serve, a seeder says which pieces this one is to fetch from it;
+    /// once all are dealt out, that it may choose.
+    pub(super) fn guide(&mut self, now: Duration) {
+        let Self { control: Some(control), share, link, messages, .. } = self else { return };
+        let Some(guide) = &share.guide else { return };
+        if link.is_choking() || !link.interested.load(Relaxed) || link.holdings.is_full() {
+            return;
+        }
+        let mut guide = lock(guide);
+        if guide.is_over() {
+            if std::mem::take(&mut control.guides) {
+                messages.push(Message::Suggest(Vec::new()));
+            }
+            return;
+        }
+        if share.audience.load(Relaxed) < GUIDED_MIN {
+            return;
+        }
+        let ledger = &share.ledger;
+        let pieces = guide.deal(now, link.id, |piece| ledger.is_out(piece));
+        drop(guide);
+        if !pieces.is_empty() {
+            control.guides = true;
+            let pieces = pieces.into_iter().filter_map(|number| share.geometry.piece(number));
+            messages.push(Message::Suggest(runs_of(pieces)));
+        }
+    }
+
+    /// A slot that we cannot use is another's: while a peer answers us and has nothing for us, it
+    /// hears that we want nothing, and when it has something again, that we do. In the endgame
+    /// we keep what slots we have, for there may be something to take over.
+    pub(super) fn review_interest(&mut self, now: Duration) {
+        let Self { control: Some(control), share, link, messages, .. } = self else { return };
+        let ledger = &share.ledger;
+        if ledger.is_complete() {
+            return;
+        }
+        if !control.told_interested {
+            if !ledger.has_open() || ledger.has_open_of(&link.holdings) {
+                control.told_interested = true;
+                link.declined.store(false, Relaxed);
+                messages.push(Message::Interested);
+            }
+            return;
+        }
+        let idle = !link.is_choked()
+            && !link.is_busy()
+            && ledger.has_open()
+            && !ledger.has_open_of(&link.holdings);
+        if !idle {
+            control.idle_since = None;
+        } else if now >= *control.idle_since.get_or_insert(now) + IDLE_SLOT {
+            control.idle_since = None;
+            control.told_interested = false;
+            link.declined.store(true, Relaxed);
+            messages.push(Message::NotInterested);
+        }
+    }
+
     /// Tells the peer what changed on our side: choke state, news, withdrawals.
     pub fn tell_peer(&mut self) {
         let Self { control: Some(control), share, link, messages, .. } = self else { return };
         // Who holds everything asks for nothing, so it need not know.
-        if !link.holdings.is_full() {
-            let times = link.times_choked.load(Acquire);
-            if times != control.told_times_choked {
-                // Also if we answer again by now: what was asked before is void.
-                control.told_times_choked = times;
-                control.told_choking = true;
-                messages.push(Message::Choke);
-            }
-            let choking = link.choking.load(Relaxed);
-            if choking != control.told_choking {
-                control.told_choking = choking;
-                messages.push(if choking { Message::Choke } else { Message::Unchoke });
-            }
+        let hears_chokes = !link.holdings.is_full();
+        let times = link.times_choked.load(Acquire);
+        if hears_chokes && times != control.told_times_choked {
+            // Also if we answer again by now: what was asked before is void.
+            control.told_times_choked = times;
+            control.told_choking = true;
+            messages.push(Message::Choke);
         }
         // That we hold everything shows by our news; that we want no more does not.
         let ledger = &share.ledger;
         if control.told_interested && ledger.is_complete() && !ledger.holds_all() {
             control.told_interested = false;
+            link.declined.store(true, Relaxed);
             messages.push(Message::NotInterested);
         }
-        let released = share.released();
+        let released = share.released(link);
         if control.told_news < released {
             let count = (released - control.told_news) as usize;
             let news = ledger.news(control.told_news).take(count);
@@ -104,6 +163,13 @@ impl Lane {
             let new = withdrawn[control.told_withdrawn..].iter().copied();
             messages.push(Message::Withdraw(runs_of(new)));
             control.told_withdrawn = withdrawn.len();
+        }
+        drop(withdrawn);
+        // After the news: it tells what may be asked for.
+        let choking = link.choking.load(Relaxed);
+        if hears_chokes && choking != control.told_choking {
+            control.told_choking = choking;
+            messages.push(if choking { Message::Choke } else { Message::Unchoke });
         }
     }
 }

@@ -1,0 +1,212 @@
+//! How many peers are answered at a time: the number of regular slots, where it follows the link.
+//!
+//! Few slots pass a piece on soon, and so does everybody who gets one: on a slow way out the time
+//! a piece takes is what a whole swarm waits for. Many slots keep a fast way out full and nobody
+//! waiting. What a way out carries is not known, so it is tried.
+//!
+//! The rules, looked at only while somebody waits:
+//! - Those who are answered get half a second's worth of a piece each, or more: so many slots
+//!   hurt nobody, and there are more at once (see [`Auto::look`]).
+//! - They need over a second and a half for a piece: half the slots are tried. If the link then
+//!   carries clearly less, it was the receivers who could take no more: the slots are given back,
+//!   and more are tried.
+//! - Between the two a quarter more are tried. If the link does not then carry more for it, they
+//!   are given back, and nothing is tried for a minute.
+//!
+//! Invariant: never fewer than [`FLOOR`] nor more than [`CAP`].
+//! Not here: who gets the slots (`choker`).
+
+use std::time::Duration;
+
+/// Slots at least: those of the classic setting.
+pub(super) const FLOOR: usize = 4;
+/// To begin with: enough for a small swarm, and few enough for a slow way out.
+pub(super) const START: usize = 4;
+/// At most.
+pub(super) const CAP: usize = 128;
+/// At pieces a second for each of those who are answered, more slots hurt nobody.
+const PLENTY: u64 = 2;
+/// Below two pieces in so many seconds for each of them, there may be too many.
+const THIN_SECONDS: u64 = 3;
+/// Between two looks for whether there is plenty; twice as long after each that finds none.
+const LOOK: Duration = Duration::from_millis(250);
+const LOOK_MAX: Duration = Duration::from_secs(8);
+/// After slots were tried in vain, nothing is tried for so long.
+const HOLD: Duration = Duration::from_secs(60);
+
+/// See the module's header.
+#[derive(Clone, Debug)]
+pub(super) struct Auto {
+    regular: usize,
+    piece_len: u64,
+    trial: Option<Trial>,
+    hold_until: Duration,
+    /// When there was a look last, and what had been sent in all by then.
+    looked: Option<(Duration, u64)>,
+    look_gap: Duration,
+}
+
+/// Slots and bytes per second before a change whose effect is not known yet.
+#[derive(Clone, Copy, Debug)]
+struct Trial {
+    slots: usize,
+    total: u64,
+}
+
+impl Auto {
+    /// For a share of pieces of so many bytes.
+    pub(super) fn new(piece_len: u32) -> Self {
+        Self {
+            regular: START,
+            piece_len: piece_len.max(1).into(),
+            trial: None,
+            hold_until: Duration::ZERO,
+            looked: None,
+            look_gap: LOOK,
+        }
+    }
+
+    pub(super) fn regular(&self) -> usize {
+        self.regular
+    }
+
+    fn is_plenty(&self, total: u64, answered: u64) -> bool {
+        total >= PLENTY * self.piece_len * answered
+    }
+
+    fn is_thin(&self, total: u64, answered: u64) -> bool {
+        THIN_SECONDS * total < 2 * self.piece_len * answered
+    }
+
+    /// Between rounds, while somebody waits: on a fast link nobody shall wait for the next one.
+    /// `sent` is what was sent to all peers so far. True if there are more slots now.
+    pub(super) fn look(&mut self, now: Duration, sent: u64, answered: u64) -> bool {
+        let (since, before) = *self.looked.get_or_insert((now, sent));
+        let span = now.saturating_sub(since);
+        if span < self.look_gap {
+            return false;
+        }
+        self.looked = Some((now, sent));
+        let total = per_second(sent.saturating_sub(before), span);
+        if self.regular >= CAP || !self.is_plenty(total, answered) {
+            self.look_gap = (self.look_gap * 2).min(LOOK_MAX);
+            return false;
+        }
+        self.look_gap = LOOK;
+        self.regular = (self.regular * 2).min(CAP);
+        self.trial = None;
+        true
+    }
+
+    /// Nobody waits: the next look begins anew.
+    pub(super) fn nobody_waits(&mut self) {
+        self.looked = None;
+        self.look_gap = LOOK;
+    }
+
+    /// When to look next, if there is a reason to.
+    pub(super) fn next_look(&self) -> Option<Duration> {
+        self.looked.filter(|_| self.regular < CAP).map(|(since, _)| since + self.look_gap)
+    }
+
+    /// After a round in which somebody waited and all together were sent `total` bytes a second.
+    pub(super) fn adapt(&mut self, now: Duration, total: u64, answered: u64) {
+        if let Some(trial) = self.trial.take() {
+            if self.regular < trial.slots && total < trial.total - trial.total / 8 {
+                self.regular = trial.slots;
+                self.try_slots(self.regular + self.regular / 4, trial.total);
+                return;
+            }
+            let more = (self.regular.saturating_sub(trial.slots)) as u64;
+            let wanted = trial.total + trial.total * more / (2 * trial.slots as u64);
+            if more > 0 && total < wanted {
+                self.regular = trial.slots;
+                self.hold_until = now + HOLD;
+                return;
+            }
+        }
+        if self.is_plenty(total, answered) {
+            self.regular = (self.regular + self.regular / 4).min(CAP);
+        } else if now < self.hold_until {
+        } else if self.is_thin(total, answered) && self.regular > FLOOR {
+            self.try_slots(self.regular / 2, total);
+        } else {
+            self.try_slots(self.regular + self.regular / 4, total);
+        }
+    }
+
+    fn try_slots(&mut self, slots: usize, total: u64) {
+        let slots = slots.clamp(FLOOR, CAP);
+        if slots != self.regular {
+            self.trial = Some(Trial { slots: self.regular, total });
+            self.regular = slots;
+        }
+    }
+}
+
+/// A rate from bytes and a time.
+pub(super) fn per_second(bytes: u64, span: Duration) -> u64 {
+    let millis = u64::try_from(span.as_millis()).unwrap_or(u64::MAX).max(1);
+    bytes.saturating_mul(1000) / millis
+}
+
+#[cfg(not(loom))]
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PIECE: u32 = 256 * 1024;
+
+    /// Slots after each round in which somebody waits, if `rate` of the slots is what all get.
+    fn rounds(count: usize, rate: impl Fn(u64) -> u64) -> Vec<usize> {
+        let mut auto = Auto::new(PIECE);
+        (1..=count)
+            .map(|round| {
+                let answered = auto.regular as u64 + 1;
+                auto.adapt(Duration::from_secs(10 * round as u64), rate(answered), answered);
+                auto.regular
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_slow_way_out_has_the_classic_four_and_now_and_then_tries_five() {
+        assert_eq!(rounds(12, |_| 1 << 20), [4, 5, 4, 4, 4, 4, 4, 4, 4, 5, 4, 4]);
+    }
+
+    #[test]
+    fn a_fast_way_out_gets_more_with_each_round() {
+        assert_eq!(rounds(5, |_| 1 << 30), [10, 12, 15, 18, 22]);
+    }
+
+    #[test]
+    fn on_a_fast_way_out_nobody_waits_for_a_round() {
+        let mut auto = Auto::new(PIECE);
+        assert!(!auto.look(Duration::ZERO, 0, 9));
+        for (number, slots) in [16, 32, 64, 128].into_iter().enumerate() {
+            let looks = number as u64 + 1;
+            assert!(!auto.look(LOOK * looks as u32 - LOOK / 2, looks << 30, 9), "too soon");
+            assert!(auto.look(LOOK * looks as u32, looks << 30, 9));
+            assert_eq!(auto.regular, slots);
+        }
+        assert!(!auto.look(LOOK * 9, 9 << 30, 9));
+    }
+
+    #[test]
+    fn slow_receivers_do_not_cost_the_others_their_slots() {
+        // Each takes 100 KiB/s, whatever the number.
+        let slots = rounds(20, |answered| answered * (100 << 10));
+        assert_eq!(slots[..4], [4, 10, 12, 15]);
+        assert!(slots[19] > 64, "{slots:?}");
+    }
+
+    #[test]
+    fn slots_follow_the_length_of_pieces() {
+        let mut auto = Auto::new(16 << 20);
+        auto.adapt(Duration::from_secs(10), 20 << 20, 9);
+        assert_eq!(auto.regular, 4, "a piece of 16 MiB takes long");
+        let mut auto = Auto::new(16 << 10);
+        auto.adapt(Duration::from_secs(10), 20 << 20, 9);
+        assert_eq!(auto.regular, 10, "one of 16 KiB does not");
+    }
+}
