@@ -181,6 +181,7 @@ fn choking(criterion: &mut Criterion) {
                 verified_from: 0,
                 uploaded_to: 0,
                 rare_pieces: 0,
+                took_at: now,
                 joined_at: now,
                 snubbed: false,
             })

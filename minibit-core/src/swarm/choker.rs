@@ -5,6 +5,7 @@
 //! wants costs nothing, a slot kept free for ten seconds costs ten seconds.
 //!
 //! The rules:
+//! - A slot that is not used for two seconds goes to another, if any wait.
 //! - Only interested peers have slots. Whoever leaves, loses interest, or (unless we are
 //!   complete) is snubbed loses a regular slot at once.
 //! - **Contribution** ranks by bytes verified from the peer in the last two rounds and since;
@@ -38,6 +39,10 @@ pub const SNUB_AFTER: Duration = Duration::from_secs(60);
 const NEWCOMER: Duration = Duration::from_secs(30);
 /// How much likelier a newcomer gets an optimistic slot.
 const NEWCOMER_WEIGHT: u32 = 3;
+/// A peer that takes nothing for so long while others wait gives its slot to one of them.
+const IDLE: Duration = Duration::from_secs(2);
+/// And waits for so long before it comes in turn again.
+const BENCHED: Duration = ROUND;
 /// How long an optimistic slot is kept.
 const TRIAL: Duration = ROUND.saturating_mul(3);
 
@@ -87,6 +92,8 @@ pub struct PeerView {
     /// How many rare pieces it holds ([`Ledger::rare_held`](super::Ledger::rare_held)); only
     /// looked at by [`ChokePolicy::Rarity`].
     pub rare_pieces: u32,
+    /// When it last took any payload from us; its joining, if it never did.
+    pub took_at: Duration,
     /// When its link came to be.
     pub joined_at: Duration,
     /// It owed us blocks for [`SNUB_AFTER`] and sent none.
@@ -112,6 +119,8 @@ struct PeerState {
     verified_marks: [u64; 2],
     /// `uploaded_to` at the last round.
     uploaded_mark: u64,
+    /// Until then it comes after all others, for it did not use its slot.
+    benched_until: Duration,
 }
 
 /// Decides whom we answer; see the module's header.
@@ -182,6 +191,7 @@ impl Choker {
         let due = now >= self.next_round();
         self.resize(now, due, peers);
         self.free_lost_slots(now, policy, peers);
+        self.bench_idle(now, peers);
         if !due && !self.has_free_slot() {
             return self.changes(&before, peers);
         }
@@ -213,6 +223,7 @@ impl Choker {
                 interested: false,
                 verified_marks: [view.verified_from; 2],
                 uploaded_mark: view.uploaded_to,
+                benched_until: Duration::ZERO,
             });
             if view.interested && !peer.interested {
                 peer.since = now;
@@ -265,6 +276,29 @@ impl Choker {
         }
     }
 
+    /// Whether anybody waits for a slot.
+    pub fn has_waiting(&self) -> bool {
+        self.peers.values().any(|peer| peer.interested && peer.slot == Slot::None)
+    }
+
+    /// Takes slots from those that do not use them, as far as others wait. Else those who ask
+    /// for everything and read nothing could hold them all.
+    fn bench_idle(&mut self, now: Duration, peers: &[PeerView]) {
+        let waits = |peer: &PeerState| {
+            peer.interested && peer.slot == Slot::None && now >= peer.benched_until
+        };
+        let mut waiting = self.peers.values().filter(|peer| waits(peer)).count();
+        for view in peers {
+            let Some(peer) = self.peers.get_mut(&view.id) else { continue };
+            let idle = now.saturating_sub(view.took_at.max(peer.since));
+            if waiting > 0 && peer.slot != Slot::None && idle >= IDLE {
+                peer.benched_until = now + BENCHED;
+                self.put(now, view.id, Slot::None);
+                waiting -= 1;
+            }
+        }
+    }
+
     /// Those that may hold a regular slot, the best first.
     fn rank(
         &self,
@@ -279,6 +313,7 @@ impl Choker {
             .map(|view| {
                 let peer = &self.peers[&view.id];
                 let regular = peer.slot == Slot::Regular;
+                let benched = now < peer.benched_until;
                 let score = match policy {
                     ChokePolicy::Contribution => {
                         view.verified_from.saturating_sub(peer.verified_marks[0])
@@ -286,7 +321,7 @@ impl Choker {
                     ChokePolicy::Rarity => u64::from(view.rare_pieces),
                     ChokePolicy::Seeder => turn_score(now, peer),
                 };
-                Ranked { score, regular, tie: rng.u32(..), id: view.id }
+                Ranked { benched, score, regular, tie: rng.u32(..), id: view.id }
             })
             .collect();
         ranking.sort_unstable_by_key(|ranked| std::cmp::Reverse(ranked.key()));
@@ -342,8 +377,8 @@ impl Choker {
         }
     }
 
-    /// Gives free optimistic slots to some that have none, at random; to those just tried
-    /// only if nobody else is left.
+    /// Gives free optimistic slots to some that have none, at random; to those just tried and
+    /// those who did not use theirs only if nobody else is left.
     fn fill_optimistic(
         &mut self,
         now: Duration,
@@ -354,10 +389,11 @@ impl Choker {
         let used = self.peers.values().filter(|peer| peer.slot == Slot::Optimistic).count();
         let mut free = self.slots().1.saturating_sub(used);
         for again in [false, true] {
+            let again_of = |id: &LinkId| tried.contains(id) || now < self.peers[id].benched_until;
             let mut waiting: Vec<_> = peers
                 .iter()
                 .filter(|view| view.interested && self.peers[&view.id].slot == Slot::None)
-                .filter(|view| tried.contains(&view.id) == again)
+                .filter(|view| again_of(&view.id) == again)
                 .map(|view| (view.id, weight(now, view)))
                 .collect();
             while free > 0
@@ -402,6 +438,7 @@ impl Choker {
 /// A candidate for a regular slot.
 #[derive(Clone, Copy, Debug)]
 struct Ranked {
+    benched: bool,
     score: u64,
     regular: bool,
     tie: u32,
@@ -410,8 +447,8 @@ struct Ranked {
 
 impl Ranked {
     /// Among equals those that have a slot keep it; the rest is chance.
-    fn key(&self) -> (u64, bool, u32) {
-        (self.score, self.regular, self.tie)
+    fn key(&self) -> (bool, u64, bool, u32) {
+        (!self.benched, self.score, self.regular, self.tie)
     }
 }
 
@@ -431,6 +468,9 @@ fn turn_score(now: Duration, peer: &PeerState) -> u64 {
 
 /// Whether `better` may take the slot of `worse` in a round.
 fn deserves(policy: ChokePolicy, better: &Ranked, worse: &Ranked) -> bool {
+    if better.benched {
+        return false;
+    }
     match policy {
         // Whoever waits comes before whoever had a turn.
         ChokePolicy::Seeder => better.score >= WAITS,
@@ -457,7 +497,7 @@ fn draw(weighted: &mut Vec<(LinkId, u32)>, rng: &mut Rng) -> Option<LinkId> {
 #[cfg(not(loom))]
 #[cfg(test)]
 mod tests {
-    use super::super::slots::START;
+    use super::super::slots::FLOOR;
     use super::*;
     use fastrand::Rng;
     use proptest::prelude::*;
@@ -471,13 +511,16 @@ mod tests {
         now: Duration,
         complete: bool,
         peers: Vec<PeerView>,
+        /// Those who take nothing; all others take something all the time.
+        idle: Vec<u32>,
         rng: Rng,
     }
 
     impl Room {
         fn new(policy: ChokePolicy, slots: Slots) -> Self {
             let (choker, rng) = (Choker::new(policy, slots, PIECE), Rng::with_seed(5));
-            Self { choker, now: Duration::from_secs(100), complete: false, peers: vec![], rng }
+            let now = Duration::from_secs(100);
+            Self { choker, now, complete: false, peers: vec![], idle: vec![], rng }
         }
 
         fn classic(peers: u32) -> Self {
@@ -493,6 +536,7 @@ mod tests {
                 verified_from: 0,
                 uploaded_to: 0,
                 rare_pieces: 0,
+                took_at: self.now,
                 joined_at: self.now,
                 snubbed: false,
             });
@@ -509,6 +553,9 @@ mod tests {
         /// Ticks now; returns who was unchoked and who was choked.
         fn tick(&mut self) -> (Vec<u32>, Vec<u32>) {
             let before = self.unchoked();
+            for peer in self.peers.iter_mut().filter(|peer| !self.idle.contains(&peer.id.0)) {
+                peer.took_at = self.now;
+            }
             let changes = self.choker.tick(self.now, self.complete, &self.peers, &mut self.rng);
             let (on, off): (Vec<_>, Vec<_>) = changes.into_iter().partition(|(_, on)| *on);
             let ids = |list: Vec<(LinkId, bool)>| list.into_iter().map(|(id, _)| id.0).collect();
@@ -733,6 +780,24 @@ mod tests {
         (0..9).for_each(|_| assert_eq!(room.round(), (vec![], vec![])));
     }
 
+    #[test]
+    fn who_does_not_use_a_slot_gives_it_to_one_that_waits_and_comes_after_all_others() {
+        let mut room = Room::classic(5);
+        room.idle = vec![0, 1, 2];
+        room.tick();
+        room.now += IDLE;
+        assert_eq!(room.tick(), (vec![], vec![]), "nobody waits");
+        room.join(5);
+        room.join(6);
+        let (on, off) = room.tick();
+        assert_eq!(on, [5, 6]);
+        assert!(off.len() == 2 && off.iter().all(|id| *id < 3), "{off:?}");
+        room.leave(5);
+        let (on, _) = room.tick();
+        assert_eq!(on.len(), 1, "with nobody else waiting one of them comes back");
+        assert!(off.contains(&on[0]));
+    }
+
     /// Rounds in which all answered peers together get so many bytes a second.
     fn rounds_at(room: &mut Room, rounds: u32, rate: impl Fn(usize) -> u64) -> Vec<usize> {
         (0..rounds)
@@ -756,11 +821,11 @@ mod tests {
     #[test]
     fn slots_follow_what_the_link_carries() {
         let mut room = crowd(ChokePolicy::Contribution);
-        assert_eq!(room.unchoked().len(), START + 1);
-        assert_eq!(rounds_at(&mut room, 3, |_| 1 << 30), [10, 12, 15]);
-        assert_eq!(room.unchoked().len(), 16);
+        assert_eq!(room.unchoked().len(), FLOOR + 1);
+        assert_eq!(rounds_at(&mut room, 3, |_| 1 << 30), [5, 6, 7]);
+        assert_eq!(room.unchoked().len(), 8);
         let mut room = crowd(ChokePolicy::Seeder);
-        assert_eq!(rounds_at(&mut room, 1, |_| 1 << 20), [4]);
+        assert_eq!(rounds_at(&mut room, 2, |_| 1 << 20), [5, 4]);
         assert_eq!(room.unchoked().len(), 5);
     }
 
@@ -772,16 +837,16 @@ mod tests {
             room.unchoked().iter().for_each(|id| room.peer(*id).uploaded_to += 1 << 24);
             room.tick();
         }
-        assert_eq!(room.unchoked().len(), 2 * START + 1);
+        assert_eq!(room.unchoked().len(), 2 * FLOOR + 1);
     }
 
     #[test]
     fn nothing_is_learnt_from_rounds_in_which_nobody_waits() {
         let mut room = Room::new(ChokePolicy::Contribution, Slots::Auto);
-        (0..9).for_each(|id| room.join(id));
+        (0..5).for_each(|id| room.join(id));
         room.tick();
-        assert_eq!(rounds_at(&mut room, 5, |_| 1000), [START; 5]);
-        assert_eq!(room.unchoked().len(), 9);
+        assert_eq!(rounds_at(&mut room, 5, |_| 1000), [FLOOR; 5]);
+        assert_eq!(room.unchoked().len(), 5);
     }
 
     #[derive(Clone, Debug)]

@@ -18,10 +18,8 @@
 
 use std::time::Duration;
 
-/// Slots at least: those of the classic setting.
+/// Slots at least, and to begin with: those of the classic setting.
 pub(super) const FLOOR: usize = 4;
-/// To begin with: enough for a small swarm, and few enough for a slow way out.
-pub(super) const START: usize = 4;
 /// At most.
 pub(super) const CAP: usize = 128;
 /// At pieces a second for each of those who are answered, more slots hurt nobody.
@@ -57,7 +55,7 @@ impl Auto {
     /// For a share of pieces of so many bytes.
     pub(super) fn new(piece_len: u32) -> Self {
         Self {
-            regular: START,
+            regular: FLOOR,
             piece_len: piece_len.max(1).into(),
             trial: None,
             hold_until: Duration::ZERO,
@@ -119,7 +117,11 @@ impl Auto {
             }
             let more = (self.regular.saturating_sub(trial.slots)) as u64;
             let wanted = trial.total + trial.total * more / (2 * trial.slots as u64);
-            if more > 0 && total < wanted {
+            if more > 0 && total >= wanted {
+                self.try_slots(self.regular + self.regular / 4, total);
+                return;
+            }
+            if more > 0 {
                 self.regular = trial.slots;
                 self.hold_until = now + HOLD;
                 return;
@@ -171,19 +173,19 @@ mod tests {
 
     #[test]
     fn a_slow_way_out_has_the_classic_four_and_now_and_then_tries_five() {
-        assert_eq!(rounds(12, |_| 1 << 20), [4, 5, 4, 4, 4, 4, 4, 4, 4, 5, 4, 4]);
+        assert_eq!(rounds(12, |_| 1 << 20), [5, 4, 4, 4, 4, 4, 4, 5, 4, 4, 4, 4]);
     }
 
     #[test]
     fn a_fast_way_out_gets_more_with_each_round() {
-        assert_eq!(rounds(5, |_| 1 << 30), [10, 12, 15, 18, 22]);
+        assert_eq!(rounds(5, |_| 1 << 30), [5, 6, 7, 8, 10]);
     }
 
     #[test]
     fn on_a_fast_way_out_nobody_waits_for_a_round() {
         let mut auto = Auto::new(PIECE);
         assert!(!auto.look(Duration::ZERO, 0, 9));
-        for (number, slots) in [16, 32, 64, 128].into_iter().enumerate() {
+        for (number, slots) in [8, 16, 32, 64, 128].into_iter().enumerate() {
             let looks = number as u64 + 1;
             assert!(!auto.look(LOOK * looks as u32 - LOOK / 2, looks << 30, 9), "too soon");
             assert!(auto.look(LOOK * looks as u32, looks << 30, 9));
@@ -196,17 +198,21 @@ mod tests {
     fn slow_receivers_do_not_cost_the_others_their_slots() {
         // Each takes 100 KiB/s, whatever the number.
         let slots = rounds(20, |answered| answered * (100 << 10));
-        assert_eq!(slots[..4], [4, 10, 12, 15]);
-        assert!(slots[19] > 64, "{slots:?}");
+        assert_eq!(slots[..5], [5, 6, 7, 8, 10]);
+        assert_eq!(slots[17], CAP, "{slots:?}");
     }
 
     #[test]
     fn slots_follow_the_length_of_pieces() {
-        let mut auto = Auto::new(16 << 20);
-        auto.adapt(Duration::from_secs(10), 20 << 20, 9);
-        assert_eq!(auto.regular, 4, "a piece of 16 MiB takes long");
-        let mut auto = Auto::new(16 << 10);
-        auto.adapt(Duration::from_secs(10), 20 << 20, 9);
-        assert_eq!(auto.regular, 10, "one of 16 KiB does not");
+        let after_a_while = |piece_len: u32| {
+            let mut auto = Auto::new(piece_len);
+            for round in 1..=20 {
+                let answered = auto.regular as u64 + 1;
+                auto.adapt(Duration::from_secs(10 * round), 20 << 20, answered);
+            }
+            auto.regular
+        };
+        assert!(after_a_while(16 << 20) <= 5, "a piece of 16 MiB takes long");
+        assert_eq!(after_a_while(16 << 10), CAP, "one of 16 KiB does not");
     }
 }

@@ -174,6 +174,8 @@ pub struct Link {
     pub(super) forgiven: AtomicU32,
     pub(super) verified_bytes: AtomicU64,
     pub(super) uploaded_bytes: AtomicU64,
+    /// When it last took payload of ours, in microseconds of the shell's clock.
+    pub(super) took_us: AtomicU64,
     /// When bytes last came, on any lane, in microseconds of the shell's clock.
     pub(super) last_heard_us: AtomicU64,
     /// Lanes that there are, the first included.
@@ -276,6 +278,11 @@ impl Link {
         let one_more = |lanes: u8| (lanes < self.agreed.lanes_max).then_some(lanes + 1);
         self.closing.get().is_none()
             && self.lane_count.fetch_update(AcqRel, Acquire, one_more).is_ok()
+    }
+
+    /// The peer's connection took some payload.
+    pub fn took(&self, now: Duration) {
+        self.took_us.store(now.as_micros() as u64, Relaxed);
     }
 
     /// Bytes came from the peer.

@@ -76,6 +76,8 @@ pub struct Manager {
     has_tracker: bool,
     next_link: u32,
     news_at: Option<Duration>,
+    /// When slots were chosen last.
+    chosen_at: Duration,
     /// The same for links over which nothing goes.
     idle_news_at: Option<Duration>,
     rng: fastrand::Rng,
@@ -97,6 +99,7 @@ impl Manager {
             has_tracker,
             next_link: 1,
             news_at: None,
+            chosen_at: Duration::ZERO,
             idle_news_at: None,
             rng,
         }
@@ -126,7 +129,8 @@ impl Manager {
             self.share.release_news(false);
         }
         let look = self.choker.next_look().is_some_and(|at| now >= at);
-        if look || now >= self.choker.next_round() {
+        let idle = self.choker.has_waiting() && now >= self.chosen_at + TICK;
+        if look || idle || now >= self.choker.next_round() {
             self.choose_slots(now);
         }
     }
@@ -233,6 +237,7 @@ impl Manager {
             forgiven: AtomicU32::new(0),
             verified_bytes: AtomicU64::new(0),
             uploaded_bytes: AtomicU64::new(0),
+            took_us: AtomicU64::new(now.as_micros() as u64),
             last_heard_us: AtomicU64::new(now.as_micros() as u64),
             // The first lane is started by the caller; each counts from before it starts.
             lane_count: AtomicU8::new(1),
@@ -262,6 +267,7 @@ impl Manager {
 
     /// Decides whom to answer.
     pub fn choose_slots(&mut self, now: Duration) {
+        self.chosen_at = now;
         let links: Vec<Arc<Link>> = self.share.links().values().cloned().collect();
         let complete = self.share.ledger.is_complete();
         let rarity = self.choker.looks_at_rarity(complete);
@@ -290,6 +296,7 @@ impl Manager {
             verified_from: link.verified_bytes.load(Relaxed),
             uploaded_to: link.uploaded_bytes.load(Relaxed),
             rare_pieces: if rarity { ledger.rare_held(&link.holdings) } else { 0 },
+            took_at: Duration::from_micros(link.took_us.load(Relaxed)),
             joined_at: link.joined,
             snubbed: link.snubbed.load(Relaxed),
         }

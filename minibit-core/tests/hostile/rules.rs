@@ -18,7 +18,7 @@ use tokio::time::{advance, pause, resume, timeout};
 
 use super::holder::{Holder, Script};
 use super::scripted::{Peer, Wire, bitmap, block_frame, metadata_frame, news, register};
-use super::world::{Content, PATIENCE, World, addr, config, into, loopback, node, until};
+use super::world::{Content, PATIENCE, PIECE, World, addr, config, into, loopback, node, until};
 
 /// One slot, and no chance in who has it.
 const ONE_SLOT: Slots = Slots::Fixed { regular: 1, optimistic: 0 };
@@ -61,7 +61,8 @@ impl Neighbour {
             wire.say(&bitmap(id, held.to_wire())).await;
         }
         let content = Arc::clone(&world.content);
-        let mut joined = Self { id, wire, content, unchoked: theirs.unchoked };
+        let unchoked = theirs.unchoked;
+        let mut joined = Self { id, wire, content, unchoked };
         if !gives {
             // Its first answer comes after it has read all that was sent before.
             assert!(joined.wire.is_alive().await);
@@ -71,6 +72,18 @@ impl Neighbour {
 
     async fn say(&mut self, message: Message) {
         assert!(self.wire.say(&message).await);
+    }
+
+    /// Fetches a block of a piece that the node has; false if the node chokes it instead.
+    async fn takes(&mut self, piece: u32) -> bool {
+        let block = RawBlock { piece: piece.into(), offset: 0, len: PIECE.into() };
+        self.say(Message::Request(vec![block])).await;
+        let answer = self.wire.find(|frame| match frame {
+            Frame::Block { .. } => Some(true),
+            Frame::Control(Message::Choke) => Some(false),
+            _ => None,
+        });
+        answer.await.expect("the link stays")
     }
 
     /// Serves what it is asked for until the node says something that `pick` picks. `None`
@@ -127,10 +140,31 @@ fn piece_of(world: &World, piece: u32) -> PieceIndex {
 
 /// A node with one slot and this policy that downloads, and of which nobody has a slot yet.
 async fn downloader(world: &World, policy: ChokePolicy) -> (Node, ShareHandle, Holder) {
+    downloader_with(world, policy, &[]).await
+}
+
+/// The same, and it begins with these pieces.
+async fn downloader_with(
+    world: &World,
+    policy: ChokePolicy,
+    here: &[u32],
+) -> (Node, ShareHandle, Holder) {
     let giver = giver(world).await;
     let node = Node::start(NodeConfig { slots: ONE_SLOT, policy, ..config() }).await.unwrap();
-    let share = world.start(&node, &world.ticket(&[giver.addr])).await;
+    let options =
+        GetOptions { first_pieces: Some(first_pieces(world, here)), ..into(&world.out()) };
+    let share = node.get(&world.ticket(&[giver.addr]), options).await.unwrap();
     (node, share, giver)
+}
+
+fn first_pieces(world: &World, here: &[u32]) -> FirstPieces {
+    let have: Vec<_> = here.iter().map(|piece| piece_of(world, *piece)).collect();
+    let pieces = move |manifest: &minibit_core::content::Manifest| {
+        let mut set = PieceSet::empty(manifest.geometry().piece_count());
+        have.iter().for_each(|piece| assert!(set.insert(*piece)));
+        set
+    };
+    FirstPieces { pieces: Box::new(pieces), from: Arc::new(world.prepared().store) }
 }
 
 // ---- rarest first ----
@@ -143,14 +177,7 @@ const HERE: [u32; 4] = [0, 1, 2, 3];
 async fn asked_in_order(first: &[u32], second: &[u32], third: &[u32]) -> Vec<u64> {
     let world = World::new(40);
     let (giver, receiver) = (giver(&world).await, node().await);
-    let have: Vec<_> = HERE.iter().map(|piece| piece_of(&world, *piece)).collect();
-    let pieces = move |manifest: &minibit_core::content::Manifest| {
-        let mut set = PieceSet::empty(manifest.geometry().piece_count());
-        have.iter().for_each(|piece| assert!(set.insert(*piece)));
-        set
-    };
-    let from = Arc::new(world.prepared().store);
-    let first_pieces = Some(FirstPieces { pieces: Box::new(pieces), from });
+    let first_pieces = Some(first_pieces(&world, &HERE));
     let options = GetOptions { first_pieces, ..into(&world.out()) };
     let share = receiver.get(&world.ticket(&[giver.addr]), options).await.unwrap();
     assert_eq!(share.stats().pieces_have, HERE.len() as u32);
@@ -231,23 +258,34 @@ async fn by_rarity_the_slot_moves_to_who_holds_what_is_missing_whoever_gave() {
 #[tokio::test]
 async fn a_peer_that_owes_every_block_it_was_asked_for_loses_its_slot() {
     let world = World::new(20);
-    let (node, _share, _giver) = downloader(&world, ChokePolicy::Contribution).await;
-    let mut owes = Neighbour::join(&world, &node, 1, &[0, 1, 2], true).await;
+    let (node, _share, _giver) = downloader_with(&world, ChokePolicy::Contribution, &HERE).await;
+    let mut owes = Neighbour::join(&world, &node, 1, &[4, 5, 6], true).await;
     let asked = |frame: &Frame| matches!(frame, Frame::Control(Message::Request(_))).then_some(());
     owes.wire.find(asked).await.expect("it is asked");
     let mut waits = Neighbour::join(&world, &node, 2, &[16, 17, 18], false).await;
     assert!(owes.unchoked && !waits.unchoked);
-    pass(Duration::from_secs(4)).await;
-    let cancelled =
-        |frame: &Frame| matches!(frame, Frame::Control(Message::Cancel(_))).then_some(());
-    owes.wire.find(cancelled).await.expect("it is given up");
-    // Neither is silent: it is not for that that the slot moves.
-    for neighbour in [&mut owes, &mut waits] {
-        assert!(neighbour.wire.is_alive().await);
+    // It uses its slot all the time: it is not for that that the slot moves.
+    let mut seconds = 0;
+    while owes.takes(0).await {
+        pass(Duration::from_secs(1)).await;
+        seconds += 1;
     }
-    pass(ROUND).await;
+    assert!((3..20).contains(&seconds), "after {seconds} s");
     waits.hears(Message::Unchoke).await;
-    owes.hears(Message::Choke).await;
+    node.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_slot_that_is_not_used_goes_to_one_that_waits() {
+    let world = World::new(12);
+    let node = Node::start(NodeConfig { slots: ONE_SLOT, ..config() }).await.unwrap();
+    let _share = node.share(world.prepared(), &[]).await.unwrap();
+    let mut idle = Neighbour::join(&world, &node, 1, &[], false).await;
+    let mut waits = Neighbour::join(&world, &node, 2, &[], false).await;
+    assert!(idle.unchoked && !waits.unchoked);
+    pass(Duration::from_secs(3)).await;
+    waits.hears(Message::Unchoke).await;
+    idle.hears(Message::Choke).await;
     node.shutdown().await;
 }
 

@@ -110,6 +110,7 @@ impl Lane {
             sending.served.file.send(stream.as_fd(), head, at, rest)
         })?;
         sending.sent += taken;
+        self.link.took(self.context.now());
         if sending.sent < total {
             return Ok(false);
         }
