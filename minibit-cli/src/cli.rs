@@ -3,6 +3,8 @@
 //! A value of these types is checked as far as one flag alone can be. What needs two flags,
 //! a file or the network is the command's business.
 
+mod simulate;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,6 +12,8 @@ use std::time::Duration;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use globset::Glob;
 use minibit_core::types::PieceSize;
+
+pub(crate) use simulate::{Hostile, Picking, Simulate};
 
 use crate::exit::EXIT_CODES;
 use crate::settings::SETTINGS_HELP;
@@ -39,7 +43,8 @@ const EXAMPLES: &str = "\
 Examples:
   minibit share film.mp4             prints a ticket, and shares until Ctrl-C
   minibit get minibit1...            fetches it into this directory, on any machine
-  minibit demo                       a whole swarm on this machine, with a table at the end";
+  minibit demo                       a whole swarm on this machine, with a table at the end
+  minibit simulate --peers 1000      a large one in virtual time, without a network";
 
 /// Flags of every command.
 #[derive(Debug, Args)]
@@ -70,6 +75,7 @@ pub(crate) enum Command {
     Tracker(Tracker),
     Peer(Peer),
     Demo(Demo),
+    Simulate(Box<Simulate>),
     Verify(Verify),
     Inspect(Inspect),
 }

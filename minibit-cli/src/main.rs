@@ -11,6 +11,7 @@ mod input;
 mod interrupt;
 mod output;
 mod settings;
+mod swarm_values;
 mod values;
 
 use std::process::ExitCode;

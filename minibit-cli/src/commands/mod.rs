@@ -8,6 +8,7 @@ mod inspect;
 mod node;
 mod peer;
 mod share;
+mod simulate;
 mod tracker;
 mod verify;
 mod watch;
@@ -51,6 +52,7 @@ async fn dispatch(command: Command, session: &Session) -> Result<(), Failure> {
         Command::Tracker(mut flags) => tracker::run(&mut flags, session).await,
         Command::Peer(flags) => peer::run(&flags, session).await,
         Command::Demo(flags) => demo::run(&flags, session).await,
+        Command::Simulate(flags) => simulate::run(&flags, session).await,
         Command::Verify(flags) => verify::run(&flags, session).await,
         Command::Inspect(flags) => inspect::run(&flags, &session.output),
     }

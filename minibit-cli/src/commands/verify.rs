@@ -86,7 +86,7 @@ async fn watched_verify(
     session: &Session,
 ) -> Result<store::VerifyReport, Failure> {
     let report = work::watched(Work::Verifying, session, move |report, cancel| {
-        store::verify(&path, &manifest, None, None, report, cancel)
+        store::verify(&path, &manifest, None, None, &work::hashed(report), cancel)
     });
     Ok(report.await??)
 }
@@ -100,7 +100,7 @@ async fn against_ticket(
     let options = PrepareOptions { name, ..PrepareOptions::default() };
     let paths = [path.to_owned()];
     let prepared = work::watched(Work::Verifying, session, move |report, cancel| {
-        store::prepare(&paths, &options, report, cancel)
+        store::prepare(&paths, &options, &work::hashed(report), cancel)
     })
     .await?;
     let manifest = match prepared {

@@ -1,4 +1,5 @@
-//! Work that computes on a thread of its own while the user watches: hashing and checking.
+//! Work that computes on a thread of its own while the user watches: hashing, checking,
+//! simulating.
 
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
@@ -30,7 +31,7 @@ pub(super) async fn prepare(
     };
     let paths = paths.to_vec();
     let prepared = watched(Work::Hashing, session, move |report, cancel| {
-        store::prepare(&paths, &options, report, cancel)
+        store::prepare(&paths, &options, &hashed(report), cancel)
     })
     .await??;
     for warning in &prepared.warnings {
@@ -44,24 +45,31 @@ fn cache_dir() -> Option<PathBuf> {
     etcetera::choose_base_strategy().ok().map(|base| base.cache_dir().join("minibit"))
 }
 
+/// The store's progress, for [`watched`].
+pub(super) fn hashed(report: &dyn Fn(u64, u64)) -> impl Fn(store::Progress) {
+    move |progress| {
+        if let store::Progress::Hashing { done, total } = progress {
+            report(done, total);
+        }
+    }
+}
+
 /// Runs work on a thread of its own and shows how far it is. The work is given where to
-/// report to, and the flag by which it is told to stop.
+/// report bytes done and bytes in all, and the flag by which it is told to stop.
 ///
 /// # Errors
 /// If the work panicked.
 pub(super) async fn watched<T: Send + 'static>(
     work: Work,
     session: &Session,
-    run: impl FnOnce(&dyn Fn(store::Progress), &AtomicBool) -> T + Send + 'static,
+    run: impl FnOnce(&dyn Fn(u64, u64), &AtomicBool) -> T + Send + 'static,
 ) -> Result<T, Failure> {
     let standing = Arc::new(Mutex::new(Standing::default()));
     let (reported, cancel) = (Arc::clone(&standing), Arc::clone(session.interrupt.flag()));
     let mut task = tokio::task::spawn_blocking(move || {
-        let report = |progress| {
-            if let store::Progress::Hashing { done, total } = progress {
-                let mut standing = reported.lock().unwrap_or_else(PoisonError::into_inner);
-                (standing.bytes, standing.bytes_total) = (done, total);
-            }
+        let report = |done, total| {
+            let mut standing = reported.lock().unwrap_or_else(PoisonError::into_inner);
+            (standing.bytes, standing.bytes_total) = (done, total);
         };
         run(&report, &cancel)
     });

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::progress::{Standing, Work, time_left};
+use super::simulated::Simulated;
 use super::units::percent;
 
 /// Anything that is printed with `--json`.
@@ -41,7 +42,7 @@ pub(crate) enum Event {
     },
     /// Where work stands, about once a second.
     Progress {
-        /// `hashing`, `fetching`, `seeding` or `verifying`.
+        /// `hashing`, `fetching`, `seeding`, `verifying` or `simulating`.
         what: &'static str,
         bytes: u64,
         bytes_total: u64,
@@ -91,6 +92,8 @@ pub(crate) enum Event {
     DemoPeer(DemoPeer),
     /// The whole demo, at its end.
     Demo(Demo),
+    /// One run of a simulated swarm, at its end.
+    Simulated(Box<Simulated>),
     /// The command failed; the last event.
     Failed { code: u8, error: String },
 }
@@ -254,6 +257,17 @@ mod tests {
                 connections: 0,
                 slowest_peer: 0,
             }),
+            Event::Simulated(Box::new(Simulated {
+                first_seconds: Some(0.0),
+                median_seconds: Some(0.0),
+                last_seconds: Some(0.0),
+                over_bound: Some(0.0),
+                seeder_copies: Some(0.0),
+                first_copy: Some(0.0),
+                give_and_take: Some(0.0),
+                free_rider_rate: Some(0.0),
+                ..Simulated::default()
+            })),
             Event::Failed { code: 1, error: text() },
         ]
     }

@@ -10,6 +10,7 @@
 pub(crate) mod json;
 pub(crate) mod log;
 pub(crate) mod progress;
+pub(crate) mod simulated;
 pub(crate) mod table;
 pub(crate) mod units;
 

@@ -54,6 +54,8 @@ pub(crate) enum Work {
     Fetching,
     /// A complete share is served.
     Seeding,
+    /// A swarm is simulated.
+    Simulating,
 }
 
 impl Work {
@@ -64,6 +66,7 @@ impl Work {
             Self::Verifying => "verifying",
             Self::Fetching => "fetching",
             Self::Seeding => "seeding",
+            Self::Simulating => "simulating",
         }
     }
 }
@@ -115,7 +118,7 @@ impl Progress {
         let text = || match self.work {
             Work::Seeding => describe_seeding(standing, upload_rate),
             Work::Fetching => describe_fetching(standing, rate),
-            Work::Hashing | Work::Verifying => describe(standing, rate),
+            Work::Hashing | Work::Verifying | Work::Simulating => describe(standing, rate),
         };
         match &mut self.shown {
             Shown::Bar(bar) => {

@@ -14,6 +14,7 @@ mod mission;
 mod names;
 mod resume;
 mod settings;
+mod simulate;
 mod swarm;
 mod tracker;
 mod transfer;

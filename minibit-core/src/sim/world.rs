@@ -415,7 +415,8 @@ impl World {
         let here = &known.ends[end];
         let (member, life, lane, open) = (here.member, here.life, here.lane, here.open);
         match item {
-            Item::Hello(register) => self.on_hello(pipe, &register),
+            // Whoever left meanwhile has closed it, even if it is back by now.
+            Item::Hello(register) if open => self.on_hello(pipe, &register),
             Item::Answer(register) if open => self.on_answer(pipe, &register),
             Item::Close => {
                 if let Some(known) = &mut self.pipes[pipe as usize] {

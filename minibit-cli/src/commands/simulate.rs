@@ -1,0 +1,182 @@
+//! `simulate`: a swarm in virtual time, and what came of it in figures and pictures.
+//!
+//! The swarm itself is `minibit_core::sim`; here are flags, the watch over a run, and what people
+//! and programs are shown. A run ends when every honest peer has everything, or when for an hour
+//! of its time none of them has got anything: what is missing then is with nobody who gives it.
+
+mod panels;
+mod plot;
+mod scenario;
+mod words;
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use minibit_core::sim::{Report, Role, Scenario, World};
+
+use super::{Session, failures, work};
+use crate::cli::Simulate;
+use crate::exit::{Exit, Failure};
+use crate::output::json::Event;
+use crate::output::progress::Work;
+use crate::output::simulated::{self, Simulated};
+use crate::output::units::Time;
+
+/// A swarm whose honest peers got nothing for so long has stopped.
+const STALLED_AFTER: Duration = Duration::from_secs(3600);
+/// Steps between two looks at the clock and at whether to stop.
+const STEPS: u32 = 4096;
+/// Real time between two reports of progress: each looks at every piece of every peer.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Runs the command.
+pub(super) async fn run(flags: &Simulate, session: &Session) -> Result<(), Failure> {
+    let scenario = scenario::of(flags)?;
+    let output = &session.output;
+    for line in words::of(flags, &scenario) {
+        output.say(line);
+    }
+    let mut runs = Vec::new();
+    for number in 0..flags.runs {
+        let scenario =
+            Scenario { seed: flags.seed.wrapping_add(number.into()), ..scenario.clone() };
+        let (report, real) = simulate(scenario, session).await?;
+        let run = simulated(flags, &report, real);
+        output.event(&Event::Simulated(Box::new(run.clone())));
+        runs.push(run);
+        if let Some(file) = flags.plot.as_deref().filter(|_| number == 0) {
+            draw(file, flags, &report)?;
+            output.say(format_args!("drawn in {}", file.display()));
+        }
+    }
+    output.result(simulated::table(&runs));
+    match runs.iter().find(|run| !run.finished) {
+        Some(run) => Err(unfinished(run)),
+        None => Ok(()),
+    }
+}
+
+/// Simulates one swarm on a thread of its own; also how long that took.
+async fn simulate(scenario: Scenario, session: &Session) -> Result<(Report, Duration), Failure> {
+    let report = work::watched(Work::Simulating, session, move |progress, stop| {
+        let started = Instant::now();
+        watch(World::new(scenario), progress, stop).map(|report| (report, started.elapsed()))
+    });
+    report.await?.ok_or_else(failures::interrupted)
+}
+
+/// Steps through a swarm to its end; `None` if it was interrupted.
+fn watch(mut world: World, progress: &dyn Fn(u64, u64), stop: &AtomicBool) -> Option<Report> {
+    let mut looked = Instant::now();
+    let (mut got, mut since) = (0, Duration::ZERO);
+    loop {
+        for _ in 0..STEPS {
+            if world.is_done() || !world.step() {
+                return Some(world.report());
+            }
+        }
+        if stop.load(Ordering::Relaxed) {
+            return None;
+        }
+        if looked.elapsed() < LOOK_EVERY && world.now() < since + STALLED_AFTER {
+            continue;
+        }
+        let report = world.report();
+        let sum: u64 = report.of_role(Role::Leecher).map(|member| member.downloaded).sum();
+        if sum != got {
+            (got, since) = (sum, world.now());
+        } else if world.now() >= since + STALLED_AFTER {
+            return Some(report);
+        }
+        progress(done_bytes(&report), wanted_bytes(&report));
+        looked = Instant::now();
+    }
+}
+
+fn wanted_bytes(report: &Report) -> u64 {
+    report.of_role(Role::Leecher).count() as u64 * report.scenario.share_len() as u64
+}
+
+fn done_bytes(report: &Report) -> u64 {
+    let parts: f64 = report.of_role(Role::Leecher).map(|member| member.has).sum();
+    (parts * report.scenario.share_len()) as u64
+}
+
+/// The figures of one run.
+fn simulated(flags: &Simulate, report: &Report, real: Duration) -> Simulated {
+    let scenario = &report.scenario;
+    let honest = report.of_role(Role::Leecher).count();
+    let done: Vec<f64> = report.completions().iter().map(Duration::as_secs_f64).collect();
+    // Of all honest peers: those that are not done come last.
+    let median = done.get((honest.max(1) - 1) / 2).copied();
+    Simulated {
+        seed: scenario.seed,
+        peers: scenario.leechers.into(),
+        seeders: scenario.seeders.into(),
+        bytes: scenario.share_len() as u64,
+        pieces: scenario.pieces.into(),
+        piece_size: scenario.piece_size.bytes().into(),
+        start: flags.start.to_string(),
+        picking: simulated::name_of(&flags.rules.picking),
+        policy: simulated::name_of(&flags.rules.policy),
+        slots: flags.rules.slots.to_string(),
+        finished: report.finished,
+        honest_peers: honest as u64,
+        honest_peers_done: done.len() as u64,
+        first_seconds: done.first().copied(),
+        median_seconds: median,
+        last_seconds: done.last().copied().filter(|_| report.finished),
+        lower_bound_seconds: report.lower_bound.as_secs_f64(),
+        over_bound: report.over_bound(),
+        simulated_seconds: report.ended.as_secs_f64(),
+        seeder_copies: (scenario.seeders > 0).then(|| report.seeder_copies()),
+        first_copy: report.first_copy.filter(|_| scenario.seeders > 0),
+        messages_per_peer: report.messages_per_peer(),
+        waste: report.waste(),
+        pieces_refused: report.of_role(Role::Leecher).map(|member| member.refused).sum(),
+        fairness: report.fairness(),
+        give_and_take: report.give_and_take(),
+        honest_rate: mean_rate(report, Role::Leecher).unwrap_or(0.0),
+        free_rider_rate: mean_rate(report, Role::FreeRider),
+        real_seconds: real.as_secs_f64(),
+        events: report.events,
+        events_hash: format!("{:016x}", report.events_hash),
+    }
+}
+
+/// Bytes per second at which the members of a role got what they got, on average.
+fn mean_rate(report: &Report, role: Role) -> Option<f64> {
+    let rates: Vec<f64> = report.of_role(role).map(|member| report.rate(member)).collect();
+    (!rates.is_empty()).then(|| rates.iter().sum::<f64>() / rates.len() as f64)
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("could not draw {}", path.display())]
+struct PlotError {
+    path: std::path::PathBuf,
+    source: std::io::Error,
+}
+
+fn draw(file: &Path, flags: &Simulate, report: &Report) -> Result<(), Failure> {
+    let mut title = words::of(flags, &report.scenario);
+    title.push(match report.over_bound() {
+        Some(over) => format!("last done after {}, {over:.2} of the bound", Time(report.ended)),
+        None => format!("not done after {}", Time(report.ended)),
+    });
+    let picture = plot::svg(&title, report);
+    std::fs::write(file, picture)
+        .map_err(|source| Failure::new(Exit::Disk, PlotError { path: file.to_owned(), source }))
+}
+
+fn unfinished(run: &Simulated) -> Failure {
+    let left = run.honest_peers - run.honest_peers_done;
+    let error = format!(
+        "with seed {}, {left} of {} honest peers never got everything",
+        run.seed, run.honest_peers
+    );
+    Failure::new(Exit::Failed, error).hint(
+        "what they miss is with nobody who is still there and gives it; \
+         see --seeders-leave, --leave-when-done and the hostile peers",
+    )
+}

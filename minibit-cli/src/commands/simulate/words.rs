@@ -1,0 +1,123 @@
+//! What is simulated, in words: above the table and in the title of the picture.
+
+use minibit_core::sim::Scenario;
+
+use crate::cli::{Hostile, Simulate};
+use crate::output::simulated::name_of;
+use crate::output::units::{Bytes, Count, Time};
+use crate::swarm_values::{Rate, RateRange};
+
+/// Two lines, and a third if anything is out of the ordinary.
+pub(super) fn of(flags: &Simulate, scenario: &Scenario) -> Vec<String> {
+    let mut lines = vec![swarm(flags, scenario), conditions(flags, scenario)];
+    let oddities = oddities(flags);
+    if !oddities.is_empty() {
+        lines.push(oddities.join("; "));
+    }
+    lines
+}
+
+/// `100 peers, 1 seeder; 250.0 MiB in 1000 pieces of 256.0 KiB; start seed`
+fn swarm(flags: &Simulate, scenario: &Scenario) -> String {
+    format!(
+        "{}, {}; {} in {} of {}; start {}",
+        Count(scenario.leechers.into(), "peer"),
+        Count(scenario.seeders.into(), "seeder"),
+        Bytes(scenario.share_len() as u64),
+        Count(scenario.pieces.into(), "piece"),
+        Bytes(scenario.piece_size.bytes().into()),
+        flags.start,
+    )
+}
+
+/// `each sends 10 Mbit/s, a seeder 10 Mbit/s, 20 ms apart; rarest first, ...`
+fn conditions(flags: &Simulate, scenario: &Scenario) -> String {
+    let receives = scenario
+        .download
+        .map_or(String::new(), |rates| format!(" and receives {}", RateRange(rates)));
+    let seeder = if scenario.seeders > 0 {
+        format!(", a seeder {}", Rate(scenario.seeder_upload))
+    } else {
+        String::new()
+    };
+    format!(
+        "each sends {}{receives}{seeder}, {} apart; picking {}, policy {}, slots {}, seed {}",
+        RateRange(scenario.upload),
+        Time(scenario.latency),
+        name_of(&flags.rules.picking),
+        name_of(&flags.rules.policy),
+        flags.rules.slots,
+        flags.seed,
+    )
+}
+
+/// What goes wrong, and who comes, leaves or keeps to no rule.
+fn oddities(flags: &Simulate) -> Vec<String> {
+    let mut said = Vec::new();
+    if !flags.joining.is_zero() {
+        said.push(format!("joining over {}", Time(flags.joining)));
+    }
+    if flags.leave_when_done {
+        said.push("who is done leaves".to_owned());
+    }
+    if let Some(copies) = flags.seeders_leave {
+        said.push(format!("seeders leave after {copies} copies"));
+    }
+    let Hostile { free_riders, corrupt, liars, drippers, flooders } = flags.hostile;
+    for (part, who) in [
+        (flags.network.churn, "crash each minute"),
+        (free_riders, "free riders"),
+        (corrupt, "send wrong bytes"),
+        (liars, "liars"),
+        (drippers, "drip"),
+        (flooders, "flood"),
+    ] {
+        if part > 0.0 {
+            said.push(format!("{}% {who}", rounded(part * 100.0)));
+        }
+    }
+    said
+}
+
+/// With two digits after the point at most.
+fn rounded(value: f64) -> f64 {
+    (value * 100.0).round() / 100.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Cli, Command};
+    use crate::commands::simulate::scenario;
+    use clap::Parser;
+
+    fn words(args: &[&str]) -> Vec<String> {
+        let cli = Cli::parse_from(["minibit", "simulate"].iter().chain(args));
+        let Command::Simulate(flags) = cli.command else { panic!("another command") };
+        of(&flags, &scenario::of(&flags).unwrap())
+    }
+
+    #[test]
+    fn an_ordinary_swarm_takes_two_lines() {
+        let usual = words(&[]);
+        assert_eq!(
+            usual[0],
+            "100 peers, 1 seeder; 250.0 MiB in 1000 pieces of 256.0 KiB; start seed"
+        );
+        assert!(usual[1].starts_with("each sends 10 Mbit/s, a seeder 10 Mbit/s, 20 ms apart"));
+        assert_eq!(usual.len(), 2);
+    }
+
+    #[test]
+    fn what_is_out_of_the_ordinary_has_a_line_of_its_own() {
+        let args =
+            ["--joining", "2m", "--churn", "7%", "--leave-when-done", "--free-riders", "40%"];
+        let odd = words(&args);
+        assert_eq!(
+            odd[2],
+            "joining over 2:00; who is done leaves; 7% crash each minute; 40% free riders"
+        );
+        let fast = words(&["--start", "round-robin", "--download", "1Mbit-2Mbit"]);
+        assert!(fast[1].contains("10 Mbit/s and receives 1 Mbit/s to 2 Mbit/s, 20 ms"), "{fast:?}");
+    }
+}

@@ -1,0 +1,192 @@
+//! What came of a simulated swarm: its event, and the table for people.
+
+use std::time::Duration;
+
+use clap::ValueEnum;
+use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
+
+use super::units::Time;
+use crate::swarm_values::Rate;
+
+/// What came of one run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub(crate) struct Simulated {
+    pub(crate) seed: u64,
+    /// Without the seeders.
+    pub(crate) peers: u64,
+    pub(crate) seeders: u64,
+    pub(crate) bytes: u64,
+    pub(crate) pieces: u64,
+    pub(crate) piece_size: u64,
+    pub(crate) start: String,
+    pub(crate) picking: String,
+    pub(crate) policy: String,
+    pub(crate) slots: String,
+    /// Whether every honest peer got everything.
+    pub(crate) finished: bool,
+    pub(crate) honest_peers: u64,
+    pub(crate) honest_peers_done: u64,
+    /// When the first, the median and the last honest peer had everything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) first_seconds: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) median_seconds: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) last_seconds: Option<f64>,
+    pub(crate) lower_bound_seconds: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) over_bound: Option<f64>,
+    /// Virtual time at the end.
+    pub(crate) simulated_seconds: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) seeder_copies: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) first_copy: Option<f64>,
+    pub(crate) messages_per_peer: f64,
+    pub(crate) waste: f64,
+    pub(crate) pieces_refused: u64,
+    pub(crate) fairness: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) give_and_take: Option<f64>,
+    pub(crate) honest_rate: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) free_rider_rate: Option<f64>,
+    pub(crate) real_seconds: f64,
+    pub(crate) events: u64,
+    pub(crate) events_hash: String,
+}
+
+/// The word for a value of a flag, as it is typed.
+pub(crate) fn name_of(value: &impl ValueEnum) -> String {
+    value.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+}
+
+/// A row of the table: what it is, where it is found, and how it is told.
+type Row = (&'static str, fn(&Simulated) -> Option<f64>, fn(f64) -> String);
+
+const ROWS: [Row; 17] = [
+    ("first peer done", |run| run.first_seconds, time),
+    ("median peer done", |run| run.median_seconds, time),
+    ("last peer done", |run| run.last_seconds, time),
+    ("no swarm could before", |run| Some(run.lower_bound_seconds), time),
+    ("last / that bound", |run| run.over_bound, |over| format!("{over:.2}")),
+    ("seeders sent", |run| run.seeder_copies, copies),
+    ("sent till a copy was out", |run| run.first_copy, copies),
+    ("messages per peer", |run| Some(run.messages_per_peer), |count| format!("{count:.0}")),
+    ("received in vain", |run| Some(run.waste), percent),
+    ("pieces that came wrong", |run| some(run.pieces_refused), |count| format!("{count}")),
+    ("mean rate of the honest", |run| Some(run.honest_rate), |rate| Rate(rate).to_string()),
+    ("mean rate of free riders", |run| run.free_rider_rate, |rate| Rate(rate).to_string()),
+    ("free riders / the honest", free_riding, percent),
+    ("fairness (Jain)", |run| Some(run.fairness), |index| format!("{index:.3}")),
+    ("give and take (rank corr.)", |run| run.give_and_take, |rank| format!("{rank:.2}")),
+    ("events", |run| Some(run.events as f64), |count| format!("{count:.0}")),
+    ("real time", |run| Some(run.real_seconds), time),
+];
+
+/// The table of one run, or of several: medians, with the least and the most.
+pub(crate) fn table(runs: &[Simulated]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_FULL_CONDENSED);
+    match runs {
+        [run] => _ = table.set_header([String::new(), format!("seed {}", run.seed)]),
+        _ => _ = table.set_header(["", "median", "least", "most"]),
+    }
+    for (name, figure, told) in ROWS {
+        let mut values: Vec<f64> = runs.iter().filter_map(figure).collect();
+        values.sort_by(f64::total_cmp);
+        let (Some(least), Some(most)) = (values.first(), values.last()) else { continue };
+        let mut cells = vec![name.to_owned(), told(median(&values))];
+        if runs.len() > 1 {
+            cells.extend([told(*least), told(*most)]);
+        }
+        table.add_row(cells);
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    let unfinished = runs.iter().filter(|run| !run.finished).count();
+    if unfinished > 0 && runs.len() > 1 {
+        return format!("{table}\n{unfinished} of {} runs did not finish", runs.len());
+    }
+    table.to_string()
+}
+
+/// Of sorted values, of which there is at least one.
+fn median(values: &[f64]) -> f64 {
+    let middle = values.len() / 2;
+    if values.len() % 2 == 1 {
+        values[middle]
+    } else {
+        f64::midpoint(values[middle - 1], values[middle])
+    }
+}
+
+fn free_riding(run: &Simulated) -> Option<f64> {
+    run.free_rider_rate.map(|rate| rate / run.honest_rate.max(f64::MIN_POSITIVE))
+}
+
+/// A count that is told only if there is any.
+fn some(count: u64) -> Option<f64> {
+    (count > 0).then_some(count as f64)
+}
+
+fn copies(count: f64) -> String {
+    format!("{count:.2} copies")
+}
+
+fn percent(part: f64) -> String {
+    format!("{:.1} %", part * 100.0)
+}
+
+fn time(seconds: f64) -> String {
+    Time(Duration::try_from_secs_f64(seconds).unwrap_or_default()).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(seed: u64, last: f64) -> Simulated {
+        Simulated {
+            seed,
+            finished: true,
+            last_seconds: Some(last),
+            lower_bound_seconds: 100.0,
+            over_bound: Some(last / 100.0),
+            honest_rate: 1000.0,
+            ..Simulated::default()
+        }
+    }
+
+    #[test]
+    fn the_table_of_one_run_leaves_out_what_there_is_not() {
+        let text = table(&[run(7, 125.0)]);
+        assert!(
+            text.contains("seed 7") && text.contains("2:05") && text.contains("1.25"),
+            "{text}"
+        );
+        assert!(!text.contains("free riders") && !text.contains("rank"), "{text}");
+        let riders = Simulated { free_rider_rate: Some(250.0), ..run(7, 125.0) };
+        assert!(table(&[riders]).contains("25.0 %"));
+    }
+
+    #[test]
+    fn the_table_of_several_has_the_median_the_least_and_the_most() {
+        let unfinished = Simulated { finished: false, last_seconds: None, ..run(3, 0.0) };
+        let text = table(&[run(1, 130.0), run(2, 110.0), run(3, 120.0), unfinished]);
+        let last = text.lines().find(|line| line.contains("last peer")).expect("a row");
+        let cells: Vec<&str> = last.split('┆').map(|cell| cell.trim_matches([' ', '│'])).collect();
+        assert_eq!(cells[1..], ["2:00", "1:50", "2:10"], "{text}");
+        assert!(text.contains("1 of 4 runs did not finish"), "{text}");
+    }
+
+    #[test]
+    fn an_even_number_of_values_has_its_median_between_the_middle_ones() {
+        assert_eq!(
+            (median(&[1.0]), median(&[1.0, 3.0]), median(&[1.0, 3.0, 9.0])),
+            (1.0, 2.0, 3.0)
+        );
+    }
+}

@@ -1,0 +1,158 @@
+//! Swarms in virtual time: what is printed and drawn, and what is refused.
+
+use std::fs;
+
+use serde_json::Value;
+
+use super::common::{Ended, Sandbox, number};
+
+/// Small enough for a build without optimisation.
+const SMALL: [&str; 5] = ["simulate", "--peers", "8", "--pieces", "30"];
+
+fn simulate(sandbox: &Sandbox, flags: &[&str]) -> Ended {
+    sandbox.run(SMALL.iter().chain(flags))
+}
+
+/// The runs' events; what they tell of real time is left out.
+fn runs(ended: &Ended) -> Vec<Value> {
+    let mut events = ended.events();
+    events.retain(|event| event["event"] == "simulated");
+    for event in &mut events {
+        event.as_object_mut().expect("an object").remove("real_seconds").expect("a field");
+    }
+    events
+}
+
+#[test]
+fn a_simulation_prints_a_table_of_what_came_of_the_swarm() {
+    let sandbox = Sandbox::new();
+    let ended = simulate(&sandbox, &["--upload", "1Mbit-8Mbit", "--free-riders", "25%"]).expect(0);
+    let table = ended.stdout.join("\n");
+    for row in [
+        "first peer done",
+        "median peer done",
+        "last peer done",
+        "last / that bound",
+        "seeders sent",
+        "till a copy was out",
+        "messages per peer",
+        "in vain",
+        "Jain",
+        "rank corr.",
+        "free riders / the honest",
+        "events",
+        "real time",
+    ] {
+        assert!(table.contains(row), "{row}: {table}");
+    }
+    assert!(ended.stderr.contains("8 peers, 1 seeder"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("1 Mbit/s to 8 Mbit/s"), "{}", ended.stderr);
+}
+
+#[test]
+fn each_run_of_a_simulation_is_an_event_with_the_next_seed() {
+    let sandbox = Sandbox::new();
+    let ended = simulate(&sandbox, &["--json", "--runs", "3", "--seed", "7"]).expect(0);
+    let runs = runs(&ended);
+    let seeds: Vec<u64> = runs.iter().map(|run| number(run, "seed")).collect();
+    assert_eq!(seeds, [7, 8, 9]);
+    for run in &runs {
+        assert_eq!(
+            (&run["finished"], number(run, "honest_peers_done")),
+            (&true.into(), 8),
+            "{run}"
+        );
+        let seconds = |field: &str| run[field].as_f64().expect("a time");
+        assert!(seconds("first_seconds") <= seconds("median_seconds"), "{run}");
+        assert!(seconds("median_seconds") <= seconds("last_seconds"), "{run}");
+        assert!(seconds("lower_bound_seconds") <= seconds("last_seconds"), "{run}");
+    }
+    let table = simulate(&sandbox, &["--runs", "3", "--seed", "7"]).expect(0).stdout.join("\n");
+    assert!(["median", "least", "most"].iter().all(|name| table.contains(name)), "{table}");
+}
+
+#[test]
+fn the_same_seed_simulates_the_same_events_and_another_seed_others() {
+    let sandbox = Sandbox::new();
+    let run = |seed| runs(&simulate(&sandbox, &["--json", "--seed", seed]).expect(0)).remove(0);
+    let (one, again, other) = (run("3"), run("3"), run("4"));
+    assert_eq!(one, again);
+    assert_ne!(one["events_hash"], other["events_hash"]);
+}
+
+#[test]
+fn a_plot_is_a_picture_of_three_panels_and_a_dot_for_each_peer() {
+    let sandbox = Sandbox::new();
+    simulate(&sandbox, &["--plot", "swarm.svg"]).expect(0);
+    let picture = fs::read_to_string(sandbox.path("swarm.svg")).expect("a picture");
+    assert!(picture.starts_with("<svg ") && picture.trim_end().ends_with("</svg>"));
+    assert_well_formed(&picture);
+    for title in ["Completion", "Copies of a piece", "What each peer gave and got", "8 peers"] {
+        assert!(picture.contains(title), "{title}");
+    }
+    // Two more of them are the legend's.
+    assert_eq!(picture.matches("<circle ").count(), 8 + 1 + 2);
+
+    let ended = simulate(&sandbox, &["--plot", "nowhere/swarm.svg"]).expect(5);
+    assert!(ended.error().contains("nowhere/swarm.svg"), "{}", ended.error());
+}
+
+/// Every element that is opened is closed, in order, and values stand in quotes.
+#[track_caller]
+fn assert_well_formed(xml: &str) {
+    let mut open = Vec::new();
+    for tag in xml.split('<').skip(1) {
+        let (tag, _) = tag.split_once('>').expect("a tag ends");
+        assert_eq!(tag.matches('"').count() % 2, 0, "{tag}");
+        let name = |tag: &str| tag.split([' ', '\n']).next().unwrap_or_default().to_owned();
+        if let Some(closed) = tag.strip_prefix('/') {
+            assert_eq!(open.pop(), Some(name(closed)), "{tag}");
+        } else if !tag.ends_with('/') {
+            open.push(name(tag));
+        }
+    }
+    assert!(open.is_empty(), "{open:?}");
+}
+
+#[test]
+fn a_swarm_that_lost_pieces_is_told_and_ends_with_code_1() {
+    let sandbox = Sandbox::new();
+    let flags = ["--json", "--seeders-leave", "0.5"];
+    let ended = simulate(&sandbox, &flags).expect(1);
+    let run = runs(&ended).remove(0);
+    assert_eq!((&run["finished"], run.get("last_seconds")), (&false.into(), None), "{run}");
+    assert!(ended.error().contains("never got everything"), "{}", ended.error());
+    assert_eq!(number(&ended.event("failed"), "code"), 1);
+}
+
+#[test]
+fn a_swarm_that_cannot_be_simulated_is_a_usage_error_of_one_line() {
+    let sandbox = Sandbox::new();
+    for (flags, word) in [
+        (&["--pieces", "1048577"][..], "1048576"),
+        (&["--peers", "0"], "from 1 to"),
+        (&["--peers", "999999"], "from 1 to"),
+        (&["--upload", "fast"], "10Mbit"),
+        (&["--upload", "10Mbit-1Mbit"], "lower rate comes first"),
+        (&["--slots", "four"], "4+1"),
+        (&["--free-riders", "140%"], "100%"),
+        (&["--start", "nothing"], "round-robin"),
+        (&["--seeders", "0"], "seeder"),
+        (&["--free-riders", "100%"], "honest"),
+        (&["--peers", "20000", "--pieces", "1000000"], "memory"),
+    ] {
+        let ended = sandbox.run(["simulate"].iter().chain(flags)).expect(2);
+        assert!(ended.error().contains(word), "{flags:?}: {}", ended.error());
+        assert!(ended.stdout.is_empty(), "{flags:?}");
+    }
+}
+
+#[test]
+fn ctrl_c_ends_a_simulation_with_code_130() {
+    let sandbox = Sandbox::new();
+    let mut long = sandbox.start(["--json", "simulate", "--peers", "300"]);
+    long.event("progress", |_| true);
+    long.interrupt();
+    let ended = long.wait().expect(130);
+    assert!(ended.error().contains("interrupted"), "{}", ended.error());
+}
