@@ -159,6 +159,10 @@ pub(super) fn done(share: &ShareHandle, path: &Path, started: Instant, session: 
         Bytes(stats.bytes_downloaded),
         Bytes(stats.bytes_uploaded),
     ));
+    if stats.disk_queue_peak > 0 {
+        let (peak, places) = (stats.disk_queue_peak, stats.disk_queue_places);
+        tracing::info!(peak, places, "the disk was behind: buffers that waited for it at once");
+    }
     session.output.event(&Event::Done {
         share: share.id().to_string(),
         path: path.to_owned(),
@@ -166,6 +170,8 @@ pub(super) fn done(share: &ShareHandle, path: &Path, started: Instant, session: 
         seconds: elapsed.as_secs_f64(),
         downloaded: stats.bytes_downloaded,
         uploaded: stats.bytes_uploaded,
+        messages_sent: stats.messages_sent,
+        disk_queue_peak: stats.disk_queue_peak as u64,
         files: inspect::files(share.manifest()),
     });
     session.output.result(path.display());

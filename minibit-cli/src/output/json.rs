@@ -68,6 +68,8 @@ pub(crate) enum Event {
         seconds: f64,
         downloaded: u64,
         uploaded: u64,
+        messages_sent: u64,
+        disk_queue_peak: u64,
         files: Vec<File>,
     },
     /// A node that shares was told to stop, or has seeded as long as it should.
@@ -214,6 +216,8 @@ mod tests {
                 seconds: 0.0,
                 downloaded: 0,
                 uploaded: 0,
+                messages_sent: 0,
+                disk_queue_peak: 0,
                 files: vec![file.clone()],
             },
             Event::Stopped { uploaded: 0, seconds: 0.0 },

@@ -97,6 +97,11 @@ impl DiskQueue {
         }
     }
 
+    /// How many buffers may wait.
+    pub(super) fn places() -> usize {
+        DEPTH
+    }
+
     /// Most buffers that ever waited at once.
     pub(super) fn deepest(&self) -> usize {
         self.deepest.load(Relaxed)

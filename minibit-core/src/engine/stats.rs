@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::context::ShareContext;
+use super::disk::DiskQueue;
 use crate::swarm::Holdings;
 use crate::trade::{Link, lock};
 use crate::types::PeerId;
@@ -47,6 +48,8 @@ pub struct ShareStats {
     pub pieces_refused: u64,
     /// Most buffers that ever waited for the disk at once.
     pub disk_queue_peak: usize,
+    /// How many may wait; then sockets are not read.
+    pub disk_queue_places: usize,
     /// Since the share was opened.
     pub elapsed: Duration,
     /// From opening to the last verified piece, once there.
@@ -88,6 +91,7 @@ impl ShareStats {
             pieces_fetched: counters.pieces_fetched.load(Relaxed),
             pieces_refused: counters.pieces_refused.load(Relaxed),
             disk_queue_peak: context.disk.deepest(),
+            disk_queue_places: DiskQueue::places(),
             elapsed: context.now().saturating_sub(context.opened),
             completed_after: context
                 .completed_at()
