@@ -11,7 +11,8 @@
 //!   half of them; never more than an equal part of what is left.
 //! - What a peer was given and did not fetch, because it left or was choked, is given again.
 //! - Once nothing is left to give, everybody chooses freely.
-//! - A peer that has passed on nothing yet is given a few pieces, and more once it has.
+//! - A peer that has passed on nothing yet is given a few pieces, and more once it has; until then
+//!   it chooses for itself, for nobody else may want what it wants.
 //! - Whoever passes nothing on is a sink: of what it was sent some seconds ago hardly anything has
 //!   come to be with anybody else. It is answered after all others, and what it was sent is given
 //!   again, as is what a peer had that left.
@@ -144,17 +145,18 @@ impl Guide {
         }
     }
 
-    /// Whether there is nothing left to give.
-    pub fn is_over(&self) -> bool {
-        self.next == self.pieces && self.returned.is_empty()
-    }
-
     /// More pieces for a peer, ascending, if it has used up half of what it had. Those that
-    /// `is_out` says others hold are left out.
-    pub fn deal(&mut self, now: Duration, link: LinkId, is_out: impl Fn(u32) -> bool) -> Vec<u32> {
+    /// `is_out` says others hold are left out. `None`: it is to choose for itself.
+    pub fn deal(
+        &mut self,
+        now: Duration,
+        link: LinkId,
+        is_out: impl Fn(u32) -> bool,
+    ) -> Option<Vec<u32>> {
         let left = self.pieces - self.next + self.returned.len() as u32;
-        if self.tallies.get(&link).is_some_and(|tally| tally.has_yet_to_pass_on(now)) {
-            return Vec::new();
+        let waits = self.tallies.get(&link).is_some_and(|tally| tally.has_yet_to_pass_on(now));
+        if left == 0 || waits {
+            return None;
         }
         let batch_start = self.batch_start;
         let first = Given {
@@ -165,8 +167,8 @@ impl Guide {
             followed: now,
         };
         let given = self.given.entry(link).or_insert(first);
-        if given.waiting.len() > given.low || left == 0 {
-            return Vec::new();
+        if given.waiting.len() > given.low {
+            return Some(Vec::new());
         }
         match now.saturating_sub(given.last) {
             wait if wait < SOON => given.batch = (given.batch * 2).min(BATCH_MAX),
@@ -175,7 +177,7 @@ impl Guide {
         }
         given.last = now;
         let others = self.given.len() as u32;
-        let Some(given) = self.given.get_mut(&link) else { return Vec::new() };
+        let given = self.given.get_mut(&link)?;
         let part = left.div_ceil(others);
         let wanted = given.batch.min(part) as usize;
         let mut pieces = Vec::new();
@@ -198,7 +200,7 @@ impl Guide {
         pieces.sort_unstable();
         given.waiting.extend(&pieces);
         given.low = given.waiting.len() / 2;
-        pieces
+        Some(pieces)
     }
 
     /// A piece was sent to a peer whole. True if the peer may be given more. It fetches in the
@@ -285,49 +287,67 @@ mod tests {
     use proptest::prelude::*;
 
     const PIECE: u32 = 1 << 20;
+
+    impl Guide {
+        /// Whether there is nothing left to give.
+        fn is_over(&self) -> bool {
+            self.next == self.pieces && self.returned.is_empty()
+        }
+    }
+
     const NOW: Duration = Duration::from_secs(100);
 
     #[test]
     fn a_quick_peer_is_given_more_and_a_slow_one_as_much_as_before() {
         let mut guide = Guide::new(1000, PIECE);
-        let quick = guide.deal(NOW, LinkId(1), |_| false);
+        let quick = guide.deal(NOW, LinkId(1), |_| false).unwrap_or_default();
         assert_eq!(quick, [0, 1, 2, 3]);
-        assert!(guide.deal(NOW, LinkId(1), |_| false).is_empty(), "it has enough");
+        assert!(
+            guide.deal(NOW, LinkId(1), |_| false).unwrap_or_default().is_empty(),
+            "it has enough"
+        );
         assert!(!guide.sent(NOW, LinkId(1), 0));
         assert!(guide.sent(NOW, LinkId(1), 1));
-        assert_eq!(guide.deal(NOW, LinkId(1), |_| false).len(), 8);
-        guide.deal(NOW, LinkId(2), |_| false);
+        assert_eq!(guide.deal(NOW, LinkId(1), |_| false).unwrap_or_default().len(), 8);
+        guide.deal(NOW, LinkId(2), |_| false).unwrap_or_default();
         for piece in 12..15 {
             guide.sent(NOW, LinkId(2), piece);
         }
-        assert_eq!(guide.deal(NOW + LATE, LinkId(2), |_| false).len(), 4);
+        assert_eq!(guide.deal(NOW + LATE, LinkId(2), |_| false).unwrap_or_default().len(), 4);
     }
 
     #[test]
     fn nobody_is_given_more_than_a_part_of_what_is_left() {
         let mut guide = Guide::new(8, PIECE);
-        assert_eq!(guide.deal(NOW, LinkId(1), |_| false).len(), 4);
-        assert_eq!(guide.deal(NOW, LinkId(2), |_| false).len(), 2);
-        assert_eq!(guide.deal(NOW, LinkId(3), |_| false).len(), 1);
+        assert_eq!(guide.deal(NOW, LinkId(1), |_| false).unwrap_or_default().len(), 4);
+        assert_eq!(guide.deal(NOW, LinkId(2), |_| false).unwrap_or_default().len(), 2);
+        assert_eq!(guide.deal(NOW, LinkId(3), |_| false).unwrap_or_default().len(), 1);
         let mut guide = Guide::new(100, 16 * 1024);
-        assert_eq!(guide.deal(NOW, LinkId(1), |_| false).len(), 16, "of small pieces more");
+        assert_eq!(
+            guide.deal(NOW, LinkId(1), |_| false).unwrap_or_default().len(),
+            16,
+            "of small pieces more"
+        );
     }
 
     #[test]
     fn what_others_hold_is_not_given() {
         let mut guide = Guide::new(100, PIECE);
-        assert_eq!(guide.deal(NOW, LinkId(1), |piece| piece % 10 != 0), [0, 10, 20, 30]);
+        assert_eq!(
+            guide.deal(NOW, LinkId(1), |piece| piece % 10 != 0).unwrap_or_default(),
+            [0, 10, 20, 30]
+        );
     }
 
     #[test]
     fn what_was_not_fetched_is_given_to_another() {
         let mut guide = Guide::new(4, PIECE);
-        assert_eq!(guide.deal(NOW, LinkId(1), |_| false), [0, 1, 2, 3]);
+        assert_eq!(guide.deal(NOW, LinkId(1), |_| false).unwrap_or_default(), [0, 1, 2, 3]);
         guide.sent(NOW, LinkId(1), 0);
         guide.forget(LinkId(1));
         let mut rest = Vec::new();
         while !guide.is_over() {
-            let more = guide.deal(NOW, LinkId(2), |_| false);
+            let more = guide.deal(NOW, LinkId(2), |_| false).unwrap_or_default();
             for piece in &more {
                 guide.sent(NOW, LinkId(2), *piece);
             }
@@ -353,19 +373,23 @@ mod tests {
         }
         assert!(guide.is_sink(NOW + PASSING_ON, sink));
         assert!(!guide.is_sink(NOW + PASSING_ON, giver));
-        assert_eq!(guide.deal(NOW, LinkId(3), |_| false), [6, 7, 8, 9], "what is with the sink");
+        assert_eq!(
+            guide.deal(NOW, LinkId(3), |_| false).unwrap_or_default(),
+            [6, 7, 8, 9],
+            "what is with the sink"
+        );
     }
 
     #[test]
     fn who_has_passed_on_nothing_gets_no_more_until_it_has() {
         let mut guide = Guide::new(100, PIECE);
-        for piece in guide.deal(NOW, LinkId(1), |_| false) {
+        for piece in guide.deal(NOW, LinkId(1), |_| false).unwrap_or_default() {
             guide.sent(NOW, LinkId(1), piece);
         }
         let later = NOW + UNPROVEN_TIME;
-        assert!(guide.deal(later, LinkId(1), |_| false).is_empty());
+        assert_eq!(guide.deal(later, LinkId(1), |_| false), None);
         guide.heard_of(LinkId(2), 0);
-        assert!(!guide.deal(later, LinkId(1), |_| false).is_empty());
+        assert!(!guide.deal(later, LinkId(1), |_| false).unwrap_or_default().is_empty());
     }
 
     proptest! {
@@ -383,7 +407,7 @@ mod tests {
                 let link = LinkId(peer);
                 match what {
                     0 | 1 => {
-                        for piece in guide.deal(now, link, |_| false) {
+                        for piece in guide.deal(now, link, |_| false).unwrap_or_default() {
                             prop_assert!(with.values().flatten().all(|other| *other != piece));
                             prop_assert!(!sent[piece as usize]);
                             with.entry(peer).or_default().push(piece);
@@ -407,7 +431,7 @@ mod tests {
                 guide.forget(LinkId(peer));
             }
             while !guide.is_over() {
-                for piece in guide.deal(now, LinkId(9), |_| false) {
+                for piece in guide.deal(now, LinkId(9), |_| false).unwrap_or_default() {
                     guide.sent(now, LinkId(9), piece);
                     guide.heard_of(LinkId(8), piece);
                     prop_assert!(!std::mem::replace(&mut sent[piece as usize], true));

@@ -273,7 +273,10 @@ impl Manager {
         let rarity = self.choker.looks_at_rarity(complete);
         let views: Vec<PeerView> = links.iter().map(|link| self.view(now, link, rarity)).collect();
         let audience = views.iter().filter(|view| view.interested).count();
-        self.share.audience.store(audience as u32, Relaxed);
+        if self.share.audience.swap(audience as u32, Relaxed) != audience as u32 {
+            // Whoever is alone now may choose.
+            links.iter().for_each(|link| link.wake_first());
+        }
         let changes = self.choker.tick(now, complete, &views, &mut self.rng);
         let changed: BTreeMap<LinkId, bool> = changes.into_iter().collect();
         for link in links {

@@ -101,13 +101,15 @@ impl Lane {
         })
     }
 
-    /// What a seeder deals out to us we fetch from it, and nothing else while others bring
-    /// anything: what it has not given us it has given to them.
+    /// What a seeder deals out to us we fetch from it, and for a while nothing else: what it has
+    /// not given us it has given to others. If we have no use for what it gave, we choose.
     fn ask_as_suggested(&mut self, now: Duration, claimed: &mut Vec<PieceIndex>) -> Vec<BlockSpan> {
         let Self { share, link, download, id, .. } = self;
+        let mut of_no_use = 0;
         let spans = download.top_up(&share.geometry, now, || {
             loop {
                 let piece = share.geometry.piece(link.next_suggested()?)?;
+                of_no_use += 1;
                 if share.ledger.claim_this(&link.holdings, *id, piece) {
                     claimed.push(piece);
                     return Some(piece);
@@ -115,6 +117,10 @@ impl Lane {
             }
         });
         let waited = now.saturating_sub(self.download.last_progress());
+        if spans.is_empty() && of_no_use > 0 {
+            self.link.guiding.end();
+            return self.ask_seeder(now, claimed);
+        }
         self.held_back = spans.is_empty() && self.download.is_idle() && waited < GUIDE_PATIENCE;
         if !spans.is_empty() || self.held_back || !self.download.is_idle() {
             return spans;

@@ -63,31 +63,31 @@ impl Lane {
         self.cancel(&taken);
     }
 
-    /// With several peers to serve, a seeder says which pieces this one is to fetch from it;
-    /// once all are dealt out, that it may choose.
+    /// With several peers to serve, a seeder says which pieces this one is to fetch from it; with
+    /// one left, or nothing to deal out, that it may choose.
     pub(super) fn guide(&mut self, now: Duration) {
         let Self { control: Some(control), share, link, messages, .. } = self else { return };
         let Some(guide) = &share.guide else { return };
         if link.is_choking() || !link.interested.load(Relaxed) || link.holdings.is_full() {
             return;
         }
-        let mut guide = lock(guide);
-        if guide.is_over() {
-            if std::mem::take(&mut control.guides) {
+        let alone = share.audience.load(Relaxed) < GUIDED_MIN;
+        let ledger = &share.ledger;
+        let dealt = (!alone)
+            .then(|| lock(guide).deal(now, link.id, |piece| ledger.is_out(piece)))
+            .flatten();
+        match dealt {
+            Some(pieces) if !pieces.is_empty() => {
+                control.guides = true;
+                let pieces = pieces.into_iter().filter_map(|number| share.geometry.piece(number));
+                messages.push(Message::Suggest(runs_of(pieces)));
+            }
+            Some(_) => {}
+            // What it was given it may fetch or leave.
+            None if std::mem::take(&mut control.guides) => {
                 messages.push(Message::Suggest(Vec::new()));
             }
-            return;
-        }
-        if share.audience.load(Relaxed) < GUIDED_MIN {
-            return;
-        }
-        let ledger = &share.ledger;
-        let pieces = guide.deal(now, link.id, |piece| ledger.is_out(piece));
-        drop(guide);
-        if !pieces.is_empty() {
-            control.guides = true;
-            let pieces = pieces.into_iter().filter_map(|number| share.geometry.piece(number));
-            messages.push(Message::Suggest(runs_of(pieces)));
+            None => {}
         }
     }
 
