@@ -1,0 +1,47 @@
+//! Networks that split, connections that break, peers that crash and come back, and joiners.
+
+use std::time::Duration;
+
+use minibit_core::sim::{Faults, Rates, Report, Scenario, Start};
+use minibit_core::types::PieceSize;
+
+use super::{checked, last};
+
+fn swarm() -> Scenario {
+    Scenario {
+        leechers: 16,
+        pieces: 60,
+        piece_size: PieceSize::new(64 * 1024).expect("a size"),
+        upload: Rates::Same(250_000.0),
+        seeder_upload: 250_000.0,
+        ..Scenario::default()
+    }
+}
+
+fn with(faults: Faults) -> Report {
+    checked(Scenario { faults, ..swarm() })
+}
+
+#[test]
+fn a_network_that_was_split_for_a_short_or_a_long_time_heals() {
+    let without = last(&checked(swarm()));
+    for long in [10, 60, 600].map(Duration::from_secs) {
+        let from = Duration::from_secs(5);
+        let report = with(Faults { partition: Some((from, from + long)), ..Faults::default() });
+        // What it would have taken, the split itself, and until all know each other again.
+        let again = Duration::from_secs(120);
+        assert!(last(&report) <= without + long + again, "{long:?}: {:?}", last(&report));
+    }
+}
+
+#[test]
+fn peers_that_crash_and_connections_that_break_do_not_keep_a_swarm_from_finishing() {
+    last(&with(Faults { churn: 1.0, ..Faults::default() }));
+    last(&with(Faults { broken_links: 120.0, ..Faults::default() }));
+}
+
+#[test]
+fn pieces_that_were_dealt_out_come_together_without_a_seeder() {
+    let report = checked(Scenario { seeders: 0, start: Start::RoundRobin, ..swarm() });
+    last(&report);
+}
