@@ -17,10 +17,12 @@
 #                        payload, from the counters of tc and of the peers. tbf counts whole
 #                        Ethernet frames: TCP/IP headers, acknowledgements, messages and what TCP
 #                        sent again all use up the rate.
-# It also says how full the ways out were, so that a slow swarm can be told from a full one, and how
-# much the seeder's kernel held back: for the simulator a block was sent when its last byte left at
-# the set rate; for a process, when the kernel took it. With many connections and a slow way out that
-# is seconds earlier. `--lanes 1 --send-buffer 16` keeps it short, to see how much that explains.
+# It also says how full the ways out were, so that a slow swarm can be told from a full one.
+#
+# Two things differ from the simulator by design, and each has an option to take it away:
+#   --lanes 1            the simulator has one connection for each pair of peers, processes more;
+#   --send-buffer 16     for the simulator a block was sent when its last byte left at the set
+#                        rate, for a process when the kernel took it (see `behind`).
 #
 # What it will not do: touch the network outside its own namespaces (the veth pairs are born inside
 # them; nothing is routed, no address or rule of the machine changes); delay or drop packets (no
@@ -232,6 +234,7 @@ one_run() {
         # While it is under way: round trips on the peers' own connections, as TCP measured them,
         # and what the seeder has handed to TCP that is not with its receiver yet.
         if [[ ! -e $dir/rtt ]] && ((${now%.*} - ${start%.*} >= 6)); then
+            connections=$(at 0 ss -tnH state established | wc -l)
             behind=$(at 0 ss -tnH state established | awk '{ s += $2 } END { printf "%.1f", s / 1048576 }')
             for n in 0 $((last / 2)) "$last"; do
                 at "$n" ss -tinH state established
@@ -289,7 +292,7 @@ if command -v ping >/dev/null; then
 fi
 echo
 printf '%-5s %8s %8s %8s %9s %9s %9s %8s %7s %7s %7s %7s\n' real 'first s' 'median s' 'last s' copies payload full vain begun idle drops behind
-wrong=0
+wrong=0 connections=-
 for run in $(seq 1 "$runs"); do one_run "$run"; done
 [[ -s $results ]] || { echo "no run ended" >&2; exit 1; }
 
@@ -317,7 +320,7 @@ r_first=$(column 1) r_median=$(column 2) r_last=$(column 3) r_copies=$(column 4)
 echo
 if [[ -s $scratch/rtt ]]; then
     echo "round trips by TCP, ms: least $(grep -o 'minrtt:.*' "$scratch/rtt" | cut -d: -f2 | middle)," \
-        "under way $(grep -o ' rtt:.*' "$scratch/rtt" | cut -d: -f2 | middle) (medians of connections)"
+        "under way $(grep -o ' rtt:.*' "$scratch/rtt" | cut -d: -f2 | middle) (medians of connections); connections of the seeder: $connections"
 fi
 echo "copies: what the seeder sent / size. payload: blocks sent / bytes through tbf. full: bytes through tbf until the"
 echo "last was done / what all rates allow. vain: received twice. begun: start to manifest. drops: packets by tbf."
