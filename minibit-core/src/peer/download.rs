@@ -244,6 +244,8 @@ impl Download {
 
     /// This lane no longer fetches the piece. Returns the blocks to cancel.
     pub fn give_up(&mut self, piece: PieceIndex) -> Vec<BlockSpan> {
+        // If it comes back to this lane it begins anew.
+        self.begun.take_if(|begun| *begun == piece);
         if self.asking.is_some_and(|(asking, _)| asking == piece) {
             self.asking = None;
         }
@@ -399,6 +401,25 @@ mod tests {
         assert_eq!(lane.pieces_not_begun(), lane.pieces()[1..]);
         take(&mut lane, spans[1], Duration::ZERO);
         assert_eq!(lane.pieces_not_begun(), lane.pieces(), "the first is all here");
+    }
+
+    #[test]
+    fn a_piece_that_was_given_up_and_comes_back_has_not_begun() {
+        let geometry = geometry();
+        let (mut lane, spans) = asked(&geometry);
+        take(&mut lane, spans[0], Duration::ZERO);
+        let piece = spans[0].piece();
+        lane.give_up(piece);
+        let mut again = Some(piece);
+        while lane.wants_more() {
+            lane.top_up(&geometry, Duration::ZERO, || again.take());
+            let Some(next) = lane.asked.front().copied() else { break };
+            if next.piece() == piece {
+                break;
+            }
+            take(&mut lane, next, Duration::ZERO);
+        }
+        assert!(lane.pieces_not_begun().contains(&piece) || !lane.pieces().contains(&piece));
     }
 
     #[test]
