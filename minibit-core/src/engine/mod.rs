@@ -9,6 +9,7 @@
 //!     lane       one connection: payload between socket and file
 //!       buffers    receive buffers           disk    where pieces wait for a slow disk
 //!   tracker_server, tracker_client           the shells of `tracker`
+//! local      connections within one machine
 //! frames     whole frames from connections that are not hot
 //! context    what these tasks share          stats   what users see of it
 //! ```
@@ -27,6 +28,7 @@ mod disk;
 mod frames;
 mod lane;
 mod listener;
+mod local;
 mod node;
 mod resume;
 mod share;
