@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use super::frames::read_frame;
+use super::local;
 use crate::peer::{Agreed, HandshakeError, Introduction};
 use crate::wire::{Frame, FrameCodec, FrameLimits, LaneKey, Message, Register, WireError};
 
@@ -90,6 +91,7 @@ pub(super) async fn dial_lane(
 
 async fn send_register(stream: &mut TcpStream, register: Register) -> Result<(), DialError> {
     let _ = stream.set_nodelay(true);
+    local::dialled(stream);
     let mut out = BytesMut::new();
     Message::Register(register).encode(&mut out);
     stream.write_all(&out).await.map_err(|_| DialError::Closed)

@@ -16,6 +16,7 @@ use tokio::time::{sleep, timeout};
 use tracing::Instrument;
 
 use super::dial::{HANDSHAKE_TIME, read_register};
+use super::local::Replaced;
 use super::node::NodeInner;
 use super::share::{Event, ShareHandle, join_lane};
 use crate::trade::lock;
@@ -26,11 +27,14 @@ use crate::wire::{Destination, Register};
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Accepts until the node is gone.
-pub(super) async fn run(listener: TcpListener, node: Arc<NodeInner>) {
+pub(super) async fn run(listener: TcpListener, replaced: Replaced, node: Arc<NodeInner>) {
     let pending = Arc::new(Pending::default());
     loop {
         match listener.accept().await {
-            Ok((stream, addr)) => admit(stream, addr, &node, &pending),
+            Ok((stream, addr)) => {
+                replaced.accepted(&stream);
+                admit(stream, addr, &node, &pending);
+            }
             Err(error) => {
                 tracing::warn!(%error, "could not accept a connection");
                 sleep(ACCEPT_PAUSE).await;

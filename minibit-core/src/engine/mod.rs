@@ -10,6 +10,7 @@
 //!       buffers    receive buffers           disk    where pieces wait for a slow disk
 //!                                          holdup  whether it is slow
 //!   tracker_server, tracker_client           the shells of `tracker`
+//! local      connections within one machine
 //! frames     whole frames from connections that are not hot
 //! context    what these tasks share          stats   what users see of it
 //! ```
@@ -28,6 +29,7 @@ mod frames;
 mod holdup;
 mod lane;
 mod listener;
+mod local;
 mod node;
 mod resume;
 mod share;

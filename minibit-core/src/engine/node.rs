@@ -17,6 +17,7 @@ use tracing::Instrument;
 use super::bootstrap::{self, BootstrapError};
 use super::context::{NodeContext, ShareContext, ShareParts};
 use super::dial::Established;
+use super::local::{self, Replaced};
 use super::share::{self, ManagerParts, ShareHandle};
 use super::tracker_client::{Found, TrackerClient};
 use super::tracker_server::TrackerServer;
@@ -206,7 +207,7 @@ impl Node {
     pub async fn start(config: NodeConfig) -> Result<Self, NodeError> {
         let sockets = bind_all(&config.listen)?;
         let addrs: Vec<SocketAddr> =
-            sockets.iter().filter_map(|socket| socket.local_addr().ok()).collect();
+            sockets.iter().filter_map(|(socket, _)| socket.local_addr().ok()).collect();
         let port = addrs.first().map_or(0, SocketAddr::port);
         let seed = config.seed.unwrap_or_else(|| fastrand::u64(..));
         let id =
@@ -223,8 +224,8 @@ impl Node {
         });
         let listeners = sockets
             .into_iter()
-            .map(|socket| {
-                let accepting = listener::run(socket, Arc::clone(&inner));
+            .map(|(socket, replaced)| {
+                let accepting = listener::run(socket, replaced, Arc::clone(&inner));
                 tokio::spawn(accepting.instrument(inner.context.span.clone()))
             })
             .collect();
@@ -439,7 +440,7 @@ struct FirstLink {
     refuted: Vec<(PeerId, SocketAddr)>,
 }
 
-fn bind_all(listen: &[SocketAddr]) -> Result<Vec<TcpListener>, NodeError> {
+fn bind_all(listen: &[SocketAddr]) -> Result<Vec<(TcpListener, Replaced)>, NodeError> {
     if !listen.is_empty() {
         return listen.iter().map(|addr| bind(*addr)).collect();
     }
@@ -449,7 +450,7 @@ fn bind_all(listen: &[SocketAddr]) -> Result<Vec<TcpListener>, NodeError> {
     bind(any6).or_else(|_| bind(any4)).map(|socket| vec![socket])
 }
 
-fn bind(addr: SocketAddr) -> Result<TcpListener, NodeError> {
+fn bind(addr: SocketAddr) -> Result<(TcpListener, Replaced), NodeError> {
     let open = || {
         let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
         if addr.is_ipv6() {
@@ -458,8 +459,9 @@ fn bind(addr: SocketAddr) -> Result<TcpListener, NodeError> {
         socket.set_reuse_address(true)?;
         socket.set_nonblocking(true)?;
         socket.bind(&addr.into())?;
+        let replaced = local::before_listening(&socket);
         socket.listen(BACKLOG)?;
-        TcpListener::from_std(socket.into())
+        Ok((TcpListener::from_std(socket.into())?, replaced))
     };
     open().map_err(|source| NodeError::Listen { addr, source })
 }
