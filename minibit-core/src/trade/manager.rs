@@ -171,8 +171,10 @@ impl Manager {
             return;
         }
         let ledger = &self.share.ledger;
-        let nothing = ledger.has_open()
-            && !self.share.links().values().any(|link| ledger.has_open_of(&link.holdings));
+        // What a peer says that it holds and does not send is not to be had.
+        let has_some =
+            |link: &Arc<Link>| !link.snubbed.load(Relaxed) && ledger.has_open_of(&link.holdings);
+        let nothing = ledger.has_open() && !self.share.links().values().any(has_some);
         let since = nothing.then(|| since.unwrap_or(now));
         self.larder = (now, since);
         self.neighbours.set_hungry(since.is_some_and(|since| now >= since + HUNGRY));

@@ -152,7 +152,8 @@ impl Lane {
             Waker::from(Arc::clone(&bell)),
             context.node.rng(),
         );
-        tune(&stream);
+        // Small requests must not wait for more to go with them.
+        let _ = stream.set_nodelay(true);
         let first_look = context.node.clock.instant(now + FIRST_NAP);
         Self {
             limits: FrameLimits::established(
@@ -304,26 +305,6 @@ impl Lane {
             place = context.disk.permit(), if wants_disk => *permit = place,
         }
         Ok(())
-    }
-}
-
-/// Small requests must not wait for more to go with them. And between two ends on one machine there
-/// is no network to be gentle with: there the pacing of BBR, where that is the system's default,
-/// costs a third of the sender's CPU and a quarter of the speed. Reno is in every kernel and open to
-/// everybody.
-fn tune(stream: &TcpStream) {
-    let _ = stream.set_nodelay(true);
-    #[cfg(target_os = "linux")]
-    if is_on_this_machine(stream) {
-        let _ = rustix::net::sockopt::set_tcp_congestion(stream, "reno");
-    }
-}
-
-#[cfg(target_os = "linux")]
-fn is_on_this_machine(stream: &TcpStream) -> bool {
-    match (stream.local_addr(), stream.peer_addr()) {
-        (Ok(ours), Ok(theirs)) => ours.ip() == theirs.ip() || theirs.ip().is_loopback(),
-        _ => false,
     }
 }
 
