@@ -313,9 +313,7 @@ impl Lane {
             };
             self.context.store.write(part, bytes)
         };
-        let ended = self.context.now();
-        self.context.disk.wrote_at_once(ended - started, ended - self.busy_since, ended);
-        self.busy_since = ended;
+        self.tell_disk(started);
         match outcome {
             Ok(()) => Ok(true),
             Err(error) => {
@@ -324,6 +322,13 @@ impl Lane {
                 Ok(false)
             }
         }
+    }
+
+    /// Has the disk judged by what this task has done with it since `started`.
+    fn tell_disk(&mut self, started: Duration) {
+        let ended = self.context.now();
+        self.context.disk.wrote_at_once(ended - started, ended - self.busy_since, ended);
+        self.busy_since = ended;
     }
 
     pub(super) fn queue_write(
@@ -364,7 +369,10 @@ impl Lane {
                 if progress.queued {
                     self.queue_end(piece, progress);
                 } else {
+                    let started = self.context.now();
                     self.context.keep(&self.link, piece, self.mind.id());
+                    // The record is a write as well, and waits as long.
+                    self.tell_disk(started);
                 }
                 Ok(())
             }
