@@ -227,23 +227,35 @@ impl Download {
     }
 
     /// The peer will not send these. Returns the pieces that this lane gives up for it.
+    ///
+    /// A block may have been asked for twice, given up in between when the peer choked us: answers
+    /// come in the order of the requests, so a refusal is for the older one, and the block that
+    /// still comes for the newer one is none that nobody asked for.
     pub fn on_refused(&mut self, blocks: &[RawBlock]) -> Vec<PieceIndex> {
         let mut pieces: Vec<PieceIndex> = Vec::new();
-        for span in &self.asked {
-            if blocks.contains(&RawBlock::from(*span)) && !pieces.contains(&span.piece()) {
+        for refused in blocks {
+            let is_it = |span: &BlockSpan| RawBlock::from(*span) == *refused;
+            if let Some(at) = self.forgiven.iter().position(is_it) {
+                self.forgiven.remove(at);
+            } else if let Some(span) = self.asked.iter().find(|span| is_it(span)) {
                 pieces.push(span.piece());
             }
         }
+        pieces.dedup();
         for piece in &pieces {
             self.give_up(*piece);
         }
         // What was refused does not come.
-        self.forgiven.retain(|span| !blocks.contains(&RawBlock::from(*span)));
+        self.forgiven.retain(|span| {
+            !pieces.contains(&span.piece()) || !blocks.contains(&RawBlock::from(*span))
+        });
         pieces
     }
 
     /// This lane no longer fetches the piece. Returns the blocks to cancel.
     pub fn give_up(&mut self, piece: PieceIndex) -> Vec<BlockSpan> {
+        // If it comes back to this lane it begins anew.
+        self.begun.take_if(|begun| *begun == piece);
         if self.asking.is_some_and(|(asking, _)| asking == piece) {
             self.asking = None;
         }
@@ -399,6 +411,40 @@ mod tests {
         assert_eq!(lane.pieces_not_begun(), lane.pieces()[1..]);
         take(&mut lane, spans[1], Duration::ZERO);
         assert_eq!(lane.pieces_not_begun(), lane.pieces(), "the first is all here");
+    }
+
+    #[test]
+    fn a_refusal_that_comes_late_is_for_the_older_of_two_requests() {
+        let geometry = geometry();
+        let (mut lane, spans) = asked(&geometry);
+        let first = spans[0].piece();
+        // Choked: given up; unchoked: asked for again.
+        lane.pieces().into_iter().for_each(|piece| drop(lane.give_up(piece)));
+        let mut again = Some(first);
+        lane.top_up(&geometry, Duration::ZERO, || again.take());
+        let refused: Vec<_> = spans.iter().map(|span| RawBlock::from(*span)).collect();
+        assert!(lane.on_refused(&refused).is_empty(), "that was for what was asked before");
+        take(&mut lane, spans[0], Duration::ZERO);
+        assert_eq!(lane.on_refused(&refused[1..2]), [first]);
+    }
+
+    #[test]
+    fn a_piece_that_was_given_up_and_comes_back_has_not_begun() {
+        let geometry = geometry();
+        let (mut lane, spans) = asked(&geometry);
+        take(&mut lane, spans[0], Duration::ZERO);
+        let piece = spans[0].piece();
+        lane.give_up(piece);
+        let mut again = Some(piece);
+        while lane.wants_more() {
+            lane.top_up(&geometry, Duration::ZERO, || again.take());
+            let Some(next) = lane.asked.front().copied() else { break };
+            if next.piece() == piece {
+                break;
+            }
+            take(&mut lane, next, Duration::ZERO);
+        }
+        assert!(lane.pieces_not_begun().contains(&piece) || !lane.pieces().contains(&piece));
     }
 
     #[test]

@@ -17,6 +17,10 @@ use crate::wire::{BlockHeader, Message, Penalty, RawBlock};
 /// A flooder asks again for what it has asked for so often at once.
 const FLOOD: usize = 32;
 
+/// No more is sent to a member whose way in is busy for longer than this: its connections' windows
+/// are closed by then.
+const BACKLOG_NS: u64 = 1_000_000_000;
+
 /// One end of a link.
 #[derive(Debug)]
 pub(super) struct SimLane {
@@ -183,14 +187,22 @@ impl World {
         }
     }
 
+    /// The lane at the other end of a lane's connection.
+    pub(super) fn other_lane(&self, place: u32) -> Option<u32> {
+        let lane = self.lanes[place as usize].as_ref()?;
+        self.pipes[lane.pipe as usize].as_ref()?.ends[1 - lane.end].lane
+    }
+
     /// Begins to send the next block that was asked for, if the connection takes it.
     pub(super) fn send_next(&mut self, place: u32) {
         let Some(lane) = &mut self.lanes[place as usize] else { return };
         let (pipe, end, number) = (lane.pipe, lane.end, lane.member);
         let Some(known) = &mut self.pipes[pipe as usize] else { return };
+        let receiver = known.ends[1 - end].member;
         let here = &mut known.ends[end];
+        let crowded = self.members[receiver as usize].in_free > self.now + BACKLOG_NS;
         let uplink = &mut self.members[number as usize].uplink;
-        if here.sending || here.under_way >= UNDER_WAY_MAX || !uplink.is_open() {
+        if crowded || here.sending || here.under_way >= UNDER_WAY_MAX || !uplink.is_open() {
             return;
         }
         let Some(span) = lane.mind.take_block() else { return };

@@ -407,9 +407,9 @@ impl World {
         let Some(known) = &mut self.pipes[pipe as usize] else { return };
         if let Item::Body { span, .. } = &item {
             known.ends[1 - end].under_way -= span.len();
-            if let Some(sender) = known.ends[1 - end].lane {
-                self.send_next(sender);
-            }
+            let (sender, receiver) = (known.ends[1 - end].lane, known.ends[end].member);
+            sender.into_iter().for_each(|sender| self.send_next(sender));
+            self.let_others_send(receiver);
         }
         let Some(known) = &mut self.pipes[pipe as usize] else { return };
         let here = &known.ends[end];
@@ -440,6 +440,21 @@ impl World {
                 if let Some(lane) = lane {
                     self.hear(lane, item);
                 }
+            }
+        }
+    }
+
+    /// A member's way in has room again for those who wait for it.
+    fn let_others_send(&mut self, receiver: u32) {
+        let member = &self.members[receiver as usize];
+        if member.ns_per_byte_in == 0.0 {
+            return;
+        }
+        let lanes: Vec<u32> =
+            member.active.iter().flat_map(|active| active.lanes.iter().copied()).collect();
+        for lane in lanes {
+            if let Some(sender) = self.other_lane(lane) {
+                self.send_next(sender);
             }
         }
     }

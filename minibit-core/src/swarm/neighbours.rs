@@ -147,6 +147,8 @@ struct Link {
 pub struct Neighbours {
     me: PeerId,
     caps: Caps,
+    /// Those we are linked to have nothing for us.
+    hungry: bool,
     book: Book,
     links: HashMap<LinkId, Link>,
     by_peer: HashMap<PeerId, LinkId>,
@@ -160,6 +162,7 @@ impl Neighbours {
         Self {
             me,
             caps,
+            hungry: false,
             book: Book::default(),
             links: HashMap::new(),
             by_peer: HashMap::new(),
@@ -209,10 +212,16 @@ impl Neighbours {
 
     // ---- dialling -------------------------------------------------------------------------
 
+    /// Whether those we are linked to have nothing for us. Then we dial one more, however many
+    /// there are: a few peers that lack the same pieces would else be content with each other.
+    pub fn set_hungry(&mut self, hungry: bool) {
+        self.hungry = hungry;
+    }
+
     /// Whom to dial now: each address returned counts as being dialled until it is reported
     /// with [`greeted`](Self::greeted) or [`dial_failed`](Self::dial_failed).
     pub fn dial(&mut self, now: Duration, rng: &mut Rng) -> Vec<SocketAddr> {
-        if self.dials_wanted(self.caps.links_aim) == 0 {
+        if self.dials_wanted(self.aim(false)) == 0 {
             return Vec::new();
         }
         let mut ready: Vec<_> = self
@@ -238,7 +247,7 @@ impl Neighbours {
     /// When [`dial`](Self::dial) will have somebody to dial, if nothing else happens; a time
     /// that has passed means now. `None`: not before something else happens.
     pub fn next_dial(&self) -> Option<Duration> {
-        if self.dials_wanted(self.caps.links_aim) == 0 {
+        if self.dials_wanted(self.aim(false)) == 0 {
             return None;
         }
         self.candidates()
@@ -252,7 +261,8 @@ impl Neighbours {
     /// Up to how many links we dial addresses of this kind.
     fn aim(&self, pushed: bool) -> usize {
         let Caps { links_aim, links_min, .. } = self.caps;
-        if pushed { links_min.min(links_aim) } else { links_aim }
+        let aim = if pushed { links_min.min(links_aim) } else { links_aim };
+        if self.hungry { aim.max(self.links.len() + 1) } else { aim }
     }
 
     /// How many more dials would be right for that number of links.

@@ -32,6 +32,8 @@ const NEWS_DELAY_MAX: Duration = Duration::from_millis(250);
 /// How long news waits for more of it where neither side answers the other: nothing depends on
 /// it there, and most links of a large swarm are like that.
 const NEWS_DELAY_IDLE: Duration = Duration::from_secs(1);
+/// After so long without anything to be had from anybody further peers are dialled.
+const HUNGRY: Duration = Duration::from_secs(2);
 /// Looks at neighbours and slots at least this often.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -78,6 +80,8 @@ pub struct Manager {
     news_at: Option<Duration>,
     /// When slots were chosen last.
     chosen_at: Duration,
+    /// When it was looked at last whether any peer has anything for us, and since when none has.
+    larder: (Duration, Option<Duration>),
     /// The same for links over which nothing goes.
     idle_news_at: Option<Duration>,
     rng: fastrand::Rng,
@@ -100,6 +104,7 @@ impl Manager {
             next_link: 1,
             news_at: None,
             chosen_at: Duration::ZERO,
+            larder: (Duration::ZERO, None),
             idle_news_at: None,
             rng,
         }
@@ -155,7 +160,22 @@ impl Manager {
     /// Whom to dial now; each is to be reported by [`Self::add_link`] or
     /// [`Self::dial_failed`].
     pub fn dial(&mut self, now: Duration) -> Vec<SocketAddr> {
+        self.look_for_food(now);
         if self.may_dial() { self.neighbours.dial(now, &mut self.rng) } else { Vec::new() }
+    }
+
+    /// Notices when all whom we are linked to have had nothing for us for a while.
+    fn look_for_food(&mut self, now: Duration) {
+        let (looked, since) = self.larder;
+        if now < looked + TICK {
+            return;
+        }
+        let ledger = &self.share.ledger;
+        let nothing = ledger.has_open()
+            && !self.share.links().values().any(|link| ledger.has_open_of(&link.holdings));
+        let since = nothing.then(|| since.unwrap_or(now));
+        self.larder = (now, since);
+        self.neighbours.set_hungry(since.is_some_and(|since| now >= since + HUNGRY));
     }
 
     /// A dial came to nothing.
