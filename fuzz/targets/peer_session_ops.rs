@@ -275,7 +275,8 @@ impl Link {
         let blocks: Vec<RawBlock> =
             self.asked.get(number).map(|span| RawBlock::from(*span)).into_iter().collect();
         let gone = self.download.on_refused(&blocks);
-        assert_eq!(gone.len(), blocks.len());
+        // None if it was given up once before: then the refusal is for the older request.
+        assert!(gone.len() <= blocks.len());
         self.asked.retain(|span| !gone.contains(&span.piece()));
     }
 
