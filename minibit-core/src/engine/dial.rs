@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout};
 use super::frames::read_frame;
 use super::local;
 use crate::peer::{Agreed, HandshakeError, Introduction};
+use crate::trade::Told;
 use crate::wire::{Frame, FrameCodec, FrameLimits, LaneKey, Message, Register, WireError};
 
 /// From the first SYN to the other side's REGISTRO.
@@ -47,10 +48,8 @@ pub(super) struct Established {
     pub(super) addr: SocketAddr,
     /// How long the connection took to be made: one round trip.
     pub(super) distance: Duration,
-    /// Whether we said that we answer requests from the start.
-    pub(super) unchoked: bool,
-    /// Whether we said that we hold everything.
-    pub(super) told_complete: bool,
+    /// What our REGISTRO said.
+    pub(super) told: Told,
 }
 
 /// Connects to a peer and introduces ourselves.
@@ -63,12 +62,13 @@ pub(super) async fn dial(
         let started = Instant::now();
         let mut stream = TcpStream::connect(addr).await.map_err(DialError::Connect)?;
         let distance = started.elapsed();
-        send_register(&mut stream, introduction.register(unchoked)).await?;
+        let register = introduction.register(unchoked);
+        let told = Told::by(&register);
+        send_register(&mut stream, register).await?;
         let mut inbound = BytesMut::new();
         let theirs = read_register(&mut stream, &mut inbound).await?;
         let agreed = introduction.check(&theirs)?;
-        let told_complete = introduction.complete;
-        Ok(Established { stream, inbound, agreed, addr, distance, unchoked, told_complete })
+        Ok(Established { stream, inbound, agreed, addr, distance, told })
     };
     timeout(HANDSHAKE_TIME, work).await.unwrap_or(Err(DialError::Timeout))
 }

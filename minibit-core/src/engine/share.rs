@@ -399,41 +399,15 @@ impl Manager {
                 return;
             }
         };
-        let unchoked = !agreed.complete && self.mind.has_free_slot();
-        let key = self.mind.random_key();
-        let mut answer = introduction.register(unchoked);
-        answer.key = Some(key);
+        let (new, answer) = self.mind.accepted(&introduction, agreed, addr);
         let mut outbound = BytesMut::new();
         Message::Register(answer).encode(&mut outbound);
-        let new = NewLink {
-            agreed,
-            addr,
-            initiated: false,
-            distance: None,
-            key,
-            told_unchoked: unchoked,
-            told_complete: introduction.complete,
-        };
         self.add_link(new, stream, inbound, outbound);
     }
 
     fn on_established(&mut self, established: Established) {
-        let Established { stream, inbound, mut agreed, addr, distance, unchoked, told_complete } =
-            established;
-        let key = agreed.key.unwrap_or_else(|| {
-            // Without a key from the peer no lane can join: the link keeps to one connection.
-            agreed.lanes_max = 1;
-            self.mind.random_key()
-        });
-        let new = NewLink {
-            agreed,
-            addr,
-            initiated: true,
-            distance: Some(distance),
-            key,
-            told_unchoked: unchoked,
-            told_complete,
-        };
+        let Established { stream, inbound, agreed, addr, distance, told } = established;
+        let new = self.mind.established(told, agreed, addr, distance);
         self.add_link(new, stream, inbound, BytesMut::new());
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use crate::trade::Told;
 use crate::types::BlockSpan;
 use crate::wire::{BlockHeader, Message, Register};
 
@@ -70,13 +71,13 @@ impl End {
 #[derive(Debug)]
 pub(super) struct Pipe {
     pub(super) ends: [End; 2],
-    /// What end 0 said of itself: that it answers, that it holds everything.
-    pub(super) told: (bool, bool),
+    /// What end 0 said of itself.
+    pub(super) told: Told,
 }
 
 impl Pipe {
     pub(super) fn new(from: (u32, u32), to: (u32, u32)) -> Self {
-        Self { told: (false, false), ends: [End::new(from.0, from.1), End::new(to.0, to.1)] }
+        Self { told: Told::default(), ends: [End::new(from.0, from.1), End::new(to.0, to.1)] }
     }
 
     /// Whether nobody will ever look at it again.

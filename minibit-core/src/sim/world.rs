@@ -16,7 +16,7 @@ use super::scenario::{Role, Scenario, Start};
 use super::uplink::Flow;
 use crate::content::{FileEntry, HashBook, Manifest, merge_pieces};
 use crate::swarm::LinkId;
-use crate::trade::NewLink;
+use crate::trade::Told;
 use crate::types::{Digest, Geometry, PieceSet};
 use crate::wire::Register;
 
@@ -359,7 +359,7 @@ impl World {
         let unchoked = active.manager.has_free_slot();
         let hello = member.introduction(&self.common).register(unchoked);
         if let Some(known) = &mut self.pipes[pipe as usize] {
-            known.told = (hello.unchoked, hello.complete);
+            known.told = Told::by(&hello);
         }
         // The connection itself takes a round trip before anything can be said.
         let connect = 2 * self.one_way();
@@ -474,20 +474,8 @@ impl World {
         let introduction = member.introduction(&self.common);
         let accepted = introduction.check(register).ok().and_then(|agreed| {
             let active = member.active.as_mut()?;
-            let unchoked = !agreed.complete && active.manager.has_free_slot();
-            let key = active.manager.random_key();
-            let new = NewLink {
-                agreed,
-                addr,
-                initiated: false,
-                distance: None,
-                key,
-                told_unchoked: unchoked,
-                told_complete: introduction.complete,
-            };
+            let (new, answer) = active.manager.accepted(&introduction, agreed, addr);
             let link = active.manager.add_link(at(self.now), new).ok()?;
-            let mut answer = introduction.register(unchoked);
-            answer.key = Some(key);
             Some((link, answer))
         });
         // The address may have come to life since the dial.
@@ -507,7 +495,7 @@ impl World {
     fn on_answer(&mut self, pipe: u32, register: &Register) {
         let Some(known) = &self.pipes[pipe as usize] else { return };
         let (number, life) = (known.ends[0].member, known.ends[0].life);
-        let (told_unchoked, told_complete) = known.told;
+        let told = known.told;
         let addr = self.peer_addr(pipe, 0);
         let distance = self.scenario.latency * 2;
         let member = &mut self.members[number as usize];
@@ -515,16 +503,7 @@ impl World {
         let alive = member.life == life;
         let accepted = introduction.check(register).ok().filter(|_| alive).and_then(|agreed| {
             let active = member.active.as_mut()?;
-            let key = agreed.key.unwrap_or_else(|| active.manager.random_key());
-            let new = NewLink {
-                agreed,
-                addr,
-                initiated: true,
-                distance: Some(distance),
-                key,
-                told_unchoked,
-                told_complete,
-            };
+            let new = active.manager.established(told, agreed, addr, distance);
             active.manager.add_link(at(self.now), new).ok()
         });
         match accepted {

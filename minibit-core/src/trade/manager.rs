@@ -14,13 +14,13 @@ use std::time::Duration;
 
 use super::link::{CloseReason, Guiding, Link};
 use super::share::Share;
-use crate::peer::Agreed;
+use crate::peer::{Agreed, Introduction};
 use crate::swarm::{
     Choker, Direction, Greeting, Holdings, KnownPeer, LinkId, Neighbours, PeerView, Refusal,
     Source, Verdict,
 };
 use crate::types::PeerId;
-use crate::wire::LaneKey;
+use crate::wire::{LaneKey, Register};
 
 /// How long news waits for more of it, with few links; with many the wait grows, so that
 /// telling them never becomes the work.
@@ -37,6 +37,22 @@ const HUNGRY: Duration = Duration::from_secs(2);
 /// Looks at neighbours and slots at least this often.
 const TICK: Duration = Duration::from_secs(1);
 
+/// What our REGISTRO said of us.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Told {
+    /// That we answer requests from the start.
+    pub unchoked: bool,
+    /// That we hold every piece.
+    pub complete: bool,
+}
+
+impl Told {
+    /// What `register`, sent by us, says.
+    pub fn by(register: &Register) -> Self {
+        Self { unchoked: register.unchoked, complete: register.complete }
+    }
+}
+
 /// A connection whose handshake is through.
 #[derive(Debug)]
 pub struct NewLink {
@@ -50,10 +66,8 @@ pub struct NewLink {
     pub distance: Option<Duration>,
     /// The key by which further lanes join.
     pub key: LaneKey,
-    /// Whether our REGISTRO said that we answer requests.
-    pub told_unchoked: bool,
-    /// Whether our REGISTRO said that we hold every piece.
-    pub told_complete: bool,
+    /// What our REGISTRO said.
+    pub told: Told,
 }
 
 impl NewLink {
@@ -200,9 +214,44 @@ impl Manager {
         self.choker.slots()
     }
 
-    /// A key for the lanes of a link that was made without one.
-    pub fn random_key(&mut self) -> LaneKey {
-        LaneKey::random(&mut self.rng)
+    /// A peer that connected has introduced itself: the link that may come of it, and the
+    /// REGISTRO to answer with.
+    pub fn accepted(
+        &mut self,
+        introduction: &Introduction,
+        agreed: Agreed,
+        addr: SocketAddr,
+    ) -> (NewLink, Register) {
+        let unchoked = !agreed.complete && self.has_free_slot();
+        let key = LaneKey::random(&mut self.rng);
+        let mut answer = introduction.register(unchoked);
+        answer.key = Some(key);
+        let new = NewLink {
+            agreed,
+            addr,
+            initiated: false,
+            distance: None,
+            key,
+            told: Told::by(&answer),
+        };
+        (new, answer)
+    }
+
+    /// A peer that we dialled has answered: the link that may come of it. `distance` is how long
+    /// the connection took to be made.
+    pub fn established(
+        &mut self,
+        told: Told,
+        mut agreed: Agreed,
+        addr: SocketAddr,
+        distance: Duration,
+    ) -> NewLink {
+        let key = agreed.key.unwrap_or_else(|| {
+            // Without a key from the peer no lane can join: the link keeps to one connection.
+            agreed.lanes_max = 1;
+            LaneKey::random(&mut self.rng)
+        });
+        NewLink { agreed, addr, initiated: true, distance: Some(distance), key, told }
     }
 
     // ---- links ----
@@ -241,12 +290,12 @@ impl Manager {
             addr: new.addr,
             initiated: new.initiated,
             distance: new.distance,
-            told_complete: new.told_complete,
-            told_unchoked: new.told_unchoked,
+            told_complete: new.told.complete,
+            told_unchoked: new.told.unchoked,
             key: new.key,
             joined: now,
             holdings: if complete { Holdings::full(pieces) } else { Holdings::empty(pieces) },
-            choking: AtomicBool::new(!new.told_unchoked),
+            choking: AtomicBool::new(!new.told.unchoked),
             times_choked: AtomicU32::new(0),
             choked: AtomicBool::new(!new.agreed.unchoked),
             chokes: AtomicU32::new(0),

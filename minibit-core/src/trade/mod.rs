@@ -27,7 +27,7 @@ mod share;
 
 pub use lane::{Lane, LaneEnd, MetadataWanted};
 pub use link::{CloseReason, LaneStatus, Link};
-pub use manager::{Manager, NewLink};
+pub use manager::{Manager, NewLink, Told};
 pub use share::{Counters, Setup, Share, Signals};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
