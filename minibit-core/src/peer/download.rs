@@ -29,6 +29,12 @@ const REST_MIN: Duration = Duration::from_millis(250);
 /// See [`REST_MIN`].
 const REST_MAX: Duration = Duration::from_secs(8);
 
+/// Nothing else can be said on a connection while a block comes, so none should take longer; and
+/// what is thrown away when a piece is given up is about a block.
+const BLOCK_TIME: Duration = Duration::from_millis(500);
+/// Blocks are no longer than this until the lane's rate is known.
+const BLOCK_LEN_UNKNOWN: u32 = 64 * 1024;
+
 /// Blocks in flight at least: with one or two, half a window is a coarse thing, and a lane over
 /// 20 ms carried three quarters of what it could.
 const BLOCKS_MIN: u64 = 4;
@@ -116,8 +122,21 @@ impl Download {
             && self.asked.len() <= limits::REQUESTS_IN_FLIGHT_MAX / 2
     }
 
+    /// How long a block to ask for: what comes within half a second, as a power of two.
+    fn next_block_len(&self) -> u32 {
+        let rate = self.meter.rate();
+        if rate < 1.0 {
+            return self.block_len.min(BLOCK_LEN_UNKNOWN);
+        }
+        let mut len = self.block_len;
+        while len / 2 >= limits::BLOCK_LEN_MIN && f64::from(len) > rate * BLOCK_TIME.as_secs_f64() {
+            len /= 2;
+        }
+        len
+    }
+
     fn blocks_min(&self) -> u64 {
-        let block_time = self.meter.time_for(u64::from(self.block_len));
+        let block_time = self.meter.time_for(u64::from(self.next_block_len()));
         let round_trip = self.meter.round_trip().unwrap_or_default();
         match block_time {
             Some(time) if time < round_trip * SLOW_LANE => BLOCKS_MIN,
@@ -137,7 +156,8 @@ impl Download {
         let window = self.meter.window();
         let was_idle = self.asked.is_empty();
         // Judged by a full block of a full piece; the last of a file may be shorter.
-        let next_len = u64::from(self.block_len.min(geometry.piece_size().bytes()));
+        let block_len = self.next_block_len();
+        let next_len = u64::from(block_len.min(geometry.piece_size().bytes()));
         let window = window.max(next_len * self.blocks_min());
         let mut new = Vec::new();
         while self.asked.len() < limits::REQUESTS_IN_FLIGHT_MAX {
@@ -149,7 +169,7 @@ impl Download {
                 break;
             };
             let piece_len = geometry.piece_len(piece);
-            let len = self.block_len.min(piece_len - offset);
+            let len = block_len.min(piece_len - offset);
             let Some(span) =
                 geometry.block(u64::from(piece.get()), u64::from(offset), u64::from(len))
             else {
@@ -391,6 +411,23 @@ mod tests {
         assert_eq!(spans, expected);
         assert_eq!(lane.in_flight(), 16 * u64::from(BLOCK));
         assert!(!lane.wants_more());
+    }
+
+    #[test]
+    fn a_lane_asks_for_blocks_that_come_within_half_a_second() {
+        let size = PieceSize::new(limits::BLOCK_LEN_MAX).unwrap();
+        let geometry = Geometry::new(size, [200 * u64::from(limits::BLOCK_LEN_MAX)]).unwrap();
+        let longest = |bytes_per_s: u32| {
+            let mut lane = Download::new(limits::BLOCK_LEN_MAX, Duration::ZERO);
+            lane.meter.arrived(bytes_per_s, Duration::from_secs(1));
+            let mut pieces = geometry.pieces();
+            let spans = lane.top_up(&geometry, Duration::from_secs(1), || pieces.next());
+            spans.iter().map(|span| span.len()).max()
+        };
+        assert_eq!(longest(0), Some(BLOCK_LEN_UNKNOWN));
+        assert_eq!(longest(100), Some(limits::BLOCK_LEN_MIN));
+        assert_eq!(longest(131_072), Some(65_536));
+        assert_eq!(longest(1 << 30), Some(limits::BLOCK_LEN_MAX));
     }
 
     #[test]

@@ -92,7 +92,7 @@ impl Introduction {
         if theirs.id == self.id {
             return Err(HandshakeError::Ourselves);
         }
-        let block_ok = (limits::PIECE_LEN_MIN..=limits::BLOCK_LEN_MAX).contains(&theirs.block_max)
+        let block_ok = (limits::BLOCK_LEN_MIN..=limits::BLOCK_LEN_MAX).contains(&theirs.block_max)
             && theirs.block_max.is_power_of_two();
         if !block_ok || theirs.lanes_max == 0 {
             return Err(HandshakeError::BadOffer);

@@ -5,6 +5,8 @@
 /// Bytes in the largest block, and so in the payload of a BLOCO frame. 256 KiB is the largest
 /// buffer that still sits in a core's second-level cache while it is hashed and written.
 pub const BLOCK_LEN_MAX: u32 = 256 * 1024;
+/// Bytes of the shortest longest block that a peer may name, and what is asked for on slow lanes.
+pub const BLOCK_LEN_MIN: u32 = 16 * 1024;
 /// Bytes in the smallest piece; also the smallest block that may be negotiated.
 pub const PIECE_LEN_MIN: u32 = 16 * 1024;
 /// Bytes in the largest piece: what one wrong byte can cost.

@@ -57,9 +57,6 @@ impl Lane {
     fn yield_taken_pieces(&mut self) {
         let mut taken = self.download.pieces();
         taken.retain(|piece| self.share.ledger.owner(*piece) != Some(self.id));
-        if let Some((b, _)) = self.download.begun(&self.share.geometry)
-            && taken.contains(&b)
-        {}
         self.cancel(&taken);
     }
 
