@@ -32,8 +32,6 @@ const REST_MAX: Duration = Duration::from_secs(8);
 /// Nothing else can be said on a connection while a block comes, so none should take longer; and
 /// what is thrown away when a piece is given up is about a block.
 const BLOCK_TIME: Duration = Duration::from_millis(500);
-/// Blocks are no longer than this until the lane's rate is known.
-const BLOCK_LEN_UNKNOWN: u32 = 64 * 1024;
 
 /// Blocks in flight at least: with one or two, half a window is a coarse thing, and a lane over
 /// 20 ms carried three quarters of what it could.
@@ -44,6 +42,9 @@ const BLOCKS_MIN: u64 = 4;
 const BLOCKS_MIN_SLOW: u64 = 2;
 /// See [`BLOCKS_MIN_SLOW`].
 const SLOW_LANE: u32 = 4;
+
+/// See [`Download::surplus`].
+const SURPLUS: Duration = Duration::from_secs(2);
 
 /// What to do with a BLOCO whose header has arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,11 +123,12 @@ impl Download {
             && self.asked.len() <= limits::REQUESTS_IN_FLIGHT_MAX / 2
     }
 
-    /// How long a block to ask for: what comes within half a second, as a power of two.
+    /// How long a block to ask for: what comes within half a second, as a power of two; the
+    /// shortest while the lane's rate is unknown.
     fn next_block_len(&self) -> u32 {
         let rate = self.meter.rate();
         if rate < 1.0 {
-            return self.block_len.min(BLOCK_LEN_UNKNOWN);
+            return self.block_len.min(limits::BLOCK_LEN_MIN);
         }
         let mut len = self.block_len;
         while len / 2 >= limits::BLOCK_LEN_MIN && f64::from(len) > rate * BLOCK_TIME.as_secs_f64() {
@@ -188,6 +190,27 @@ impl Download {
             self.meter.resume(now);
         }
         new
+    }
+
+    /// Pieces asked for before it showed how slow the lane is, none of which has come: they take
+    /// longer than [`SURPLUS`], and others might have them sooner.
+    pub fn surplus(&self) -> Vec<PieceIndex> {
+        let keep = self.meter.window().max(u64::from(self.next_block_len()) * self.blocks_min());
+        if self.in_flight <= 2 * keep || self.meter.time_for(self.in_flight) < Some(SURPLUS) {
+            return Vec::new();
+        }
+        let mut sum = 0;
+        let mut surplus: Vec<PieceIndex> = Vec::new();
+        for span in &self.asked {
+            // A piece that is partly within is kept whole.
+            let is_kept = sum < keep && surplus.is_empty();
+            sum += u64::from(span.len());
+            let is_new = surplus.last() != Some(&span.piece());
+            if !is_kept && span.offset() == 0 && is_new && self.begun != Some(span.piece()) {
+                surplus.push(span.piece());
+            }
+        }
+        surplus
     }
 
     /// A BLOCO header arrived.
@@ -424,18 +447,40 @@ mod tests {
             let spans = lane.top_up(&geometry, Duration::from_secs(1), || pieces.next());
             spans.iter().map(|span| span.len()).max()
         };
-        assert_eq!(longest(0), Some(BLOCK_LEN_UNKNOWN));
+        assert_eq!(longest(0), Some(limits::BLOCK_LEN_MIN), "unknown");
         assert_eq!(longest(100), Some(limits::BLOCK_LEN_MIN));
         assert_eq!(longest(131_072), Some(65_536));
         assert_eq!(longest(1 << 30), Some(limits::BLOCK_LEN_MAX));
     }
 
     #[test]
+    fn what_was_asked_for_before_a_lane_showed_how_slow_it_is_is_surplus() {
+        let size = PieceSize::new(limits::BLOCK_LEN_MAX).unwrap();
+        let geometry = Geometry::new(size, [200 * u64::from(limits::BLOCK_LEN_MAX)]).unwrap();
+        let lane_at = |bytes_per_s: u32| {
+            let mut lane = Download::new(limits::BLOCK_LEN_MAX, Duration::ZERO);
+            lane.guess_round_trip(Duration::from_millis(40));
+            let mut pieces = geometry.pieces();
+            lane.top_up(&geometry, Duration::ZERO, || pieces.next());
+            assert_eq!(lane.pieces().len(), 8, "two megabytes, for it is far");
+            lane.meter.arrived(bytes_per_s, Duration::from_secs(1));
+            lane
+        };
+        let numbers = |pieces: Vec<PieceIndex>| -> Vec<u32> {
+            pieces.into_iter().map(PieceIndex::get).collect()
+        };
+        assert_eq!(numbers(lane_at(125_000).surplus()), [1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(numbers(lane_at(10_000_000).surplus()), [] as [u32; 0]);
+    }
+
+    #[test]
     fn pieces_smaller_than_a_block_are_asked_for_by_the_window_too() {
         let geometry = geometry();
         let mut lane = Download::new(limits::BLOCK_LEN_MAX, Duration::ZERO);
+        // Fast enough for the longest blocks.
+        lane.meter.arrived(1 << 20, Duration::from_secs(1));
         let mut pieces = geometry.pieces();
-        let spans = lane.top_up(&geometry, Duration::ZERO, || pieces.next());
+        let spans = lane.top_up(&geometry, Duration::from_secs(1), || pieces.next());
         assert_eq!(spans.len(), 8, "256 KiB of 32 KiB pieces");
     }
 

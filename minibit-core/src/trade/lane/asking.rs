@@ -42,6 +42,8 @@ impl Lane {
 
     /// Asks for more, if the window has room and there is anything to be had.
     pub fn ask(&mut self, now: Duration) {
+        let surplus = self.download.surplus();
+        self.cancel(&surplus);
         if !self.download.wants_more() || !self.may_ask(now) || self.share.ledger.is_complete() {
             return;
         }
