@@ -10,6 +10,7 @@
 //! - They need over a second and a half for a piece: half the slots are tried. If the link then
 //!   carries clearly less, it was the receivers who could take no more: the slots are given back,
 //!   and more are tried.
+//! - Less than a piece in a round to all of them together tells nothing: as few slots as may be.
 //! - Between the two a quarter more are tried. If the link does not then carry more for it, they
 //!   are given back, and nothing is tried for a minute.
 //!
@@ -26,6 +27,8 @@ pub(super) const CAP: usize = 128;
 const PLENTY: u64 = 2;
 /// Below two pieces in so many seconds for each of them, there may be too many.
 const THIN_SECONDS: u64 = 3;
+/// Less than a piece in so many seconds is too little to tell anything by.
+const TELLING_SECONDS: u64 = 10;
 /// Between two looks for whether there is plenty; twice as long after each that finds none.
 const LOOK: Duration = Duration::from_millis(250);
 const LOOK_MAX: Duration = Duration::from_secs(8);
@@ -109,6 +112,11 @@ impl Auto {
 
     /// After a round in which somebody waited and all together were sent `total` bytes a second.
     pub(super) fn adapt(&mut self, now: Duration, total: u64, answered: u64) {
+        if total * TELLING_SECONDS < self.piece_len {
+            self.regular = (self.regular / 2).max(FLOOR);
+            self.trial = None;
+            return;
+        }
         if let Some(trial) = self.trial.take() {
             if self.regular < trial.slots && total < trial.total - trial.total / 8 {
                 self.regular = trial.slots;
@@ -129,11 +137,10 @@ impl Auto {
         }
         if self.is_plenty(total, answered) {
             self.regular = (self.regular + self.regular / 4).min(CAP);
-        } else if now < self.hold_until {
-        } else if self.is_thin(total, answered) && self.regular > FLOOR {
-            self.try_slots(self.regular / 2, total);
-        } else {
-            self.try_slots(self.regular + self.regular / 4, total);
+        } else if now >= self.hold_until {
+            let tries_fewer = self.is_thin(total, answered) && self.regular > FLOOR;
+            let more = self.regular + self.regular / 4;
+            self.try_slots(if tries_fewer { self.regular / 2 } else { more }, total);
         }
     }
 
@@ -158,6 +165,15 @@ mod tests {
     use super::*;
 
     const PIECE: u32 = 256 * 1024;
+
+    #[test]
+    fn a_link_too_slow_to_tell_anything_by_keeps_to_the_fewest_slots() {
+        let mut auto = Auto::new(PIECE);
+        for (round, total) in [0, 1638, 0, 3276, 0, 1638].into_iter().enumerate() {
+            auto.adapt(Duration::from_secs(10 * round as u64), total, 5);
+            assert_eq!(auto.regular(), FLOOR);
+        }
+    }
 
     /// Slots after each round in which somebody waits, if `rate` of the slots is what all get.
     fn rounds(count: usize, rate: impl Fn(u64) -> u64) -> Vec<usize> {
