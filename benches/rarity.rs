@@ -184,7 +184,9 @@ fn choking(criterion: &mut Criterion) {
                 took_at: now,
                 joined_at: now,
                 snubbed: false,
-                sink: false,
+                passes_on: None,
+                amid_piece: false,
+                held: 0,
             })
             .collect();
         group.bench_function(BenchmarkId::new(name, "round"), |bencher| {

@@ -205,7 +205,7 @@ impl World {
         if crowded || here.sending || here.under_way >= UNDER_WAY_MAX || !uplink.is_open() {
             return;
         }
-        let Some(span) = lane.mind.take_block() else { return };
+        let Some(span) = lane.mind.take_block(at(self.now)) else { return };
         here.sending = true;
         here.under_way += span.len();
         uplink.start(self.now, place, span);

@@ -5,21 +5,26 @@
 //! wants costs nothing, a slot kept free for ten seconds costs ten seconds.
 //!
 //! The rules:
-//! - A slot that is not used for two seconds goes to another, if any wait; so does one of a
-//!   peer that passes nothing on.
 //! - Only interested peers have slots. Whoever leaves, loses interest, or (unless we are
-//!   complete) is snubbed loses a regular slot at once.
-//! - **Contribution** ranks by bytes verified from the peer in the last two rounds and since;
-//!   **Rarity** by how many rare pieces it holds; **Seeder** (always, once we are complete)
-//!   gives everybody a turn: who waits longest comes next, who was answered longest goes.
-//! - Who gave nothing in that time has a regular slot only while nobody waits who did.
-//! - Who only takes has none at all while two others who do not keep the link busy; it lives on
-//!   what chance gives it.
+//!   complete) is snubbed loses a regular slot at once. A slot that is not used for two seconds
+//!   goes to another, if any wait.
+//! - A piece that was begun is sent to its end even if its peer is choked; until then the slot is
+//!   not free. Else each change would add to what the link carries at a time.
+//! - Who stands better ([`Standing`]) comes first, and at once: who gives before those who had no
+//!   chance yet, those before who had one and gives nothing. A seeder goes by what peers pass on,
+//!   a receiver by what it got from them: in the last two rounds to be a giver, ever to be no
+//!   taker. Once a receiver is complete, what it got counts for as long as the link lasts.
+//! - Who only takes is left out while others keep the link busy, but for a twentieth of what we
+//!   send. So it is with those who had no chance yet at a seeder that knows enough who pass on.
+//! - Among equals **Contribution** ranks by bytes verified from the peer in the last two rounds and
+//!   since, takers by how much they hold (others found them worth it); **Rarity** by how many
+//!   rare pieces it holds; **Seeder** (always, once we are complete) gives everybody a turn: who
+//!   waits longest comes next, who was answered longest goes.
 //! - Calm: beyond that, a round takes a slot from at most a quarter of the regular ones (one of 4) for a
 //!   better ranked peer, never for an equal one; the rest only changes where it must.
-//! - The optimistic slots go to others at random, to newcomers three times as likely, for
-//!   three rounds: long enough to show. A tried peer that ranks well enough moves to a regular
-//!   slot, and another is tried at once.
+//! - The optimistic slots go to those who had no chance yet, then to those to whom we owe most, for
+//!   three rounds or until they have shown nothing for it. A tried peer that ranks well enough
+//!   moves to a regular slot, and another is tried at once.
 //! - [`Slots::Auto`] sets the number of regular slots by what the link carries (`slots`).
 //!
 //! Invariant: never more peers unchoked than regular and optimistic slots, never one that is
@@ -32,6 +37,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
+use super::Standing;
 use super::slots::{Auto, per_second};
 
 /// Time between two full rounds.
@@ -39,16 +45,14 @@ pub const ROUND: Duration = Duration::from_secs(10);
 /// For how long a peer may owe us every block we asked for before its view says `snubbed`.
 pub const SNUB_AFTER: Duration = Duration::from_secs(60);
 
-/// How long after joining a peer is a newcomer.
-const NEWCOMER: Duration = Duration::from_secs(30);
-/// How much likelier a newcomer gets an optimistic slot.
-const NEWCOMER_WEIGHT: u32 = 3;
-/// A peer that was sent so many pieces, and has given back less than one part in so many, only
-/// takes.
-const TAKER_PIECES: u64 = 4;
+/// A peer that was sent a piece, and after so long has given back less than one part in so many,
+/// only takes.
+const TAKER_AFTER: Duration = Duration::from_secs(1);
 const TAKER_PART: u64 = 10;
-/// So many who give keep a link busy.
-const GIVERS_ENOUGH: usize = 2;
+/// Of all that we send, those who only take get one part in so many, by chance.
+const CHANCE_PART: u64 = 20;
+/// Half of the regular slots keep a link busy, but no fewer than so many.
+const BUSY_MIN: usize = 2;
 /// A peer that takes nothing for so long while others wait gives its slot to one of them.
 const IDLE: Duration = Duration::from_secs(2);
 /// And waits for so long before it comes in turn again.
@@ -99,17 +103,22 @@ pub struct PeerView {
     pub verified_from: u64,
     /// Bytes we sent it, since it joined.
     pub uploaded_to: u64,
+    /// How many pieces it holds.
+    pub held: u32,
     /// How many rare pieces it holds ([`Ledger::rare_held`](super::Ledger::rare_held)); only
     /// looked at by [`ChokePolicy::Rarity`].
     pub rare_pieces: u32,
+    /// A piece is being sent to it that is not all out. It is sent to its end even if we choke it.
+    pub amid_piece: bool,
     /// When it last took any payload from us; its joining, if it never did.
     pub took_at: Duration,
     /// When its link came to be.
     pub joined_at: Duration,
     /// It owed us blocks for [`SNUB_AFTER`] and sent none.
     pub snubbed: bool,
-    /// It passes nothing on of what we send it ([`Guide::is_sink`](super::Guide::is_sink)).
-    pub sink: bool,
+    /// How it stands by what it passes on ([`Guide::standing`](super::Guide::standing)), if we
+    /// can tell; else it is judged here, by what it gave us.
+    pub passes_on: Option<Standing>,
 }
 
 /// Which slot a peer has, and since when.
@@ -127,10 +136,16 @@ struct PeerState {
     /// When `slot` (or, of one without, the wait for one) began.
     since: Duration,
     interested: bool,
+    amid_piece: bool,
+    /// Choked with a piece under way, which still takes the place of this slot.
+    leaving: Slot,
     /// `verified_from` at the last two rounds, the older first.
     verified_marks: [u64; 2],
     /// `uploaded_to` at the last round.
     uploaded_mark: u64,
+    /// When it was first seen to have taken anything.
+    taking_since: Option<Duration>,
+    standing: Standing,
     /// Until then it comes after all others, for it did not use its slot.
     benched_until: Duration,
 }
@@ -144,6 +159,8 @@ pub struct Choker {
     auto: Auto,
     peers: BTreeMap<LinkId, PeerState>,
     last_round: Option<Duration>,
+    /// Who stands worse is answered only as far as it needs them to keep the link busy.
+    trusted_from: Standing,
 }
 
 impl Choker {
@@ -151,7 +168,15 @@ impl Choker {
     pub fn new(policy: ChokePolicy, slots: Slots, piece_len: u32) -> Self {
         let auto = Auto::new(piece_len);
         let piece_len = piece_len.into();
-        Self { policy, slots, piece_len, auto, peers: BTreeMap::new(), last_round: None }
+        Self {
+            policy,
+            slots,
+            piece_len,
+            auto,
+            peers: BTreeMap::new(),
+            last_round: None,
+            trusted_from: Standing::New,
+        }
     }
 
     /// When the next full round is due; now, if there was none yet.
@@ -180,7 +205,13 @@ impl Choker {
     /// Whether a slot is free, so that a peer that joins interested is unchoked at once.
     pub fn has_free_slot(&self) -> bool {
         let (regular, optimistic) = self.slots();
-        self.peers.values().filter(|peer| peer.slot != Slot::None).count() < regular + optimistic
+        self.taken(Slot::Regular) + self.taken(Slot::Optimistic) < regular + optimistic
+    }
+
+    /// Slots of a kind that are not free: those of peers that are choked and get the rest of a
+    /// piece are not yet.
+    fn taken(&self, kind: Slot) -> usize {
+        self.peers.values().filter(|peer| peer.slot == kind || peer.leaving == kind).count()
     }
 
     /// Whether [`PeerView::rare_pieces`] is looked at.
@@ -200,20 +231,22 @@ impl Choker {
         rng: &mut Rng,
     ) -> Vec<(LinkId, bool)> {
         let before = self.unchoked();
-        self.take_note(now, peers);
         let policy = if complete { ChokePolicy::Seeder } else { self.policy };
+        self.take_note(now, policy, peers);
+        let passing_on_shows = peers.iter().any(|view| view.passes_on.is_some());
+        self.trusted_from = if passing_on_shows { Standing::Giver } else { Standing::New };
         let due = now >= self.next_round();
         self.resize(now, due, peers);
         self.free_lost_slots(now, policy, peers);
         self.bench_idle(now, peers);
-        if !due && !self.has_free_slot() && policy != ChokePolicy::Contribution {
+        self.end_vain_trials(now, peers);
+        let is_judged = self.peers.values().any(|peer| peer.standing != Standing::New);
+        if !due && !is_judged && !self.has_free_slot() {
             return self.changes(&before, peers);
         }
         let mut ranking = self.rank(now, policy, peers, rng);
-        if policy == ChokePolicy::Contribution {
-            self.make_way_for_givers(now, &mut ranking);
-            self.leave_out_takers(now, &mut ranking);
-        }
+        self.make_way(now, &mut ranking);
+        self.leave_out_takers(now, &mut ranking);
         let mut tried = Vec::new();
         if due {
             self.swap_regular(now, policy, &mut ranking);
@@ -232,21 +265,38 @@ impl Choker {
         unchoked.map(|(id, _)| *id).collect()
     }
 
-    /// Learns of joins, leaves and interest.
-    fn take_note(&mut self, now: Duration, peers: &[PeerView]) {
+    /// Learns of joins, leaves, interest, and of who gives.
+    fn take_note(&mut self, now: Duration, policy: ChokePolicy, peers: &[PeerView]) {
         for view in peers {
             let peer = self.peers.entry(view.id).or_insert_with(|| PeerState {
                 slot: Slot::None,
                 since: now,
                 interested: false,
+                amid_piece: false,
+                leaving: Slot::None,
                 verified_marks: [view.verified_from; 2],
                 uploaded_mark: view.uploaded_to,
+                taking_since: None,
+                standing: Standing::New,
                 benched_until: Duration::ZERO,
             });
             if view.interested && !peer.interested {
                 peer.since = now;
             }
             peer.interested = view.interested;
+            peer.amid_piece = view.amid_piece;
+            if !view.amid_piece {
+                peer.leaving = Slot::None;
+            }
+            if view.uploaded_to > 0 {
+                peer.taking_since.get_or_insert(now);
+            }
+            peer.standing = view.passes_on.unwrap_or_else(|| match policy {
+                ChokePolicy::Contribution | ChokePolicy::Seeder => {
+                    peer.standing_by_trade(now, view, self.piece_len, policy)
+                }
+                ChokePolicy::Rarity => Standing::New,
+            });
         }
         if self.peers.len() > peers.len() {
             let here: std::collections::BTreeSet<_> = peers.iter().map(|view| view.id).collect();
@@ -302,15 +352,11 @@ impl Choker {
     /// Takes slots from those that do not use them, as far as others wait. Else those who ask
     /// for everything and read nothing could hold them all.
     fn bench_idle(&mut self, now: Duration, peers: &[PeerView]) {
-        let waits = |view: &PeerView, peer: &PeerState| {
-            let behind = view.sink || now < peer.benched_until;
-            peer.interested && peer.slot == Slot::None && !behind
-        };
-        let mut waiting = peers.iter().filter(|view| waits(view, &self.peers[&view.id])).count();
+        let mut waiting = self.peers.values().filter(|peer| peer.is_waiting(now)).count();
         for view in peers {
             let Some(peer) = self.peers.get_mut(&view.id) else { continue };
             let idle = now.saturating_sub(view.took_at.max(peer.since));
-            if waiting > 0 && peer.slot != Slot::None && (view.sink || idle >= IDLE) {
+            if waiting > 0 && peer.slot != Slot::None && idle >= IDLE {
                 peer.benched_until = now + BENCHED;
                 self.put(now, view.id, Slot::None);
                 waiting -= 1;
@@ -332,59 +378,99 @@ impl Choker {
             .map(|view| {
                 let peer = &self.peers[&view.id];
                 let regular = peer.slot == Slot::Regular;
-                let benched = view.sink || now < peer.benched_until;
+                let benched = now < peer.benched_until;
                 let score = match policy {
+                    ChokePolicy::Contribution if peer.standing == Standing::Taker => {
+                        view.held.into()
+                    }
                     ChokePolicy::Contribution => {
                         view.verified_from.saturating_sub(peer.verified_marks[0])
                     }
                     ChokePolicy::Rarity => u64::from(view.rare_pieces),
                     ChokePolicy::Seeder => turn_score(now, peer),
                 };
-                let taker = policy == ChokePolicy::Contribution && self.only_takes(view);
-                Ranked { benched, score, regular, taker, tie: rng.u32(..), id: view.id }
+                let (standing, tie) = (peer.standing, rng.u32(..));
+                Ranked { benched, standing, score, regular, tie, id: view.id }
             })
             .collect();
         ranking.sort_unstable_by_key(|ranked| std::cmp::Reverse(ranked.key()));
         ranking
     }
 
-    /// Those who gave nothing of late have regular slots only as long as nobody waits who did: a
+    /// Who stands worse has a regular slot only as long as nobody waits who stands better: a
     /// peer that wants what has just come does not wait for a round while its gifts go to others.
-    fn make_way_for_givers(&mut self, now: Duration, ranking: &mut [Ranked]) {
+    fn make_way(&mut self, now: Duration, ranking: &mut [Ranked]) {
         let free = self.slots().0.saturating_sub(ranking.iter().filter(|r| r.regular).count());
-        let waiting: Vec<_> = (0..ranking.len())
-            .filter(|at| !ranking[*at].regular && !ranking[*at].benched && ranking[*at].score > 0)
-            .filter(|at| !self.is_unchoked(ranking[*at].id))
+        let waiting = ranking.iter().filter(|ranked| !ranked.regular && !ranked.benched);
+        let waiting: Vec<_> = waiting
+            .filter(|ranked| !self.is_unchoked(ranked.id))
+            .map(|ranked| ranked.standing)
             .skip(free)
             .collect();
-        let idle: Vec<_> = (0..ranking.len())
-            .filter(|at| ranking[*at].regular && ranking[*at].score == 0)
-            .collect();
-        for (giver, taker) in waiting.into_iter().zip(idle) {
-            self.put(now, ranking[taker].id, Slot::None);
-            self.put(now, ranking[giver].id, Slot::Regular);
-            ranking[taker].regular = false;
-            ranking[giver].regular = true;
-        }
-    }
-
-    /// It had its chance, and has given back hardly anything.
-    fn only_takes(&self, view: &PeerView) -> bool {
-        view.uploaded_to >= TAKER_PIECES * self.piece_len
-            && view.verified_from < view.uploaded_to / TAKER_PART
-    }
-
-    /// Those who only take have no regular slots while enough others keep the link busy: a slot
-    /// that is left empty makes the others' shares larger.
-    fn leave_out_takers(&mut self, now: Duration, ranking: &mut Vec<Ranked>) {
-        let givers = ranking.iter().filter(|ranked| !ranked.taker && ranked.regular).count();
-        if givers < GIVERS_ENOUGH {
-            return;
-        }
-        for taker in ranking.extract_if(.., |ranked| ranked.taker) {
-            if taker.regular {
-                self.put(now, taker.id, Slot::None);
+        let worst_first = ranking.iter_mut().rev().filter(|ranked| ranked.regular);
+        for (better, worse) in waiting.into_iter().zip(worst_first) {
+            if better <= worse.standing {
+                return;
             }
+            // The better one is ranked before all others that wait, and gets the slot once it
+            // is free.
+            self.put(now, worse.id, Slot::None);
+            worse.regular = false;
+        }
+    }
+
+    /// How many more than those who do not only take it needs to keep the link busy. A slot that
+    /// is left empty makes the others larger.
+    fn to_be_busy(&self) -> usize {
+        let trusted = self
+            .peers
+            .values()
+            .filter(|peer| peer.slot == Slot::Regular && peer.standing >= self.trusted_from);
+        (self.slots().0 / 2).max(BUSY_MIN).saturating_sub(trusted.count())
+    }
+
+    /// Those who only take have only so many regular slots as it needs to keep the link busy.
+    fn leave_out_takers(&mut self, now: Duration, ranking: &mut Vec<Ranked>) {
+        let mut room = self.to_be_busy();
+        let is_busy = room == 0;
+        let trusted_from = self.trusted_from;
+        let left_out = ranking.extract_if(.., |ranked| {
+            if ranked.standing >= trusted_from || ranked.standing == Standing::New && !is_busy {
+                return false;
+            }
+            let stays = room > 0;
+            room -= usize::from(stays);
+            !stays
+        });
+        for taker in left_out.filter(|taker| taker.regular) {
+            self.put(now, taker.id, Slot::None);
+        }
+    }
+
+    /// Whether those who only take have had their part of what we send.
+    fn takers_had_their_part(&self, peers: &[PeerView]) -> bool {
+        let (mut all, mut takers) = (0, 0);
+        for view in peers {
+            all += view.uploaded_to;
+            if self.peers[&view.id].standing < self.trusted_from {
+                takers += view.uploaded_to;
+            }
+        }
+        takers * CHANCE_PART > all
+    }
+
+    /// A trial that has shown nothing ends at once if somebody waits who stands better, or if
+    /// the link is busy without.
+    fn end_vain_trials(&mut self, now: Duration, peers: &[PeerView]) {
+        let left_out = self.to_be_busy() == 0 && self.takers_had_their_part(peers);
+        let waits = |peer: &&PeerState| peer.is_waiting(now) && peer.standing >= self.trusted_from;
+        let waiting = self.peers.values().filter(waits).count();
+        let is_vain =
+            |peer: &PeerState| peer.slot == Slot::Optimistic && peer.standing < Standing::New;
+        let vain = self.peers.iter().filter(|(_, peer)| is_vain(peer)).map(|(id, _)| *id);
+        let vain: Vec<_> = if left_out { vain.collect() } else { vain.take(waiting).collect() };
+        for id in vain {
+            self.put(now, id, Slot::None);
         }
     }
 
@@ -407,9 +493,7 @@ impl Choker {
                 return;
             }
             self.put(now, ranking[worse].id, Slot::None);
-            self.put(now, ranking[better].id, Slot::Regular);
             ranking[worse].regular = false;
-            ranking[better].regular = true;
         }
     }
 
@@ -430,15 +514,16 @@ impl Choker {
     /// Gives free regular slots to the best ranked that have none.
     fn fill_regular(&mut self, now: Duration, ranking: &[Ranked]) {
         let (slots, _) = self.slots();
-        let used = ranking.iter().filter(|ranked| ranked.regular).count();
+        let used = self.taken(Slot::Regular);
         let without = ranking.iter().filter(|ranked| !ranked.regular);
         for ranked in without.take(slots.saturating_sub(used)) {
             self.put(now, ranked.id, Slot::Regular);
         }
     }
 
-    /// Gives free optimistic slots to some that have none, at random; to those just tried and
-    /// those who did not use theirs only if nobody else is left.
+    /// Gives free optimistic slots to some that have none: first to those who had no chance yet,
+    /// then to those that we owe most or that owe us least. To those who only take, while others
+    /// keep the link busy, no more than their part.
     fn fill_optimistic(
         &mut self,
         now: Duration,
@@ -446,25 +531,32 @@ impl Choker {
         tried: &[LinkId],
         rng: &mut Rng,
     ) {
-        let used = self.peers.values().filter(|peer| peer.slot == Slot::Optimistic).count();
-        let mut free = self.slots().1.saturating_sub(used);
-        for again in [false, true] {
-            let comes_last = |view: &PeerView| {
-                let benched = now < self.peers[&view.id].benched_until;
-                view.sink || benched || tried.contains(&view.id)
-            };
-            let mut waiting: Vec<_> = peers
-                .iter()
-                .filter(|view| view.interested && self.peers[&view.id].slot == Slot::None)
-                .filter(|view| comes_last(view) == again)
-                .map(|view| (view.id, weight(now, view)))
-                .collect();
-            while free > 0
-                && let Some(id) = draw(&mut waiting, rng)
-            {
-                self.put(now, id, Slot::Optimistic);
-                free -= 1;
-            }
+        let used = self.taken(Slot::Optimistic);
+        let free = self.slots().1.saturating_sub(used);
+        if free == 0 {
+            return;
+        }
+        let left_out = self.to_be_busy() == 0 && self.takers_had_their_part(peers);
+        let mut waiting: Vec<_> = peers
+            .iter()
+            .map(|view| (view, &self.peers[&view.id]))
+            .filter(|(view, peer)| view.interested && peer.slot == Slot::None)
+            .filter(|(_, peer)| peer.standing >= self.trusted_from || !left_out)
+            .map(|(view, peer)| {
+                let comes_last = now < peer.benched_until || tried.contains(&view.id);
+                let known = peer.standing != Standing::New;
+                let standing = std::cmp::Reverse(peer.standing);
+                let owes = view.uploaded_to as i64 - view.verified_from as i64;
+                let owes = match peer.standing {
+                    Standing::Taker => -i64::from(view.held),
+                    _ => owes.div_euclid(self.piece_len as i64),
+                };
+                (comes_last, known, standing, owes, rng.u32(..), view.id)
+            })
+            .collect();
+        waiting.sort_unstable();
+        for (.., id) in waiting.into_iter().take(free) {
+            self.put(now, id, Slot::Optimistic);
         }
     }
 
@@ -480,6 +572,8 @@ impl Choker {
 
     fn put(&mut self, now: Duration, id: LinkId, slot: Slot) {
         if let Some(peer) = self.peers.get_mut(&id) {
+            peer.leaving =
+                if slot == Slot::None && peer.amid_piece { peer.slot } else { Slot::None };
             // From optimistic to regular it goes on being answered: its turn is not new.
             if (peer.slot == Slot::None) != (slot == Slot::None) {
                 peer.since = now;
@@ -502,17 +596,17 @@ impl Choker {
 #[derive(Clone, Copy, Debug)]
 struct Ranked {
     benched: bool,
+    standing: Standing,
     score: u64,
     regular: bool,
-    taker: bool,
     tie: u32,
     id: LinkId,
 }
 
 impl Ranked {
     /// Among equals those that have a slot keep it; the rest is chance.
-    fn key(&self) -> (bool, u64, bool, u32) {
-        (!self.benched, self.score, self.regular, self.tie)
+    fn key(&self) -> (bool, Standing, u64, bool, u32) {
+        (!self.benched, self.standing, self.score, self.regular, self.tie)
     }
 }
 
@@ -532,7 +626,7 @@ fn turn_score(now: Duration, peer: &PeerState) -> u64 {
 
 /// Whether `better` may take the slot of `worse` in a round.
 fn deserves(policy: ChokePolicy, better: &Ranked, worse: &Ranked) -> bool {
-    if better.benched {
+    if better.benched || better.standing < worse.standing {
         return false;
     }
     match policy {
@@ -542,20 +636,31 @@ fn deserves(policy: ChokePolicy, better: &Ranked, worse: &Ranked) -> bool {
     }
 }
 
-fn weight(now: Duration, view: &PeerView) -> u32 {
-    if now.saturating_sub(view.joined_at) < NEWCOMER { NEWCOMER_WEIGHT } else { 1 }
-}
+impl PeerState {
+    fn is_waiting(&self, now: Duration) -> bool {
+        self.interested && self.slot == Slot::None && now >= self.benched_until
+    }
 
-/// Takes one out by chance, after the weights; `None` if there is none.
-fn draw(weighted: &mut Vec<(LinkId, u32)>, rng: &mut Rng) -> Option<LinkId> {
-    let total: u32 = weighted.iter().map(|(_, weight)| weight).sum();
-    let drawn = (total > 0).then(|| rng.u32(..total))?;
-    let mut sum = 0;
-    let at = weighted.iter().position(|(_, weight)| {
-        sum += weight;
-        drawn < sum
-    })?;
-    Some(weighted.swap_remove(at).0)
+    /// How it stands by what it gave us. Only what it gave of late makes it a giver, as long as
+    /// we want anything ourselves.
+    fn standing_by_trade(
+        &self,
+        now: Duration,
+        view: &PeerView,
+        piece_len: u64,
+        policy: ChokePolicy,
+    ) -> Standing {
+        let counts_from = if policy == ChokePolicy::Seeder { 0 } else { self.verified_marks[0] };
+        let had_its_chance = view.uploaded_to >= piece_len
+            && self.taking_since.is_some_and(|since| now.saturating_sub(since) >= TAKER_AFTER);
+        if had_its_chance && view.verified_from < view.uploaded_to / TAKER_PART {
+            Standing::Taker
+        } else if view.verified_from > counts_from {
+            Standing::Giver
+        } else {
+            Standing::New
+        }
+    }
 }
 
 #[cfg(not(loom))]
@@ -599,11 +704,13 @@ mod tests {
                 interested: true,
                 verified_from: 0,
                 uploaded_to: 0,
+                held: 0,
                 rare_pieces: 0,
                 took_at: self.now,
                 joined_at: self.now,
                 snubbed: false,
-                sink: false,
+                passes_on: None,
+                amid_piece: false,
             });
         }
 
@@ -685,8 +792,7 @@ mod tests {
         room.peer(0).interested = false;
         assert_eq!(room.tick(), (vec![6], vec![0]));
         room.join(7);
-        room.peer(7).verified_from = 1 << 30;
-        assert_eq!(room.tick(), (vec![], vec![]), "better ones wait for the round");
+        assert_eq!(room.tick(), (vec![], vec![]), "no better than those who are answered");
     }
 
     #[test]
@@ -763,19 +869,98 @@ mod tests {
     }
 
     #[test]
-    fn newcomers_are_tried_three_times_as_often() {
-        let mut new = 0;
-        for seed in 0..2000 {
-            let mut room =
-                Room::new(ChokePolicy::Contribution, Slots::Fixed { regular: 0, optimistic: 1 });
-            room.rng = Rng::with_seed(seed);
-            room.join(0);
-            room.now += NEWCOMER;
-            room.join(1);
+    fn whoever_had_no_chance_yet_is_tried_before_all_others_and_each_in_turn() {
+        let mut room =
+            Room::new(ChokePolicy::Contribution, Slots::Fixed { regular: 0, optimistic: 1 });
+        (0..6).for_each(|id| room.join(id));
+        room.tick();
+        let mut tried = vec![room.unchoked()[0]];
+        for _ in 1..6 {
+            // It gets a piece and gives nothing; after a second its chance is over.
+            let id = *tried.last().unwrap();
+            room.peer(id).uploaded_to += u64::from(PIECE);
             room.tick();
-            new += room.in_slot(Slot::Optimistic)[0];
+            room.now += TAKER_AFTER;
+            assert_eq!(room.tick().1, [id]);
+            tried.push(room.unchoked()[0]);
         }
-        assert!((1400..1600).contains(&new), "{new} of 2000, not three in four");
+        tried.sort_unstable();
+        assert_eq!(tried, [0, 1, 2, 3, 4, 5]);
+    }
+
+    /// Peers 0 and 1 give, 2 and 3 have had their chance, and what went to them is a lot.
+    fn givers_and_takers() -> Room {
+        let mut room = Room::classic(4);
+        room.tick();
+        for id in 0..4 {
+            room.peer(id).uploaded_to += 4 * u64::from(PIECE);
+        }
+        room.now += Duration::from_millis(1);
+        room.tick();
+        (0..2).for_each(|id| room.peer(id).verified_from += 4 * u64::from(PIECE));
+        room.now += TAKER_AFTER;
+        room
+    }
+
+    #[test]
+    fn who_only_takes_is_left_out_while_two_who_give_keep_the_link_busy() {
+        let mut room = givers_and_takers();
+        assert_eq!(room.tick(), (vec![], vec![2, 3]));
+        room.peer(1).interested = false;
+        let (on, _) = room.tick();
+        assert_eq!(room.in_slot(Slot::Regular).len(), 2, "one giver and {on:?}");
+    }
+
+    #[test]
+    fn who_only_takes_gets_a_twentieth_by_chance() {
+        let mut room = givers_and_takers();
+        room.tick();
+        for _ in 0..400 {
+            room.now += Duration::from_secs(1);
+            for id in 0..2 {
+                room.peer(id).verified_from += u64::from(PIECE);
+            }
+            for id in room.unchoked() {
+                room.peer(id).uploaded_to += u64::from(PIECE);
+            }
+            room.tick();
+        }
+        let sent = |id: u32| room.peers[id as usize].uploaded_to;
+        let (takers, all) = (sent(2) + sent(3), (0..4).map(sent).sum::<u64>());
+        let part = all as f64 / takers as f64;
+        assert!((15.0..=25.0).contains(&part), "one part in {part}");
+    }
+
+    #[test]
+    fn a_seeder_answers_those_who_pass_on_and_tries_others_with_little() {
+        let mut room = Room::classic(12);
+        room.complete = true;
+        for id in 0..12 {
+            let standing = if id < 5 { Standing::Giver } else { Standing::New };
+            room.peer(id).passes_on = Some(standing);
+        }
+        room.tick();
+        assert!(room.in_slot(Slot::Regular).iter().all(|id| *id < 5), "{:?}", room.unchoked());
+        assert!(room.in_slot(Slot::Optimistic)[0] >= 5, "{:?}", room.unchoked());
+        let tried = room.in_slot(Slot::Optimistic)[0];
+        room.peer(tried).passes_on = Some(Standing::OnTrial);
+        room.peer(tried).uploaded_to += u64::from(PIECE);
+        assert_eq!(room.tick().1, [tried]);
+        assert!(room.unchoked().iter().all(|id| *id < 5), "{:?}", room.unchoked());
+    }
+
+    #[test]
+    fn a_slot_is_not_free_until_the_piece_that_was_begun_is_out() {
+        let mut room = Room::classic(5);
+        room.tick();
+        room.join(5);
+        room.peer(0).amid_piece = true;
+        room.tick();
+        room.peer(0).interested = false;
+        assert_eq!(room.tick(), (vec![], vec![0]));
+        assert!(!room.choker.has_free_slot());
+        room.peer(0).amid_piece = false;
+        assert_eq!(room.tick(), (vec![5], vec![]));
     }
 
     #[test]
@@ -818,8 +1003,6 @@ mod tests {
     fn a_seeder_gives_everybody_a_fair_turn() {
         let mut room = Room::classic(20);
         room.complete = true;
-        // Nobody is preferred for what it gave.
-        room.peer(3).verified_from = 1 << 40;
         room.tick();
         let (mut answered, mut waits) = ([0u32; 20], [0u32; 20]);
         for _ in 0..200 {
@@ -835,6 +1018,17 @@ mod tests {
         }
         let (least, most) = (answered.iter().min().unwrap(), answered.iter().max().unwrap());
         assert!(*least >= 35 && *most <= 70, "200 x 5 / 20 = 50 each: {answered:?}");
+    }
+
+    #[test]
+    fn once_we_are_complete_those_who_gave_are_answered_before_others() {
+        let mut room = Room::classic(12);
+        room.tick();
+        (4..8).for_each(|id| room.peer(id).verified_from = 1000);
+        room.now += ROUND * 5;
+        room.complete = true;
+        room.tick();
+        assert_eq!(room.in_slot(Slot::Regular), [4, 5, 6, 7]);
     }
 
     #[test]
@@ -1005,8 +1199,8 @@ mod tests {
                     .filter(|peer| !peer.interested || (peer.snubbed && !seeding)).count();
                 let voluntary = if due { (regular / 4).max(1) + optimistic } else { 0 };
                 // And those who gave nothing make way for those who did.
-                let giving = policy == ChokePolicy::Contribution && !seeding;
-                let made_way = if giving { on.len() } else { 0 };
+                let by_giving = policy != ChokePolicy::Rarity || room.complete;
+                let made_way = if by_giving { on.len() } else { 0 };
                 prop_assert!(off.len() <= lost + voluntary + made_way, "{:?} off, {:?} on", off, on);
                 if due {
                     // What was given before the last two rounds has just ceased to count.

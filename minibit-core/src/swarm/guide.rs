@@ -11,19 +11,19 @@
 //!   half of them; never more than an equal part of what is left.
 //! - What a peer was given and did not fetch, because it left or was choked, is given again.
 //! - Once nothing is left to give, everybody chooses freely.
-//! - A peer that has passed on nothing yet is given a few pieces, and more once it has; until then
-//!   it chooses for itself, for nobody else may want what it wants.
-//! - Whoever passes nothing on is a sink: of what it was sent some seconds ago hardly anything has
-//!   come to be with anybody else. It is answered after all others, and what it was sent is given
-//!   again, as is what a peer had that left.
+//! - A peer that has passed on nothing yet is on trial once it has been sent a piece. Of whoever
+//!   passes nothing on, hardly anything that it was sent some seconds ago has come to be with
+//!   anybody else; it only takes. What it was sent is given again, as is what a peer had that left.
+//! - Of a piece that two were sent nobody knows who passed it on: it speaks for neither.
 //!
 //! Invariant: a piece is with at most one peer at a time.
 //! Not here: who is answered (`choker`), what is done with a suggestion (`trade`).
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
-use super::LinkId;
+use super::{LinkId, Standing};
 
 /// Pieces that a peer is given first, or so many bytes of them where pieces are small: each
 /// time costs a message or two.
@@ -35,21 +35,23 @@ const BATCH_MAX: u32 = 1024;
 const SOON: Duration = Duration::from_millis(200);
 /// A peer that comes back later than this gets half as many.
 const LATE: Duration = Duration::from_secs(2);
-/// A peer that fetches for so long what it was not given does not follow; what it had asked for
-/// before is here by then.
+/// A peer that fetches for so long what it was not given, and so many pieces, does not follow; what
+/// it had asked for before is here by then.
 const ASTRAY: Duration = Duration::from_secs(4);
+const ASTRAY_PIECES: u32 = 4;
 /// So long a piece may take to be passed on and heard of, beyond twice the time that we take for
 /// one; but no longer than the second.
 const PASSING_ON: Duration = Duration::from_secs(3);
 const PASSING_ON_MAX: Duration = Duration::from_secs(60);
-/// So many pieces a peer gets that has passed on none, or as many as it takes in so long: on a
-/// fast link it cannot have.
-const UNPROVEN_MAX: u32 = 3;
-const UNPROVEN_TIME: Duration = Duration::from_millis(2500);
+/// So long a peer may take what it can before it is on trial: on a fast link nothing of it can
+/// have come to be with others sooner, and been told of.
+const TRIAL_AFTER: Duration = Duration::from_millis(2500);
+/// Between two looks for pieces that are overdue.
+const RECLAIM: Duration = Duration::from_secs(1);
 /// A peer is judged by so many pieces at least,
-const SINK_AFTER: u32 = 2;
-/// and is a sink if it has passed on less than one in so many.
-const SINK_PART: u32 = 5;
+const TAKER_AFTER: u32 = 2;
+/// and only takes if it has passed on less than one in so many.
+const TAKER_PART: u32 = 5;
 /// Pieces looked at in one call at most, for what others hold already.
 const LOOK_MAX: u32 = 4096;
 
@@ -64,7 +66,11 @@ pub struct Guide {
     returned: Vec<u32>,
     given: BTreeMap<LinkId, Given>,
     /// Pieces that were sent to one peer and are, as far as we know, with nobody else.
-    with_one: HashMap<u32, LinkId>,
+    with_one: HashMap<u32, (LinkId, Duration)>,
+    /// Pieces that are with others as well, or were sent to two: they speak for nobody any more.
+    settled: Box<[bool]>,
+    /// When it was last looked at which of those are overdue.
+    reclaimed: Duration,
     tallies: BTreeMap<LinkId, Tally>,
 }
 
@@ -81,7 +87,7 @@ struct Tally {
     due: u32,
     /// Pieces that have come to be with somebody else.
     passed_on: u32,
-    is_sink: bool,
+    only_takes: bool,
 }
 
 impl Tally {
@@ -93,12 +99,12 @@ impl Tally {
             fresh: VecDeque::new(),
             due: 0,
             passed_on: 0,
-            is_sink: false,
+            only_takes: false,
         }
     }
 
     fn sent(&mut self, now: Duration) {
-        if !self.fresh.is_empty() || self.due > 0 {
+        if self.has_had_some() {
             // Lanes of one link look at the clock before they take their turn here.
             let gap = now.saturating_sub(self.last).min(PASSING_ON_MAX);
             self.pace = (self.pace * 3 + gap) / 4;
@@ -110,13 +116,23 @@ impl Tally {
     /// How long a piece may take to be with others, and us to hear of it: they send no faster
     /// than we do.
     fn passing_on(&self) -> Duration {
-        (PASSING_ON + 2 * self.pace).min(PASSING_ON_MAX)
+        (PASSING_ON + 8 * self.pace).min(PASSING_ON_MAX)
     }
 
-    fn has_yet_to_pass_on(&self, now: Duration) -> bool {
-        self.passed_on == 0
-            && self.fresh.len() as u32 + self.due >= UNPROVEN_MAX
-            && now.saturating_sub(self.first) >= UNPROVEN_TIME
+    fn has_had_some(&self) -> bool {
+        self.due > 0 || !self.fresh.is_empty()
+    }
+
+    fn standing(&self, now: Duration) -> Standing {
+        if self.only_takes {
+            Standing::Taker
+        } else if self.passed_on > 0 {
+            Standing::Giver
+        } else if self.has_had_some() && now.saturating_sub(self.first) >= TRIAL_AFTER {
+            Standing::OnTrial
+        } else {
+            Standing::New
+        }
     }
 }
 
@@ -128,8 +144,9 @@ struct Given {
     low: usize,
     batch: u32,
     last: Duration,
-    /// When it last fetched what it was given.
+    /// When it last fetched what it was given, and how many others it has begun to fetch since.
     followed: Duration,
+    strays: u32,
 }
 
 impl Guide {
@@ -143,6 +160,8 @@ impl Guide {
             returned: Vec::new(),
             given: BTreeMap::new(),
             with_one: HashMap::new(),
+            settled: vec![false; pieces as usize].into_boxed_slice(),
+            reclaimed: Duration::ZERO,
             tallies: BTreeMap::new(),
         }
     }
@@ -155,9 +174,11 @@ impl Guide {
         link: LinkId,
         is_out: impl Fn(u32) -> bool,
     ) -> Option<Vec<u32>> {
+        if self.next == self.pieces && self.returned.is_empty() {
+            self.reclaim(now);
+        }
         let left = self.pieces - self.next + self.returned.len() as u32;
-        let waits = self.tallies.get(&link).is_some_and(|tally| tally.has_yet_to_pass_on(now));
-        if left == 0 || waits {
+        if left == 0 {
             return None;
         }
         let batch_start = self.batch_start;
@@ -167,6 +188,7 @@ impl Guide {
             batch: batch_start / 2,
             last: now,
             followed: now,
+            strays: 0,
         };
         let given = self.given.entry(link).or_insert(first);
         if given.waiting.len() > given.low {
@@ -205,52 +227,76 @@ impl Guide {
         Some(pieces)
     }
 
-    /// A piece was sent to a peer whole. True if the peer may be given more. It fetches in the
-    /// order in which it was given, so what came before it has from others. If it goes on to
-    /// fetch what it was not given, it does not follow, and what it was given is for others.
+    /// A piece begins to be sent to a peer. It fetches in the order in which it was given, so what
+    /// came before it has from others. If it goes on to fetch what it was not given, it does not
+    /// follow, and what it was given is for others.
+    pub fn begun(&mut self, now: Duration, link: LinkId, piece: u32) {
+        let Some(settled) = self.settled.get_mut(piece as usize) else { return };
+        match self.with_one.entry(piece) {
+            Entry::Vacant(_) if *settled => {}
+            Entry::Vacant(entry) => {
+                entry.insert((link, now));
+                self.tallies.entry(link).or_insert_with(|| Tally::new(now));
+            }
+            Entry::Occupied(entry) if entry.get().0 != link => {
+                entry.remove();
+                *settled = true;
+            }
+            Entry::Occupied(_) => {}
+        }
+        let Some(given) = self.given.get_mut(&link) else { return };
+        if let Some(at) = given.waiting.iter().position(|known| *known == piece) {
+            given.waiting.drain(..=at);
+            (given.followed, given.strays) = (now, 0);
+            return;
+        }
+        given.strays += 1;
+        if given.strays >= ASTRAY_PIECES && now.saturating_sub(given.followed) >= ASTRAY {
+            self.returned.extend(given.waiting.drain(..));
+            (given.followed, given.strays) = (now, 0);
+        }
+    }
+
+    /// A piece was sent to a peer whole. True if the peer may be given more.
     pub fn sent(&mut self, now: Duration, link: LinkId, piece: u32) -> bool {
-        if let std::collections::hash_map::Entry::Vacant(entry) = self.with_one.entry(piece) {
-            entry.insert(link);
-            self.tallies.entry(link).or_insert_with(|| Tally::new(now)).sent(now);
+        if self.with_one.get(&piece).is_some_and(|(sent_to, _)| *sent_to == link)
+            && let Some(tally) = self.tallies.get_mut(&link)
+        {
+            tally.sent(now);
         }
-        let Some(given) = self.given.get_mut(&link) else { return false };
-        match given.waiting.iter().position(|known| *known == piece) {
-            Some(at) => {
-                given.waiting.drain(..=at);
-                given.followed = now;
-            }
-            None if now.saturating_sub(given.followed) >= ASTRAY => {
-                self.returned.extend(given.waiting.drain(..));
-                given.followed = now;
-            }
-            None => {}
-        }
-        given.waiting.len() <= given.low
+        self.given.get(&link).is_some_and(|given| given.waiting.len() <= given.low)
     }
 
     /// A peer says that it holds a piece: if another was sent it, that one has passed it on.
     pub fn heard_of(&mut self, link: LinkId, piece: u32) {
-        if self.with_one.get(&piece).is_some_and(|sent_to| *sent_to != link)
-            && let Some(sent_to) = self.with_one.remove(&piece)
-            && let Some(tally) = self.tallies.get_mut(&sent_to)
-        {
+        let sent_to = self.with_one.get(&piece).map(|(sent_to, _)| *sent_to);
+        if sent_to == Some(link) {
+            return;
+        }
+        if let Some(settled) = self.settled.get_mut(piece as usize) {
+            *settled = true;
+        }
+        self.with_one.remove(&piece);
+        if let Some(tally) = sent_to.and_then(|sent_to| self.tallies.get_mut(&sent_to)) {
             tally.passed_on += 1;
         }
     }
 
-    /// Whether a peer passes hardly anything on of what it was sent.
-    pub fn is_sink(&mut self, now: Duration, link: LinkId) -> bool {
-        let Some(tally) = self.tallies.get_mut(&link) else { return false };
+    /// How a peer stands, by what it passes on of what it was sent.
+    pub fn standing(&mut self, now: Duration, link: LinkId) -> Standing {
+        let Some(tally) = self.tallies.get_mut(&link) else { return Standing::New };
         let passing_on = tally.passing_on();
         while tally.fresh.front().is_some_and(|sent| now.saturating_sub(*sent) >= passing_on) {
             tally.fresh.pop_front();
             tally.due += 1;
         }
-        let is_sink = tally.due >= SINK_AFTER && tally.passed_on * SINK_PART < tally.due;
-        if is_sink && !std::mem::replace(&mut tally.is_sink, is_sink) {
+        let only_takes = tally.due >= TAKER_AFTER && tally.passed_on * TAKER_PART < tally.due;
+        let is_news = only_takes && !std::mem::replace(&mut tally.only_takes, only_takes);
+        let standing = tally.standing(now);
+        if is_news {
             self.give_again(link);
         }
-        is_sink
+        standing
     }
 
     /// A peer's link is over.
@@ -260,10 +306,29 @@ impl Guide {
         self.give_again(link);
     }
 
+    /// With nothing else left to give: what was sent to one peer long ago and never heard of since.
+    fn reclaim(&mut self, now: Duration) {
+        if now.saturating_sub(self.reclaimed) < RECLAIM {
+            return;
+        }
+        self.reclaimed = now;
+        let Self { tallies, returned, .. } = self;
+        self.with_one.retain(|piece, (sent_to, since)| {
+            let patience = tallies.get(sent_to).map_or(PASSING_ON_MAX, Tally::passing_on);
+            let lost = now.saturating_sub(*since) > patience;
+            if lost {
+                returned.push(*piece);
+            }
+            !lost
+        });
+        // In an order that does not depend on the map's.
+        returned.sort_unstable();
+    }
+
     /// What only this peer has, as far as we know, is as good as with nobody.
     fn give_again(&mut self, link: LinkId) {
         let returned = &mut self.returned;
-        self.with_one.retain(|piece, sent_to| {
+        self.with_one.retain(|piece, (sent_to, _)| {
             let lost = *sent_to == link;
             if lost {
                 returned.push(*piece);
@@ -295,6 +360,16 @@ mod tests {
         fn is_over(&self) -> bool {
             self.next == self.pieces && self.returned.is_empty()
         }
+
+        /// A piece is sent to a peer from its first byte to its last. True if it may be given more.
+        fn send(&mut self, now: Duration, link: LinkId, piece: u32) -> bool {
+            self.begun(now, link, piece);
+            self.sent(now, link, piece)
+        }
+
+        fn deal_all(&mut self, now: Duration, link: LinkId) -> Vec<u32> {
+            self.deal(now, link, |_| false).unwrap_or_default()
+        }
     }
 
     const NOW: Duration = Duration::from_secs(100);
@@ -308,12 +383,12 @@ mod tests {
             guide.deal(NOW, LinkId(1), |_| false).unwrap_or_default().is_empty(),
             "it has enough"
         );
-        assert!(!guide.sent(NOW, LinkId(1), 0));
-        assert!(guide.sent(NOW, LinkId(1), 1));
+        assert!(!guide.send(NOW, LinkId(1), 0));
+        assert!(guide.send(NOW, LinkId(1), 1));
         assert_eq!(guide.deal(NOW, LinkId(1), |_| false).unwrap_or_default().len(), 8);
         guide.deal(NOW, LinkId(2), |_| false).unwrap_or_default();
         for piece in 12..15 {
-            guide.sent(NOW, LinkId(2), piece);
+            guide.send(NOW, LinkId(2), piece);
         }
         assert_eq!(guide.deal(NOW + LATE, LinkId(2), |_| false).unwrap_or_default().len(), 4);
     }
@@ -345,13 +420,13 @@ mod tests {
     fn what_was_not_fetched_is_given_to_another() {
         let mut guide = Guide::new(4, PIECE);
         assert_eq!(guide.deal(NOW, LinkId(1), |_| false).unwrap_or_default(), [0, 1, 2, 3]);
-        guide.sent(NOW, LinkId(1), 0);
+        guide.send(NOW, LinkId(1), 0);
         guide.forget(LinkId(1));
         let mut rest = Vec::new();
         while !guide.is_over() {
             let more = guide.deal(NOW, LinkId(2), |_| false).unwrap_or_default();
             for piece in &more {
-                guide.sent(NOW, LinkId(2), *piece);
+                guide.send(NOW, LinkId(2), *piece);
             }
             rest.extend(more);
         }
@@ -360,46 +435,98 @@ mod tests {
     }
 
     #[test]
-    fn who_passes_nothing_on_is_a_sink_and_who_passes_on_a_part_is_none() {
-        let mut guide = Guide::new(100, PIECE);
-        let (sink, giver) = (LinkId(1), LinkId(2));
-        for piece in 0..10 {
-            guide.sent(NOW, sink, piece);
-            guide.sent(NOW, giver, 50 + piece);
+    fn a_piece_that_has_begun_is_not_given_again_when_its_peer_is_choked() {
+        let mut guide = Guide::new(8, PIECE);
+        assert_eq!(guide.deal_all(NOW, LinkId(1)), [0, 1, 2, 3]);
+        guide.begun(NOW, LinkId(1), 0);
+        guide.forget(LinkId(1));
+        let mut others = Vec::new();
+        while !guide.is_over() {
+            let more = guide.deal_all(NOW, LinkId(2));
+            more.iter().for_each(|piece| _ = guide.send(NOW, LinkId(2), *piece));
+            others.extend(more);
         }
-        assert!(!guide.is_sink(NOW, sink), "it has had no time to");
-        guide.heard_of(sink, 0);
+        others.sort_unstable();
+        assert_eq!(others, [1, 2, 3, 4, 5, 6, 7]);
+    }
+
+    #[test]
+    fn who_passes_nothing_on_only_takes_and_who_passes_on_a_part_gives() {
+        let mut guide = Guide::new(100, PIECE);
+        let (taker, giver) = (LinkId(1), LinkId(2));
+        assert_eq!(guide.standing(NOW, taker), Standing::New);
+        for piece in 0..10 {
+            guide.send(NOW, taker, piece);
+            guide.send(NOW, giver, 50 + piece);
+        }
+        assert_eq!(guide.standing(NOW, taker), Standing::New, "it has had no time to");
+        guide.heard_of(taker, 0);
         for piece in [50, 51] {
             guide.heard_of(giver, piece);
             guide.heard_of(LinkId(3), piece);
         }
-        assert!(guide.is_sink(NOW + PASSING_ON, sink));
-        assert!(!guide.is_sink(NOW + PASSING_ON, giver));
-        assert_eq!(
-            guide.deal(NOW, LinkId(3), |_| false).unwrap_or_default(),
-            [6, 7, 8, 9],
-            "what is with the sink"
-        );
+        assert_eq!(guide.standing(NOW, giver), Standing::Giver);
+        assert_eq!(guide.standing(NOW + TRIAL_AFTER, taker), Standing::OnTrial);
+        assert_eq!(guide.standing(NOW + PASSING_ON, taker), Standing::Taker);
+        assert_eq!(guide.standing(NOW + PASSING_ON, giver), Standing::Giver);
+        assert_eq!(guide.deal_all(NOW, LinkId(3)), [6, 7, 8, 9], "what is with the taker");
+    }
+
+    #[test]
+    fn what_was_sent_to_two_or_is_out_already_speaks_for_nobody() {
+        let mut guide = Guide::new(100, PIECE);
+        let taker = LinkId(1);
+        // Sent to another first, who passed it on before or passes it on after.
+        guide.send(NOW, LinkId(2), 0);
+        guide.heard_of(LinkId(3), 0);
+        guide.send(NOW, LinkId(2), 1);
+        for piece in [0, 1] {
+            guide.send(NOW, taker, piece);
+            guide.heard_of(LinkId(4), piece);
+        }
+        guide.send(NOW, taker, 2);
+        assert_eq!(guide.standing(NOW + TRIAL_AFTER, taker), Standing::OnTrial);
+    }
+
+    #[test]
+    fn what_was_never_heard_of_again_is_given_again_once_nothing_else_is_left() {
+        let mut guide = Guide::new(8, PIECE);
+        let silent = LinkId(1);
+        guide.send(NOW, silent, 0);
+        for piece in 1..8 {
+            guide.send(NOW, LinkId(2), piece);
+            guide.heard_of(LinkId(3), piece);
+        }
+        while !guide.is_over() {
+            guide.deal_all(NOW, LinkId(2));
+            guide.forget(LinkId(2));
+            guide.next = guide.pieces;
+            guide.returned.clear();
+        }
+        assert_eq!(guide.deal(NOW + RECLAIM, LinkId(2), |_| false), None, "it may be on its way");
+        let later = NOW + PASSING_ON_MAX + RECLAIM;
+        assert_eq!(guide.deal_all(later, LinkId(2)), [0]);
     }
 
     #[test]
     fn lanes_may_report_in_another_order_than_they_looked_at_the_clock() {
         let mut guide = Guide::new(10, PIECE);
-        guide.sent(NOW, LinkId(1), 0);
-        guide.sent(NOW - Duration::from_millis(1), LinkId(1), 1);
-        assert!(!guide.is_sink(NOW, LinkId(1)));
+        guide.send(NOW, LinkId(1), 0);
+        guide.send(NOW - Duration::from_millis(1), LinkId(1), 1);
+        assert_eq!(guide.standing(NOW, LinkId(1)), Standing::New);
     }
 
     #[test]
-    fn who_has_passed_on_nothing_gets_no_more_until_it_has() {
+    fn who_goes_on_to_fetch_what_it_was_not_given_loses_what_it_was_given() {
         let mut guide = Guide::new(100, PIECE);
-        for piece in guide.deal(NOW, LinkId(1), |_| false).unwrap_or_default() {
-            guide.sent(NOW, LinkId(1), piece);
+        assert_eq!(guide.deal_all(NOW, LinkId(1)), [0, 1, 2, 3]);
+        // What it had asked for before it heard of them.
+        for stray in 90..90 + ASTRAY_PIECES - 1 {
+            guide.send(NOW + ASTRAY, LinkId(1), stray);
         }
-        let later = NOW + UNPROVEN_TIME;
-        assert_eq!(guide.deal(later, LinkId(1), |_| false), None);
-        guide.heard_of(LinkId(2), 0);
-        assert!(!guide.deal(later, LinkId(1), |_| false).unwrap_or_default().is_empty());
+        assert_eq!(guide.deal_all(NOW, LinkId(2)), [4, 5, 6, 7]);
+        guide.send(NOW + ASTRAY, LinkId(1), 99);
+        assert_eq!(guide.deal_all(NOW, LinkId(3)), [0, 1, 2, 3]);
     }
 
     proptest! {
@@ -426,7 +553,9 @@ mod tests {
                     2 => {
                         let first = with.get_mut(&peer).filter(|pieces| !pieces.is_empty());
                         if let Some(piece) = first.map(|pieces| pieces.remove(0)) {
-                            guide.sent(now, link, piece);
+                            guide.send(now, link, piece);
+                            // Passed on at once, or it would be given again in the end.
+                            guide.heard_of(LinkId(8), piece);
                             sent[piece as usize] = true;
                         }
                     }
@@ -442,7 +571,7 @@ mod tests {
             }
             while !guide.is_over() {
                 for piece in guide.deal(now, LinkId(9), |_| false).unwrap_or_default() {
-                    guide.sent(now, LinkId(9), piece);
+                    guide.send(now, LinkId(9), piece);
                     guide.heard_of(LinkId(8), piece);
                     prop_assert!(!std::mem::replace(&mut sent[piece as usize], true));
                 }

@@ -11,6 +11,7 @@
 //! guide       what a seeder has each peer fetch  (a value)
 //! choker      whom we answer                 (a value: time and randomness come in)
 //!   slots       how many at a time
+//!   standing    what a peer has shown of whether it gives
 //! neighbours  whom we link to                (a value: time and randomness come in)
 //!   book        the addresses we know
 //!   bans        whom we refuse
@@ -34,6 +35,7 @@ mod news;
 mod picker;
 mod relief;
 mod slots;
+mod standing;
 mod sync;
 
 #[cfg(loom)]
@@ -52,6 +54,7 @@ pub use ledger::{Ledger, WriteLease};
 pub use neighbours::{Caps, Direction, Greeting, Neighbours, Refusal, Verdict};
 pub use picker::{PickOrder, Picking};
 pub use relief::leave_to_others;
+pub use standing::Standing;
 
 /// A share of that many pieces.
 #[cfg(test)]

@@ -37,6 +37,9 @@ const LASTING: Duration = Duration::from_secs(10);
 /// is not given up for a newcomer that merely claims to be the same peer.
 const AT_ONCE: Duration = Duration::from_secs(10);
 
+/// For so long only as many are dialled as do for a transfer that is over soon.
+const AT_FIRST: Duration = Duration::from_secs(2);
+
 /// Peers of one IP (for IPv6, of one /64) that connect to us get at most this part of the links.
 const IP_PART: usize = 4;
 /// But so many in any case, for those behind one router.
@@ -52,26 +55,24 @@ pub struct Caps {
     /// We dial addresses that were only pushed (NOVO_PEER) while there are fewer links than
     /// this: whoever is new dials us, so we need not both do it.
     pub links_min: usize,
+    /// But we dial nobody in the first two seconds while there are this many.
+    pub links_first: usize,
     /// Dials under way at once.
     pub dials_max: usize,
 }
 
 impl Caps {
-    /// The same for a share of so many pieces: where there is little to trade, few links do,
-    /// and making more would be most of the work. One for every 32 pieces, at least 3.
+    /// The same for a share of so many pieces: where there is little to trade it may be over
+    /// before many links are made, and making them would be most of the work. To begin with one
+    /// for every 32 pieces, at least 3.
     pub fn for_share(self, pieces: u32) -> Self {
-        let enough = (pieces as usize / 32).max(3);
-        Self {
-            links_aim: self.links_aim.min(enough),
-            links_min: self.links_min.min(enough),
-            ..self
-        }
+        Self { links_first: (pieces as usize / 32).max(3), ..self }
     }
 }
 
 impl Default for Caps {
     fn default() -> Self {
-        Self { links_max: 200, links_aim: 40, links_min: 8, dials_max: 16 }
+        Self { links_max: 200, links_aim: 40, links_min: 8, links_first: 40, dials_max: 16 }
     }
 }
 
@@ -147,6 +148,8 @@ struct Link {
 pub struct Neighbours {
     me: PeerId,
     caps: Caps,
+    /// When there was somebody to dial first.
+    began: Option<Duration>,
     /// Those we are linked to have nothing for us.
     hungry: bool,
     book: Book,
@@ -162,6 +165,7 @@ impl Neighbours {
         Self {
             me,
             caps,
+            began: None,
             hungry: false,
             book: Book::default(),
             links: HashMap::new(),
@@ -221,7 +225,10 @@ impl Neighbours {
     /// Whom to dial now: each address returned counts as being dialled until it is reported
     /// with [`greeted`](Self::greeted) or [`dial_failed`](Self::dial_failed).
     pub fn dial(&mut self, now: Duration, rng: &mut Rng) -> Vec<SocketAddr> {
-        if self.dials_wanted(self.aim(false)) == 0 {
+        if self.began.is_none() && self.book.len() > 0 {
+            self.began = Some(now);
+        }
+        if self.dials_wanted(self.aim(now, false)) == 0 {
             return Vec::new();
         }
         let mut ready: Vec<_> = self
@@ -233,7 +240,7 @@ impl Neighbours {
         let mut chosen = Vec::new();
         for (pushed, _, _, addr) in ready {
             // The listed ones stand before the pushed ones, which have the smaller aim.
-            if self.dials_wanted(self.aim(pushed)) == 0 {
+            if self.dials_wanted(self.aim(now, pushed)) == 0 {
                 break;
             }
             if !self.dials_peer_of(addr) {
@@ -246,22 +253,26 @@ impl Neighbours {
 
     /// When [`dial`](Self::dial) will have somebody to dial, if nothing else happens; a time
     /// that has passed means now. `None`: not before something else happens.
-    pub fn next_dial(&self) -> Option<Duration> {
-        if self.dials_wanted(self.aim(false)) == 0 {
-            return None;
+    pub fn next_dial(&self, now: Duration) -> Option<Duration> {
+        if self.dials_wanted(self.aim(now, false)) == 0 {
+            let more = self.began.map(|began| began + AT_FIRST).filter(|more| *more > now);
+            return more.filter(|more| self.dials_wanted(self.aim(*more, false)) > 0);
         }
         self.candidates()
             .filter(|(addr, known, _)| {
-                self.dials_wanted(self.aim(known.is_pushed())) > 0 && !self.dials_peer_of(*addr)
+                self.dials_wanted(self.aim(now, known.is_pushed())) > 0
+                    && !self.dials_peer_of(*addr)
             })
             .map(|(_, _, from)| from)
             .min()
     }
 
     /// Up to how many links we dial addresses of this kind.
-    fn aim(&self, pushed: bool) -> usize {
-        let Caps { links_aim, links_min, .. } = self.caps;
+    fn aim(&self, now: Duration, pushed: bool) -> usize {
+        let Caps { links_aim, links_min, links_first, .. } = self.caps;
         let aim = if pushed { links_min.min(links_aim) } else { links_aim };
+        let is_first = self.began.is_none_or(|began| now < began + AT_FIRST);
+        let aim = if is_first { aim.min(links_first) } else { aim };
         if self.hungry { aim.max(self.links.len() + 1) } else { aim }
     }
 
@@ -555,7 +566,7 @@ mod tests {
     }
 
     fn caps(links_max: usize, links_aim: usize, links_min: usize, dials_max: usize) -> Caps {
-        Caps { links_max, links_aim, links_min, dials_max }
+        Caps { links_max, links_aim, links_min, links_first: links_aim, dials_max }
     }
 
     #[test]
@@ -569,7 +580,7 @@ mod tests {
             assert_eq!(node.greet(number, Direction::Dialled).1, Verdict::Keep);
         }
         assert_eq!((node.dial().len(), node.dial().len()), (2, 0));
-        assert_eq!(node.neighbours.next_dial(), None);
+        assert_eq!(node.neighbours.next_dial(node.now), None);
     }
 
     #[test]
@@ -581,7 +592,7 @@ mod tests {
         let mut full = Node::new(caps(100, 40, 4, 16));
         (11..=14).for_each(|n| assert_eq!(full.greet(n, Direction::Accepted).1, Verdict::Keep));
         full.learn(push, 1..=9);
-        assert_eq!((full.dial(), full.neighbours.next_dial()), (vec![], None));
+        assert_eq!((full.dial(), full.neighbours.next_dial(full.now)), (vec![], None));
         full.learn(list(), 1..=2);
         assert_eq!(full.dial().len(), 2, "a list is another matter");
     }
@@ -594,7 +605,7 @@ mod tests {
         for _ in 0..DIALS_MAX {
             assert_eq!(node.dial(), [addr(1)]);
             node.fail(addr(1));
-            let next = node.neighbours.next_dial().unwrap();
+            let next = node.neighbours.next_dial(node.now).unwrap();
             waits.push(next - node.now);
             assert_eq!(node.dial(), []);
             node.now = next;
@@ -607,7 +618,7 @@ mod tests {
         // It has rested, and starts again with short waits.
         assert_eq!(node.dial(), [addr(1)]);
         node.fail(addr(1));
-        assert!(node.neighbours.next_dial().unwrap() - node.now < BACKOFF_MIN * 2);
+        assert!(node.neighbours.next_dial(node.now).unwrap() - node.now < BACKOFF_MIN * 2);
     }
 
     #[test]
@@ -617,7 +628,7 @@ mod tests {
         for _ in 0..50 {
             assert_eq!(node.dial(), [addr(1)]);
             node.fail(addr(1));
-            let next = node.neighbours.next_dial().unwrap();
+            let next = node.neighbours.next_dial(node.now).unwrap();
             assert!(next - node.now <= BACKOFF_MAX * 3 / 2);
             node.now = next;
         }
@@ -630,14 +641,14 @@ mod tests {
         for _ in 0..4 {
             node.dial();
             node.fail(addr(1));
-            node.now = node.neighbours.next_dial().unwrap();
+            node.now = node.neighbours.next_dial(node.now).unwrap();
         }
         for (lives, short_wait) in [(Duration::from_secs(1), false), (LASTING, true)] {
             assert_eq!(node.dial(), [addr(1)]);
             let (link, verdict) = node.greet(1, Direction::Dialled);
             assert_eq!(verdict, Verdict::Keep);
             node.after(lives).close(link);
-            let next = node.neighbours.next_dial().unwrap();
+            let next = node.neighbours.next_dial(node.now).unwrap();
             assert_eq!(next - node.now < BACKOFF_MIN * 2, short_wait);
             node.now = next;
         }
@@ -655,7 +666,7 @@ mod tests {
         assert_eq!(node.greet_at(ME, addr(77), Direction::Accepted).1, refused);
         assert_eq!(node.after(REST).dial(), []);
         node.neighbours.learn(node.now, list(), [own]);
-        assert_eq!((node.dial(), node.neighbours.next_dial()), (vec![], None));
+        assert_eq!((node.dial(), node.neighbours.next_dial(node.now)), (vec![], None));
     }
 
     #[test]
@@ -845,7 +856,7 @@ mod tests {
                 prop_assert!(!peers.contains(&ME));
                 prop_assert!(banned.iter().all(|number| !peers.contains(number)));
                 // What is said to be next is what a dial then does.
-                let due = node.neighbours.next_dial().is_some_and(|at| at <= node.now);
+                let due = node.neighbours.next_dial(node.now).is_some_and(|at| at <= node.now);
                 let mut other = node.neighbours.clone();
                 prop_assert_eq!(due, !other.dial(node.now, &mut Rng::with_seed(1)).is_empty());
             }

@@ -44,6 +44,8 @@ pub struct LaneStatus {
     pub(super) rate: AtomicU64,
     /// Another lane has taken a piece of this one.
     pub(super) taken_over: AtomicBool,
+    /// A piece has begun to be sent to the peer, and there is more of it to come.
+    pub(super) sends_piece: AtomicBool,
 }
 
 impl LaneStatus {
@@ -57,6 +59,7 @@ impl LaneStatus {
             progress_us: AtomicU64::new(0),
             rate: AtomicU64::new(0),
             taken_over: AtomicBool::new(false),
+            sends_piece: AtomicBool::new(false),
         }
     }
 
@@ -250,6 +253,13 @@ impl Link {
     /// Whether any of its lanes has asked for something that has not come.
     pub(super) fn is_busy(&self) -> bool {
         lock(&self.lanes).iter().any(|lane| lane.busy.load(Relaxed))
+    }
+
+    /// Whether a piece is being sent to it that is not all out, and some of it went not long ago.
+    pub(super) fn is_amid_piece(&self, now: Duration) -> bool {
+        const OF_LATE: Duration = Duration::from_secs(2);
+        micros(&self.took_us) + OF_LATE > now
+            && lock(&self.lanes).iter().any(|lane| lane.sends_piece.load(Relaxed))
     }
 
     /// Whether either side answers the other.

@@ -130,7 +130,7 @@ impl Manager {
     /// before. What was due at `now` has been done; what could not be done is tried at the next
     /// tick, never in a circle.
     pub fn next_wake(&self, now: Duration) -> Duration {
-        let dial = self.may_dial().then(|| self.neighbours.next_dial()).flatten();
+        let dial = self.may_dial().then(|| self.neighbours.next_dial(now)).flatten();
         let look = self.choker.next_look();
         [self.news_at, self.idle_news_at, Some(self.choker.next_round()), look, dial]
             .into_iter()
@@ -369,11 +369,13 @@ impl Manager {
             interested: link.interested.load(Relaxed) && !link.holdings.is_full(),
             verified_from: link.verified_bytes.load(Relaxed),
             uploaded_to: link.uploaded_bytes.load(Relaxed),
+            held: link.holdings.len(),
             rare_pieces: if rarity { ledger.rare_held(&link.holdings) } else { 0 },
+            amid_piece: link.is_amid_piece(now),
             took_at: Duration::from_micros(link.took_us.load(Relaxed)),
             joined_at: link.joined,
             snubbed: link.snubbed.load(Relaxed),
-            sink: self.share.is_sink(now, link.id),
+            passes_on: self.share.standing(now, link.id),
         }
     }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 use super::link::{LaneStatus, Link};
 use super::lock;
 use crate::content::HashBook;
-use crate::swarm::{Guide, LaneId, Ledger, LinkId, Picking};
+use crate::swarm::{Guide, LaneId, Ledger, LinkId, Picking, Standing};
 use crate::types::{FileIndex, Geometry, PeerId, PieceIndex, PieceSet};
 
 /// What a shell has to hear at once, from any lane on any thread.
@@ -238,9 +238,16 @@ impl Share {
         }
     }
 
-    /// Whether a peer passes nothing on of what we send it.
-    pub(super) fn is_sink(&self, now: Duration, link: LinkId) -> bool {
-        self.guide.as_ref().is_some_and(|guide| lock(guide).is_sink(now, link))
+    /// How a peer stands by what it passes on, if we can tell.
+    pub(super) fn standing(&self, now: Duration, link: LinkId) -> Option<Standing> {
+        self.guide.as_ref().map(|guide| lock(guide).standing(now, link))
+    }
+
+    /// A piece begins to be sent to a peer.
+    pub(super) fn note_begun(&self, now: Duration, link: LinkId, piece: PieceIndex) {
+        if let Some(guide) = &self.guide {
+            lock(guide).begun(now, link, piece.get());
+        }
     }
 
     /// A piece went out to a peer whole. True if it may be given more.

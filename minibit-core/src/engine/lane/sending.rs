@@ -151,7 +151,7 @@ impl Lane {
             self.warm();
             return false;
         }
-        self.mind.take_block();
+        self.mind.take_block(self.context.now());
         self.warmed = self.warmed.saturating_sub(1);
         match served {
             Some(served) => {

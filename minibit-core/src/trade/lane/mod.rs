@@ -214,8 +214,13 @@ impl Lane {
     }
 
     /// The next block to send, taken off the queue.
-    pub fn take_block(&mut self) -> Option<BlockSpan> {
-        self.upload.take_next()
+    pub fn take_block(&mut self, now: Duration) -> Option<BlockSpan> {
+        let span = self.upload.take_next()?;
+        if span.offset() == 0 {
+            self.share.note_begun(now, self.link.id, span.piece());
+        }
+        self.status.sends_piece.store(true, Relaxed);
+        Some(span)
     }
 
     /// A block went out. What there is to say about it is to be said before the next one goes.
@@ -225,8 +230,15 @@ impl Lane {
         counters.messages_sent.fetch_add(1, Relaxed);
         counters.uploaded.fetch_add(u64::from(span.len()), Relaxed);
         self.link.uploaded_bytes.fetch_add(u64::from(span.len()), Relaxed);
-        let ends_piece = span.end() >= self.share.geometry.piece_len(span.piece());
-        if ends_piece && self.share.note_sent(now, self.link.id, span.piece()) {
+        if span.end() < self.share.geometry.piece_len(span.piece()) {
+            return;
+        }
+        self.status.sends_piece.store(false, Relaxed);
+        if self.link.is_choking() {
+            // Only now is its slot free.
+            self.share.signals.slots_changed();
+        }
+        if self.share.note_sent(now, self.link.id, span.piece()) {
             if self.is_first() {
                 self.guide(now);
             } else {
