@@ -11,7 +11,7 @@ const WINDOW_MIN: u64 = limits::BLOCK_LEN_MAX as u64;
 /// Bytes in flight to begin with when the peer is far: growing by doubling takes round trips.
 const WINDOW_START_FAR: u64 = 2 * 1024 * 1024;
 /// From here on a peer is far.
-const FAR: Duration = Duration::from_millis(5);
+pub(crate) const FAR: Duration = Duration::from_millis(5);
 /// Bytes in flight that one lane never exceeds: a gigabit over 130 ms. More distance takes
 /// more lanes, because the kernel's send buffer bounds each of them first.
 const WINDOW_MAX: u64 = 16 * 1024 * 1024;

@@ -18,6 +18,7 @@ mod upload;
 pub use download::{Arrival, Download};
 pub use facts::{Fact, Violation};
 pub use handshake::{Agreed, HandshakeError, Introduction};
+pub(crate) use meter::FAR;
 pub use meter::{RateMeter, lanes_wanted};
 pub use session::Session;
 pub use upload::Upload;

@@ -220,6 +220,11 @@ impl Link {
         next
     }
 
+    /// How many of its lanes are older than this one.
+    pub(super) fn place_of(&self, lane: &Arc<LaneStatus>) -> usize {
+        lock(&self.lanes).iter().take_while(|other| !Arc::ptr_eq(other, lane)).count()
+    }
+
     /// Bytes per second that come over this link; lanes without progress of late not counted.
     pub(super) fn receiving_rate(&self, now: Duration) -> u64 {
         const OF_LATE: Duration = Duration::from_secs(1);

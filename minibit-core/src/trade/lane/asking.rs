@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::time::Duration;
 
 use super::Lane;
+use crate::peer::FAR;
 use crate::swarm::{LaneId, PickOrder, Picking, leave_to_others};
 use crate::trade::lock;
 use crate::types::{BlockSpan, PieceIndex};
@@ -14,6 +15,13 @@ use crate::wire::{Message, RawBlock};
 const FIRST_PIECES: u32 = 4;
 /// For so long a lane waits for what its seeder will deal out before it chooses for itself.
 const GUIDE_PATIENCE: Duration = Duration::from_secs(3);
+/// A lane is not judged by what its link carries before it is so old, and so many round trips:
+/// TCP starts slowly.
+const LANE_YOUTH: Duration = Duration::from_millis(300);
+/// See [`LANE_YOUTH`].
+const LANE_YOUTH_TRIPS: u32 = 5;
+/// Bytes under way on a link that are worth a lane more: far from what one connection can have.
+const LANE_WORTH: f64 = 256.0 * 1024.0;
 /// Pieces in flight looked at for a take-over.
 const TAKE_OVER_LOOK: usize = 256;
 /// How much sooner a lane must have a piece here than its owner to take it over.
@@ -48,10 +56,12 @@ impl Lane {
             return;
         }
         let mut claimed = Vec::new();
-        self.held_back = false;
+        self.held_back = self.is_one_too_many(now);
         let mut spans = match self.share.setup.picking {
             // It sends what it has begun, and no more.
-            _ if self.link.is_choked() => self.download.top_up(&self.share.geometry, now, || None),
+            _ if self.link.is_choked() || self.held_back => {
+                self.download.top_up(&self.share.geometry, now, || None)
+            }
             Picking::RarestFirst if self.link.guiding.is_now() => {
                 self.ask_as_suggested(now, &mut claimed)
             }
@@ -81,6 +91,18 @@ impl Lane {
             self.say(Message::Request(spans.into_iter().map(RawBlock::from).collect()));
             self.publish_due(now);
         }
+    }
+
+    /// Whether the link carries so little that its other lanes do: a queue on a slow way looks
+    /// like distance, and each lane more makes it longer.
+    fn is_one_too_many(&self, now: Duration) -> bool {
+        let round_trip = self.link.round_trip();
+        let is_young = now < self.began + LANE_YOUTH.max(round_trip * LANE_YOUTH_TRIPS);
+        if self.is_first() || self.share.setup.lanes.is_some() || round_trip < FAR || is_young {
+            return false;
+        }
+        let in_flight = self.link.receiving_rate(now) as f64 * round_trip.as_secs_f64();
+        self.link.place_of(&self.status) >= 1 + (in_flight / LANE_WORTH) as usize
     }
 
     /// Fills the window with claims in this order.

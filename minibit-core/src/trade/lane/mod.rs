@@ -91,8 +91,9 @@ pub struct Lane {
     times_choked_seen: u32,
     /// Pieces received whole whose end the shell has yet to report.
     unfinished: Arc<Mutex<HashSet<PieceIndex>>>,
-    /// There is something to ask this seeder for, and it is left to others for now.
+    /// There is something to ask for, and it is left to others for now.
     held_back: bool,
+    began: Duration,
     messages: Vec<Message>,
     parted: Vec<PieceIndex>,
     rng: fastrand::Rng,
@@ -136,6 +137,7 @@ impl Lane {
             times_choked_seen: link.times_choked.load(Relaxed),
             unfinished: Arc::default(),
             held_back: false,
+            began: now,
             messages: Vec::new(),
             parted: Vec::new(),
             rng,
