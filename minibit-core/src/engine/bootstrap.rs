@@ -95,13 +95,16 @@ pub(super) struct Bootstrapped {
     pub(super) refuted: Vec<(PeerId, SocketAddr)>,
 }
 
-/// Fetches the manifest from whoever answers first.
+/// Fetches the manifest from whoever answers first. So many are tried `at_once`, if that is not more
+/// than is good.
 pub(super) async fn fetch(
     introduction: &Introduction,
     addrs: &[SocketAddr],
     found: &mut mpsc::Receiver<Found>,
     patience: Duration,
+    at_once: usize,
 ) -> Result<Bootstrapped, BootstrapError> {
+    let at_once = at_once.min(AT_ONCE_MAX);
     let deadline = Instant::now() + patience;
     let mut addresses = Addresses::default();
     addresses.learn(Source::Ticket, addrs.iter().copied());
@@ -111,7 +114,7 @@ pub(super) async fn fetch(
     let mut refuted = Vec::new();
     let mut heard = Vec::new();
     loop {
-        while attempts.len() < AT_ONCE_MAX
+        while attempts.len() < at_once
             && let Some(turn) = addresses.next()
         {
             attempts.spawn(take_turn(turn, introduction.clone()));
