@@ -63,7 +63,7 @@ fn roots_and_pages(criterion: &mut Criterion) {
     let manifest = share(vec![file]);
     let geometry = manifest.geometry();
     let full = HashBook::new(&manifest);
-    full.insert_file(geometry.file(0).expect("the file"), &hashes).expect("its hashes");
+    full.insert_file(geometry.file(0).expect("the file"), hashes.clone()).expect("its hashes");
 
     let ids = [PageId { file: 0, level: 1, page: 0 }, PageId { file: 0, level: 0, page: 7 }];
     let pages = ids.map(|id| full.page(id).expect("a known page"));

@@ -6,6 +6,7 @@
 mod advertise;
 mod cli;
 mod commands;
+mod descriptors;
 mod exit;
 mod input;
 mod interrupt;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return settings::explain(error),
     };
+    descriptors::raise_limit();
     let output = Output::new(&cli.common);
     match output::log::start(&cli.common, &output).and_then(|()| commands::run(cli, &output)) {
         Ok(()) => ExitCode::SUCCESS,

@@ -78,7 +78,7 @@ fn a_receiver_with_the_manifest_alone_gets_every_hash_proven() {
 
     let source = HashBook::new(&manifest);
     for (number, hashes) in (0..).zip(&hashes) {
-        source.insert_file(cut.file(number).unwrap(), hashes).unwrap();
+        source.insert_file(cut.file(number).unwrap(), hashes.clone()).unwrap();
     }
 
     let received = Manifest::decode_for(&manifest.share_id(), &manifest.encode()).unwrap();
@@ -114,7 +114,7 @@ fn a_million_pieces_and_a_hundred_thousand_files_are_both_cheap() {
     };
     let manifest = share(vec![whole]);
     let (source, sink) = (HashBook::new(&manifest), HashBook::new(&manifest));
-    source.insert_file(manifest.geometry().file(0).unwrap(), &hashes).unwrap();
+    source.insert_file(manifest.geometry().file(0).unwrap(), hashes.clone()).unwrap();
     let last = manifest.geometry().piece(999_999).unwrap();
     let needed: Vec<_> = sink.pages_needed(last).collect();
     assert_eq!(needed.len(), 2);

@@ -17,9 +17,10 @@ use std::time::{Duration, Instant};
 
 use minibit_core::content::{Manifest, Ticket, escape};
 use minibit_core::engine::{FirstPieces, GetOptions, Node, NodeConfig, ShareHandle};
-use minibit_core::store::{PieceStore, PreparedShare};
+use minibit_core::store::{PartOptions, PieceStore, PreparedShare};
 use minibit_core::swarm::{Caps, Slots};
 use minibit_core::tracker::{Mode, Rules};
+use minibit_core::types::limits::LANES_MAX;
 use minibit_core::types::{Geometry, PeerId, PieceIndex, PieceSet};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -27,6 +28,7 @@ use tokio::task::JoinSet;
 use super::watch::{self, Notices};
 use super::{Session, failures, node, work};
 use crate::cli::{Demo, Source};
+use crate::descriptors;
 use crate::exit::{Exit, Failure};
 use crate::output::json::{self, DemoPeer, Event};
 use crate::output::progress::{Progress, Standing, TICK, Work};
@@ -47,6 +49,8 @@ pub(super) async fn run(flags: &Demo, session: &Session) -> Result<(), Failure> 
     let source = Source { name: None, piece_size: flags.piece_size, no_cache: false };
     let prepared = work::prepare(std::slice::from_ref(&file), &source, session).await?;
     let manifest = prepared.manifest.clone();
+    let files = manifest.files().len();
+    let budget = Budget::of(descriptors::limit(), flags.peers.into(), files)?;
     let geometry = manifest.geometry();
     session.output.say(format_args!(
         "{}: {}, {} pieces of {}; {} peers, start {}",
@@ -62,7 +66,7 @@ pub(super) async fn run(flags: &Demo, session: &Session) -> Result<(), Failure> 
         // A second store over the same files; the hashes are known by now.
         _ => Some(work::prepare(std::slice::from_ref(&file), &source, session).await?),
     };
-    let swarm = Swarm::start(flags, prepared, copies, &place).await?;
+    let swarm = Swarm::start(flags, budget, prepared, copies, &place).await?;
     let outcomes = swarm.finish(session).await?;
     let peers: Vec<DemoPeer> = outcomes.iter().map(Outcome::report).collect();
     let ended = stop(outcomes).await;
@@ -116,6 +120,7 @@ struct Outcome {
 impl Swarm {
     async fn start(
         flags: &Demo,
+        budget: Budget,
         prepared: PreparedShare,
         copies: Option<PreparedShare>,
         place: &Place,
@@ -125,7 +130,8 @@ impl Swarm {
         let tracker = Node::start(tracker(flags)).await?;
         let trackers = tracker.local_addrs().to_vec();
         let full = flags.start != Start::RoundRobin;
-        let holder = Node::start(if full { config(flags, 0) } else { origin(flags) }).await?;
+        let holder =
+            Node::start(if full { config(flags, budget, 0) } else { origin(flags) }).await?;
         let handle = holder.share(prepared, &trackers).await?;
         let ticket = Ticket::new(share, trackers, holder.local_addrs().to_vec())
             .map_err(|error| Failure::new(Exit::Failed, error))?;
@@ -148,7 +154,7 @@ impl Swarm {
                 patience: STALLED_AFTER,
                 first_pieces,
             };
-            let node = Node::start(config(flags, number)).await?;
+            let node = Node::start(config(flags, budget, number)).await?;
             let leecher = Leecher { number, node, started, told: told.clone() };
             leechers.spawn(leecher.run(ticket.clone(), options));
         }
@@ -204,6 +210,50 @@ impl Swarm {
         outcomes.sort_by_key(|outcome| outcome.number);
         self.tracker.shutdown().await;
         Ok(outcomes)
+    }
+}
+
+/// What one peer may have of the files and connections that this process may have open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Budget {
+    connections: usize,
+    /// Lanes of each link, if there are not enough connections for as many as a link would like.
+    lanes: Option<u8>,
+}
+
+impl Budget {
+    /// Files of the process itself.
+    const PROCESS: usize = 64;
+    /// A peer's own beside its copies: its journal, the lock on its place, its listening socket
+    /// and both ends of its connection to the tracker.
+    const PEER: usize = 5;
+    /// With fewer connections a peer finds nobody who has room.
+    const CONNECTIONS_MIN: usize = 6;
+
+    /// Each peer's part if the process may have `limit` files open, and a share has `files`.
+    fn of(limit: usize, peers: usize, files: usize) -> Result<Self, Failure> {
+        let opened = files.min(PartOptions::default().open_files);
+        let (process, each) = (Self::PROCESS + opened, Self::PEER + opened);
+        let rest = limit.saturating_sub(process);
+        let connections = (rest / peers).saturating_sub(each);
+        if connections < Self::CONNECTIONS_MIN {
+            let least = each + Self::CONNECTIONS_MIN;
+            return Err(Self::too_small(limit, peers, process + least * peers, rest / least));
+        }
+        let links = Caps::default().within(connections).links_max.min(peers);
+        let lanes = (links * usize::from(LANES_MAX) > connections).then_some(1);
+        Ok(Self { connections, lanes })
+    }
+
+    fn too_small(limit: usize, peers: usize, needed: usize, fit: usize) -> Failure {
+        let hint = match fit {
+            0..2 => format!("raise it: ulimit -n {needed}"),
+            _ => format!("raise it (ulimit -n {needed}), or take --peers {fit}"),
+        };
+        Failure::usage(format!(
+            "{peers} peers in one process need {needed} open files, and {limit} is the limit here"
+        ))
+        .hint(hint)
     }
 }
 
@@ -337,13 +387,15 @@ fn tracker(flags: &Demo) -> NodeConfig {
     NodeConfig { tracker: Some(rules), seed: Some(flags.random_seed), ..loopback() }
 }
 
-fn config(flags: &Demo, number: u64) -> NodeConfig {
+fn config(flags: &Demo, budget: Budget, number: u64) -> NodeConfig {
+    let links = if flags.classic { Caps::classic() } else { Caps::default() };
     NodeConfig {
         peer_id: Some(PeerId::numbered(number)),
         // Each its own choices, and the same ones when the demo is run again.
         seed: Some(flags.random_seed.wrapping_add(number)),
         slots: if flags.classic { node::CLASSIC_SLOTS } else { Slots::Auto },
-        links: if flags.classic { Caps::classic() } else { Caps::default() },
+        links: links.within(budget.connections),
+        lanes: budget.lanes,
         policy: node::policy(flags.policy),
         ..loopback()
     }
@@ -480,6 +532,40 @@ mod tests {
         Manifest::new(name.into(), single, PieceSize::new(16384).unwrap(), files).unwrap()
     }
 
+    const AMPLE: Budget = Budget { connections: 10_000, lanes: None };
+
+    #[test]
+    fn where_there_is_room_peers_are_as_they_are_elsewhere() {
+        assert_eq!(Budget::of(1 << 20, 10, 1).unwrap().lanes, None);
+        assert_eq!(
+            config(&demo(&[]), Budget::of(1 << 20, 10, 1).unwrap(), 1).links,
+            Caps::default()
+        );
+    }
+
+    #[test]
+    fn peers_of_one_process_have_no_more_open_together_than_it_may() {
+        for (limit, peers, files) in [(4096, 200, 1), (1024, 40, 1), (20_000, 200, 30), (256, 8, 1)]
+        {
+            let budget = Budget::of(limit, peers, files).unwrap();
+            let caps = config(&demo(&[]), budget, 1).links;
+            assert_eq!(budget.lanes, Some(1));
+            let each = caps.links_max + caps.dials_max + files + Budget::PEER;
+            assert!(each * peers + Budget::PROCESS <= limit, "{limit} {peers}: {caps:?}");
+            assert!(caps.links_aim < caps.links_max, "others find room: {caps:?}");
+        }
+    }
+
+    #[test]
+    fn a_limit_that_is_too_low_is_told_with_what_would_do() {
+        let failure = Budget::of(1000, 200, 1).unwrap_err();
+        let needed = 65 + 200 * 12;
+        assert!(failure.to_string().contains(&format!("need {needed} open files, and 1000")));
+        assert!(Budget::of(needed, 200, 1).is_ok() && Budget::of(needed - 1, 200, 1).is_err());
+        let fit = (1000 - 65) / 12;
+        assert!(Budget::of(1000, fit, 1).is_ok() && Budget::of(1000, fit + 1, 1).is_err());
+    }
+
     #[test]
     fn a_round_robin_deals_out_every_piece_exactly_once() {
         let flags = demo(&["--peers", "7", "--start", "round-robin"]);
@@ -511,7 +597,7 @@ mod tests {
         assert_eq!(mode(&usual), Rules::default().mode);
         assert_eq!(mode(&classic), Mode::Classic);
         for number in [0, 1, 9] {
-            let (usual, classic) = (config(&usual, number), config(&classic, number));
+            let (usual, classic) = (config(&usual, AMPLE, number), config(&classic, AMPLE, number));
             assert_eq!((usual.slots, usual.links), (Slots::Auto, Caps::default()));
             assert_eq!(classic.slots, Slots::Fixed { regular: 4, optimistic: 1 });
             assert_eq!(classic.links, Caps::classic());
@@ -526,7 +612,7 @@ mod tests {
             (&["--policy", "rarity"], ChokePolicy::Rarity),
             (&["--policy", "seeder"], ChokePolicy::Seeder),
         ] {
-            assert_eq!(config(&demo(args), 3).policy, policy, "{args:?}");
+            assert_eq!(config(&demo(args), AMPLE, 3).policy, policy, "{args:?}");
         }
     }
 
@@ -534,7 +620,7 @@ mod tests {
     fn every_peer_has_its_number_its_own_chance_and_a_port_on_loopback() {
         let flags = demo(&["--random-seed", "7"]);
         for number in [0, 3] {
-            let config = config(&flags, number);
+            let config = config(&flags, AMPLE, number);
             assert_eq!(config.peer_id, Some(PeerId::numbered(number)));
             assert_eq!(config.seed, Some(7 + number));
             assert_eq!(config.listen, ["127.0.0.1:0".parse().unwrap()]);

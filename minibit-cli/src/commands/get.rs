@@ -159,9 +159,8 @@ pub(super) fn done(share: &ShareHandle, path: &Path, started: Instant, session: 
         Bytes(stats.bytes_downloaded),
         Bytes(stats.bytes_uploaded),
     ));
-    if stats.disk_queue_peak > 0 {
-        let (peak, places) = (stats.disk_queue_peak, stats.disk_queue_places);
-        tracing::info!(peak, places, "the disk was behind: buffers that waited for it at once");
+    if let Some(behind) = disk_behind(&stats) {
+        tracing::info!("{behind}");
     }
     session.output.event(&Event::Done {
         share: share.id().to_string(),
@@ -175,6 +174,13 @@ pub(super) fn done(share: &ShareHandle, path: &Path, started: Instant, session: 
         files: inspect::files(share.manifest()),
     });
     session.output.result(path.display());
+}
+
+/// How far the disk was behind the network, if it was.
+fn disk_behind(stats: &ShareStats) -> Option<String> {
+    let ShareStats { disk_queue_peak: peak, disk_queue_places: places, .. } = stats;
+    (*peak > 0)
+        .then(|| format!("the disk was behind: {peak} of {places} places in its queue taken"))
 }
 
 async fn stay(node: &Node, until: Option<Until>, session: &Session) {
@@ -195,6 +201,16 @@ fn left(share: &ShareHandle) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn how_far_the_disk_was_behind_is_told_only_if_it_was() {
+        let mut stats = ShareStats::default();
+        stats.disk_queue_places = 16;
+        assert_eq!(disk_behind(&stats), None);
+        stats.disk_queue_peak = 5;
+        let told = "the disk was behind: 5 of 16 places in its queue taken";
+        assert_eq!(disk_behind(&stats).as_deref(), Some(told));
+    }
 
     #[test]
     fn a_pattern_selects_files_and_whole_folders() {

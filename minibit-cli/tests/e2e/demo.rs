@@ -1,8 +1,10 @@
 //! A whole swarm in one process: what it prints, and that everybody ends with a true copy.
 
+use std::process::Command;
+
 use serde_json::Value;
 
-use super::common::{Ended, SAMPLES, Sandbox, assert_same, names_in, number, samples};
+use super::common::{Ended, Running, SAMPLES, Sandbox, assert_same, names_in, number, samples};
 
 /// Runs a demo of the sample film.
 fn demo(sandbox: &Sandbox, flags: &[&str]) -> Ended {
@@ -164,4 +166,38 @@ fn people_get_a_table_with_a_row_for_each_peer() {
         assert!(table.contains(word), "{word}: {table}");
     }
     assert_eq!(table.matches("yes").count(), 3, "{table}");
+}
+
+/// A demo of `peers` peers that may have no more than `limit` files and connections open.
+fn demo_within(sandbox: &Sandbox, limit: u32, peers: &str) -> Running {
+    // Enough pieces that everybody would like a link with everybody.
+    sandbox.file("film.mp4", 8 << 20, 1);
+    let minibit =
+        sandbox.minibit(["--json", "demo", "film.mp4", "--dir", "copies", "--peers", peers]);
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("ulimit -n {limit}; exec \"$0\" \"$@\"")]);
+    command.arg(minibit.get_program()).args(minibit.get_args());
+    command.current_dir(minibit.get_current_dir().expect("the sandbox"));
+    for (name, value) in minibit.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    Running::start(&mut command)
+}
+
+#[test]
+fn thirty_peers_share_the_open_files_that_one_process_may_have() {
+    let sandbox = Sandbox::new();
+    let ended = demo_within(&sandbox, 600, "30").wait().expect(0);
+    assert_eq!(ended.event("demo")["success_rate"], 1.0);
+    assert!(!ended.stderr.contains("Too many open files"), "{}", ended.stderr);
+}
+
+#[test]
+fn more_peers_than_the_open_files_allow_are_refused_with_what_would_do() {
+    let sandbox = Sandbox::new();
+    let ended = demo_within(&sandbox, 300, "40").wait().expect(2);
+    assert!(ended.stderr.contains("or take --peers 19"), "{}", ended.stderr);
 }

@@ -20,6 +20,8 @@ use crate::types::{Digest, FileIndex, Geometry, PageId, PieceIndex};
 
 /// Bytes of one hash in a page.
 const HASH_LEN: usize = 32;
+/// Bytes of a page that is full.
+const PAGE_BYTES: usize = HASH_PAGE_LEN as usize * HASH_LEN;
 
 /// Proven piece hashes of one share, for many threads at once.
 #[derive(Debug)]
@@ -169,22 +171,23 @@ impl HashBook {
     /// # Errors
     /// [`PageError::Root`] if they are not as many as the file has pieces, or do not merge
     /// into its root.
-    pub fn insert_file(&self, file: FileIndex, pieces: &[Digest]) -> Result<(), PageError> {
+    pub fn insert_file(&self, file: FileIndex, pieces: Vec<Digest>) -> Result<(), PageError> {
         let error = PageError::Root { file: file.get() };
         if pieces.len() != self.geometry.span(file).pieces as usize {
             return Err(error);
         }
         let tops: Vec<Digest> = pieces.chunks(HASH_PAGE_LEN as usize).map(merge_subtree).collect();
-        let root = if tops.len() > 1 { merge_pieces(&tops) } else { merge_pieces(pieces) };
+        let root = if tops.len() > 1 { merge_pieces(&tops) } else { merge_pieces(&pieces) };
         if root != self.roots[file.index()] {
             return Err(error);
         }
         if let Some(tree) = &self.trees[file.index()] {
             if tree.has_top() {
-                tree.top.get_or_init(|| bytes_of(&tops));
+                tree.top.get_or_init(|| bytes_of(tops));
             }
-            for (slot, hashes) in tree.pages.iter().zip(pieces.chunks(HASH_PAGE_LEN as usize)) {
-                slot.get_or_init(|| bytes_of(hashes));
+            let all = bytes_of(pieces);
+            for (slot, at) in tree.pages.iter().zip((0..).step_by(PAGE_BYTES)) {
+                slot.get_or_init(|| all.slice(at..all.len().min(at + PAGE_BYTES)));
             }
         }
         Ok(())
@@ -227,8 +230,10 @@ fn hashes_of(page: &[u8]) -> Vec<Digest> {
     (0..page.len() / HASH_LEN).map(|number| hash_at(page, number)).collect()
 }
 
-fn bytes_of(hashes: &[Digest]) -> Bytes {
-    hashes.iter().flat_map(|hash| hash.0).collect::<Vec<u8>>().into()
+/// Without a copy: the list's own memory is used on.
+fn bytes_of(hashes: Vec<Digest>) -> Bytes {
+    let hashes: Vec<[u8; HASH_LEN]> = hashes.into_iter().map(|hash| hash.0).collect();
+    hashes.into_flattened().into()
 }
 
 #[cfg(test)]
@@ -263,7 +268,7 @@ mod tests {
         let book = HashBook::new(manifest);
         for (number, hashes) in hashes.iter().enumerate() {
             let file = manifest.geometry().file(number as u32).unwrap();
-            book.insert_file(file, hashes).unwrap();
+            book.insert_file(file, hashes.clone()).unwrap();
         }
         book
     }
@@ -376,7 +381,7 @@ mod tests {
         let book = HashBook::new(&manifest);
         let mut wrong = hashes[0].clone();
         wrong.swap(0, 1);
-        for wrong in [&wrong[..], &hashes[0][1..], &[]] {
+        for wrong in [wrong, hashes[0][1..].to_vec(), vec![]] {
             assert_eq!(book.insert_file(file, wrong), Err(PageError::Root { file: 0 }));
             assert_eq!(book.expected(manifest.geometry().piece(0).unwrap()), None);
         }

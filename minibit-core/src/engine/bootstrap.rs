@@ -95,13 +95,16 @@ pub(super) struct Bootstrapped {
     pub(super) refuted: Vec<(PeerId, SocketAddr)>,
 }
 
-/// Fetches the manifest from whoever answers first.
+/// Fetches the manifest from whoever answers first. So many are tried `at_once`, if that is not more
+/// than is good.
 pub(super) async fn fetch(
     introduction: &Introduction,
     addrs: &[SocketAddr],
     found: &mut mpsc::Receiver<Found>,
     patience: Duration,
+    at_once: usize,
 ) -> Result<Bootstrapped, BootstrapError> {
+    let at_once = at_once.min(AT_ONCE_MAX);
     let deadline = Instant::now() + patience;
     let mut addresses = Addresses::default();
     addresses.learn(Source::Ticket, addrs.iter().copied());
@@ -111,7 +114,7 @@ pub(super) async fn fetch(
     let mut refuted = Vec::new();
     let mut heard = Vec::new();
     loop {
-        while attempts.len() < AT_ONCE_MAX
+        while attempts.len() < at_once
             && let Some(turn) = addresses.next()
         {
             attempts.spawn(take_turn(turn, introduction.clone()));
@@ -223,8 +226,8 @@ async fn take_turn(turn: Turn, introduction: Introduction) -> (Turn, Result<Got,
 }
 
 async fn attempt(addr: SocketAddr, introduction: &Introduction) -> Result<Got, AttemptError> {
-    let mut link = dial::dial(addr, introduction, true).await?;
-    ask(&mut link, &Message::RequestMetadata { manifest: true, pages: Vec::new() }).await?;
+    let asking = Message::RequestMetadata { manifest: true, pages: Vec::new() };
+    let mut link = dial::dial(addr, introduction, true, Some(&asking)).await?;
     let mut metadata = MetadataReader::new(&mut link);
     let (header, bytes) = metadata.next().await?;
     if header.item != MetadataItem::Manifest {
@@ -329,5 +332,32 @@ impl<'a> MetadataReader<'a> {
         let Self { link, mut kept, .. } = self;
         kept.extend_from_slice(&link.inbound);
         link.inbound = kept;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::types::ShareId;
+
+    #[tokio::test]
+    async fn the_manifest_is_asked_for_before_the_peer_has_answered_anything() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let id = PeerId::random(&mut fastrand::Rng::with_seed(1));
+        let introduction = Introduction { id, share: ShareId([7; 32]), port: 1, complete: false };
+        let asking = tokio::spawn(async move { attempt(addr, &introduction).await.err() });
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut inbound = BytesMut::new();
+        dial::read_register(&mut stream, &mut inbound).await.unwrap();
+        let limits = FrameLimits::established(limits::PIECES_MAX, limits::BLOCK_LEN_MAX);
+        let mut codec = FrameCodec::new(limits);
+        let next = read_frame(&mut stream, &mut inbound, &mut codec).await.unwrap();
+        let asked = Message::RequestMetadata { manifest: true, pages: Vec::new() };
+        assert_eq!(next, Some(Frame::Control(asked)));
+        drop(stream);
+        assert!(asking.await.unwrap().is_some(), "nobody answered");
     }
 }

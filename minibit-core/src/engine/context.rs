@@ -201,7 +201,7 @@ impl ShareContext {
         let bytes_wanted = wanted.map(|piece| u64::from(geometry.piece_len(piece))).sum();
         Self {
             id: parts.manifest.share_id(),
-            disk: DiskQueue::new(Arc::clone(&parts.store)),
+            disk: DiskQueue::new(),
             opened: node.clock.now(),
             bytes_resumed: bytes_wanted - share.bytes_left(),
             bytes_wanted,

@@ -52,11 +52,13 @@ pub(super) struct Established {
     pub(super) told: Told,
 }
 
-/// Connects to a peer and introduces ourselves.
+/// Connects to a peer and introduces ourselves. What is to be said `next` goes out with that: to wait
+/// for the answer first would cost a round trip.
 pub(super) async fn dial(
     addr: SocketAddr,
     introduction: &Introduction,
     unchoked: bool,
+    next: Option<&Message>,
 ) -> Result<Established, DialError> {
     let work = async {
         let started = Instant::now();
@@ -64,7 +66,7 @@ pub(super) async fn dial(
         let distance = started.elapsed();
         let register = introduction.register(unchoked);
         let told = Told::by(&register);
-        send_register(&mut stream, register).await?;
+        send_register(&mut stream, register, next).await?;
         let mut inbound = BytesMut::new();
         let theirs = read_register(&mut stream, &mut inbound).await?;
         let agreed = introduction.check(&theirs)?;
@@ -83,17 +85,22 @@ pub(super) async fn dial_lane(
         let mut stream = TcpStream::connect(addr).await.map_err(DialError::Connect)?;
         let mut register = introduction.register(false);
         register.lane = Some(key);
-        send_register(&mut stream, register).await?;
+        send_register(&mut stream, register, None).await?;
         Ok(stream)
     };
     timeout(HANDSHAKE_TIME, work).await.unwrap_or(Err(DialError::Timeout))
 }
 
-async fn send_register(stream: &mut TcpStream, register: Register) -> Result<(), DialError> {
+async fn send_register(
+    stream: &mut TcpStream,
+    register: Register,
+    next: Option<&Message>,
+) -> Result<(), DialError> {
     let _ = stream.set_nodelay(true);
     local::dialled(stream);
     let mut out = BytesMut::new();
     Message::Register(register).encode(&mut out);
+    next.into_iter().for_each(|message| message.encode(&mut out));
     stream.write_all(&out).await.map_err(|_| DialError::Closed)
 }
 

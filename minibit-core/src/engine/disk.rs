@@ -2,133 +2,325 @@
 //!
 //! On a fast disk a lane writes what it received at once, while it is in cache; nothing is
 //! faster. A write that stalls would stall every other lane on the same core, so once the disk
-//! is found to be slow (`holdup`) lanes hand their next pieces to one writing thread, through a
-//! queue bounded by permits. A lane without a permit stops reading its socket, and the peer's window closes:
-//! back-pressure reaches the sender and memory stays bounded.
+//! is found to be slow (`holdup`) lanes leave their writes to threads that may wait. A write takes a place
+//! for as long as it waits or is made. A lane without a place stops reading its socket, and the peer's
+//! window closes: back-pressure reaches the sender and memory stays bounded.
 //!
-//! Invariant: a piece's end is handled after all of its writes, since the queue is one line.
+//! Each piece has a line of its own, worked off by one thread; different pieces are written at the
+//! same time. What costs on a slow disk is mostly waiting, and one line for all would wait
+//! for one write after the other where lanes that write by themselves do so side by side.
+//!
+//! Invariant: the work on one piece is done in the order in which it was queued, so the end of a piece
+//! comes after its writes, and a write left over from an earlier attempt at it before those of the next.
 
+use std::collections::VecDeque;
+use std::collections::hash_map::{Entry, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::buffers::PooledBuf;
 use super::holdup::HoldUp;
-use crate::store::PieceStore;
-use crate::types::BlockSpan;
+use crate::trade::lock;
+use crate::types::PieceIndex;
 
-/// Buffers that may wait: with blocks of 256 KiB, 4 MiB.
-const DEPTH: usize = 16;
+/// Writes that may wait or be under way: with blocks of 256 KiB, 4 MiB.
+const PLACES: usize = 16;
 
-/// What is done with the bytes of a block.
-type Write = Box<dyn FnOnce(&dyn PieceStore, BlockSpan, &[u8]) + Send>;
-
-/// Something to be done on the writing thread, in order.
-pub(super) enum Job {
-    /// Bytes for the file, and what to do if that fails or is no longer wanted.
-    Write {
-        span: BlockSpan,
-        buf: PooledBuf,
-        /// Runs around the write: takes the lease, and reports an error.
-        write: Write,
-        permit: OwnedSemaphorePermit,
-    },
-    /// All writes of a piece were queued before this.
-    Finish(Box<dyn FnOnce() + Send>),
+/// A write that waits, with the place that it takes.
+struct Job {
+    work: Box<dyn FnOnce() + Send>,
+    place: OwnedSemaphorePermit,
 }
 
-/// The queue of one share. Its thread starts with the first slow write.
+/// What waits, by piece. A piece is in here for as long as a thread is at it.
+type Lines = Mutex<HashMap<PieceIndex, VecDeque<Job>>>;
+
+/// The queue of one share.
 pub(super) struct DiskQueue {
-    store: Arc<dyn PieceStore>,
-    permits: Arc<Semaphore>,
-    jobs: OnceLock<mpsc::UnboundedSender<Job>>,
+    places: Arc<Semaphore>,
+    lines: Arc<Lines>,
     deepest: AtomicUsize,
     hold_up: HoldUp,
 }
 
 impl DiskQueue {
-    pub(super) fn new(store: Arc<dyn PieceStore>) -> Self {
+    pub(super) fn new() -> Self {
         Self {
-            store,
-            permits: Arc::new(Semaphore::new(DEPTH)),
-            jobs: OnceLock::new(),
+            places: Arc::new(Semaphore::new(PLACES)),
+            lines: Arc::default(),
             deepest: AtomicUsize::new(0),
             hold_up: HoldUp::default(),
         }
     }
 
     /// A place in the queue, if there is one now.
-    pub(super) fn try_permit(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.permits).try_acquire_owned().ok()
+    pub(super) fn try_place(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.places).try_acquire_owned().ok()
     }
 
     /// Waits for a place in the queue.
-    pub(super) async fn permit(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.permits).acquire_owned().await.ok()
+    pub(super) async fn place(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.places).acquire_owned().await.ok()
     }
 
-    /// Whether a piece that begins now is to be written through the queue: while the disk is slow,
-    /// and while anything is queued, because a write left over from an earlier attempt at the piece
-    /// must not come after ours.
-    pub(super) fn must_queue(&self, now: Duration) -> bool {
-        self.permits.available_permits() < DEPTH || self.hold_up.is_slow(now)
+    /// Whether what comes next of this piece is to be written through the queue: while the disk is
+    /// slow, and while anything of the piece is queued, because it must not come after ours.
+    pub(super) fn must_queue(&self, piece: PieceIndex, now: Duration) -> bool {
+        // A line is gone before its last place is free.
+        let any_queued = self.places.available_permits() < PLACES;
+        self.hold_up.is_slow(now) || any_queued && lock(&self.lines).contains_key(&piece)
     }
 
     /// A network task has written by itself: see [`HoldUp::wrote`].
-    pub(super) fn wrote_at_once(&self, took: Duration, busy: Duration, now: Duration) {
-        let was_slow = self.hold_up.is_slow(now);
-        if self.hold_up.wrote(took, busy, now) && !was_slow {
-            let places = DEPTH;
-            tracing::info!(?took, places, "the disk is slow: pieces wait in a queue");
+    pub(super) fn wrote_at_once(&self, took: Duration, now: Duration) {
+        if self.hold_up.wrote(took, now) {
+            let places = PLACES;
+            tracing::debug!(?took, places, "a long write: the next ones wait in a queue");
         }
     }
 
-    /// Waits until all that is in the queue now has been done.
+    /// Waits until nothing is in the queue.
     pub(super) async fn drained(&self) {
-        let Some(jobs) = self.jobs.get() else { return };
-        let (done, drained) = oneshot::channel();
-        let told = jobs.send(Job::Finish(Box::new(move || {
-            let _ = done.send(());
-        })));
-        if told.is_ok() {
-            let _ = drained.await;
-        }
+        let _all = self.places.acquire_many(PLACES as u32).await;
     }
 
-    /// How many buffers may wait.
+    /// How many writes may wait.
     pub(super) fn places() -> usize {
-        DEPTH
+        PLACES
     }
 
-    /// Most buffers that ever waited at once.
+    /// Most writes that ever waited at once.
     pub(super) fn deepest(&self) -> usize {
         self.deepest.load(Relaxed)
     }
 
-    /// Queues a job. Bounded: a write carries a permit, and there is one end for each piece.
-    pub(super) fn push(&self, job: Job) {
-        self.deepest.fetch_max(DEPTH - self.permits.available_permits(), Relaxed);
-        let jobs = self.jobs.get_or_init(|| spawn_writer(Arc::clone(&self.store)));
-        // The thread ends only after this sender is dropped.
-        let _ = jobs.send(job);
+    /// Has something of a piece done on a thread that may wait, after all that is queued of it.
+    pub(super) fn push(
+        &self,
+        piece: PieceIndex,
+        place: OwnedSemaphorePermit,
+        work: impl FnOnce() + Send + 'static,
+    ) {
+        self.deepest.fetch_max(PLACES - self.places.available_permits(), Relaxed);
+        let job = Job { work: Box::new(work), place };
+        match lock(&self.lines).entry(piece) {
+            Entry::Occupied(mut line) => line.get_mut().push_back(job),
+            Entry::Vacant(line) => {
+                line.insert(VecDeque::new());
+                let lines = Arc::clone(&self.lines);
+                tokio::task::spawn_blocking(move || work_off(&lines, piece, job));
+            }
+        }
     }
 }
 
-fn spawn_writer(store: Arc<dyn PieceStore>) -> mpsc::UnboundedSender<Job> {
-    let (jobs, mut queue) = mpsc::unbounded_channel();
-    tokio::task::spawn_blocking(move || {
-        while let Some(job) = queue.blocking_recv() {
-            match job {
-                Job::Write { span, buf, write, permit } => {
-                    write(&*store, span, &buf[..span.len() as usize]);
-                    drop(buf);
-                    drop(permit);
-                }
-                Job::Finish(finish) => finish(),
+/// Works off the line of a piece, and takes it away.
+fn work_off(lines: &Lines, piece: PieceIndex, first: Job) {
+    let mut next = Some(first);
+    while let Some(Job { work, place }) = next {
+        work();
+        next = next_in_line(lines, piece);
+        // Only now: see `must_queue`.
+        drop(place);
+    }
+}
+
+fn next_in_line(lines: &Lines, piece: PieceIndex) -> Option<Job> {
+    let mut lines = lock(lines);
+    let next = lines.get_mut(&piece).and_then(VecDeque::pop_front);
+    if next.is_none() {
+        lines.remove(&piece);
+    }
+    next
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::path::Path;
+    use std::sync::atomic::AtomicBool;
+    use std::sync::mpsc as channel;
+    use std::thread::{self, ThreadId};
+
+    use bytes::Bytes;
+    use tempfile::TempDir;
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::content::{HashBook, Manifest};
+    use crate::engine::context::{NodeContext, ShareContext, ShareParts};
+    use crate::engine::share::{self, ManagerParts, ShareHandle};
+    use crate::engine::{Node, NodeConfig};
+    use crate::store::{
+        PartOptions, PartStore, PieceStore, PrepareOptions, Served, StoreError, prepare,
+    };
+    use crate::swarm::{Caps, ChokePolicy, Choker, KnownPeer, Neighbours, Slots, Source};
+    use crate::types::{BlockSpan, Geometry, PeerId, PieceSet, PieceSize};
+
+    fn pieces() -> (PieceIndex, PieceIndex) {
+        let geometry = Geometry::new(PieceSize::new(16384).unwrap(), [100_000]).unwrap();
+        (geometry.piece(0).unwrap(), geometry.piece(1).unwrap())
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn a_piece_is_written_in_order_and_no_other_waits_for_it() {
+        let queue = DiskQueue::new();
+        let (piece, other) = pieces();
+        let (go, stop) = channel::channel::<()>();
+        let (tell, told) = mpsc::unbounded_channel();
+        let say = |word: &'static str| {
+            let tell = tell.clone();
+            move || tell.send(word).unwrap()
+        };
+        let first = say("first");
+        queue.push(piece, queue.try_place().unwrap(), move || {
+            stop.recv().unwrap();
+            first();
+        });
+        queue.push(piece, queue.try_place().unwrap(), say("second"));
+        queue.push(other, queue.try_place().unwrap(), say("other"));
+        let mut told = told;
+        assert_eq!(told.recv().await, Some("other"), "while the first one is stuck");
+        assert!(queue.must_queue(piece, Duration::ZERO), "or it would come before what waits");
+        go.send(()).unwrap();
+        assert_eq!(told.recv().await, Some("first"));
+        assert_eq!(told.recv().await, Some("second"));
+        queue.drained().await;
+        assert!(!queue.must_queue(piece, Duration::ZERO));
+        assert_eq!(queue.deepest(), 3);
+    }
+
+    #[tokio::test]
+    async fn there_are_so_many_places_and_no_more() {
+        let queue = DiskQueue::new();
+        let all: Vec<_> = (0..PLACES).map(|_| queue.try_place().unwrap()).collect();
+        assert!(queue.try_place().is_none());
+        drop(all);
+        assert!(queue.place().await.is_some());
+    }
+
+    /// A disk on which every write takes its time.
+    struct SlowStore {
+        disk: Arc<PartStore>,
+        network: ThreadId,
+        on_network_thread: AtomicUsize,
+        under_way: AtomicUsize,
+        most_under_way: AtomicUsize,
+    }
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+    const COST: Duration = Duration::from_millis(12);
+
+    impl PieceStore for SlowStore {
+        fn write(&self, span: BlockSpan, bytes: &[u8]) -> Result<(), StoreError> {
+            if thread::current().id() == self.network {
+                self.on_network_thread.fetch_add(1, Relaxed);
             }
+            let under_way = self.under_way.fetch_add(1, Relaxed) + 1;
+            self.most_under_way.fetch_max(under_way, Relaxed);
+            thread::sleep(COST);
+            self.under_way.fetch_sub(1, Relaxed);
+            self.disk.write(span, bytes)
         }
-    });
-    jobs
+
+        fn complete(&self, piece: PieceIndex) -> Result<(), StoreError> {
+            self.disk.complete(piece)
+        }
+
+        fn read(&self, span: BlockSpan, buf: &mut [u8]) -> Result<(), StoreError> {
+            self.disk.read(span, buf)
+        }
+
+        fn serve(&self, piece: PieceIndex) -> Result<Served, StoreError> {
+            self.disk.serve(piece)
+        }
+    }
+
+    async fn seed(source: &Path) -> (Node, Manifest, SocketAddr) {
+        let never = AtomicBool::new(false);
+        let prepared =
+            prepare(&[source.to_owned()], &PrepareOptions::default(), &|_| {}, &never).unwrap();
+        let manifest = prepared.manifest.clone();
+        let listen = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
+        let node = Node::start(NodeConfig { listen, ..NodeConfig::default() }).await.unwrap();
+        node.share(prepared, &[]).await.unwrap();
+        let addr = node.local_addrs()[0];
+        (node, manifest, addr)
+    }
+
+    /// Fetches a share from `addr` as `Node::get` does, into a store of the test's.
+    fn fetch(
+        manifest: Manifest,
+        addr: SocketAddr,
+        part: Arc<PartStore>,
+        store: Arc<dyn PieceStore>,
+    ) -> ShareHandle {
+        let id = PeerId::random(&mut fastrand::Rng::with_seed(7));
+        let node = Arc::new(NodeContext::new(id, 1, None, 7));
+        let geometry = manifest.geometry().as_ref();
+        let (pieces, piece_len) = (geometry.piece_count(), geometry.piece_size().bytes());
+        let parts = ShareParts {
+            manifest_bytes: Bytes::from(manifest.encode()),
+            hashes: HashBook::new(&manifest),
+            manifest,
+            store,
+            have: PieceSet::empty(pieces),
+            wanted: PieceSet::full(pieces),
+        };
+        let (tell, events) = mpsc::unbounded_channel();
+        let context = Arc::new(ShareContext::new(node, parts, tell));
+        let mut neighbours = Neighbours::new(id, Caps::default().for_share(pieces));
+        neighbours.learn(context.now(), Source::Ticket, [KnownPeer { id: None, addr }]);
+        let (_, found) = mpsc::channel(1);
+        share::spawn(ManagerParts {
+            context,
+            events,
+            part: Some(part),
+            choker: Choker::new(ChokePolicy::default(), Slots::default(), piece_len),
+            neighbours,
+            trackers: Vec::new(),
+            found,
+            first: None,
+            done: None,
+        })
+    }
+
+    /// There is one network thread, so writes that it makes never overlap.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn a_slow_disk_is_left_to_other_threads_and_these_write_side_by_side() {
+        let dir = TempDir::new().unwrap();
+        let source = dir.path().join("film.mp4");
+        let mut bytes = vec![0; 2_000_000];
+        fastrand::Rng::with_seed(1).fill(&mut bytes);
+        std::fs::write(&source, &bytes).unwrap();
+        let (sender, manifest, addr) = seed(&source).await;
+        let out = dir.path().join("out");
+        let (part, _) = PartStore::open(&out, &manifest, &[true], PartOptions::default()).unwrap();
+        let part = Arc::new(part);
+        let slow = Arc::new(SlowStore {
+            disk: Arc::clone(&part),
+            network: tokio::spawn(async { thread::current().id() }).await.unwrap(),
+            on_network_thread: AtomicUsize::new(0),
+            under_way: AtomicUsize::new(0),
+            most_under_way: AtomicUsize::new(0),
+        });
+        let pieces = manifest.geometry().piece_count() as usize;
+        let handle = fetch(manifest, addr, part, Arc::clone(&slow) as Arc<dyn PieceStore>);
+        let path = tokio::time::timeout(PATIENCE, handle.completed()).await.unwrap().unwrap();
+        assert!(std::fs::read(path).unwrap() == bytes);
+
+        let on_network_thread = slow.on_network_thread.load(Relaxed);
+        assert!(on_network_thread >= 1, "nobody knew before that the disk is slow");
+        assert!(on_network_thread < pieces / 5, "{on_network_thread} of {pieces} pieces");
+        let most_under_way = slow.most_under_way.load(Relaxed);
+        // One of them by the network thread, so at least two through the queue.
+        assert!((3..=PLACES + 1).contains(&most_under_way), "{most_under_way} at once");
+        let stats = handle.stats();
+        assert!((2..=PLACES).contains(&stats.disk_queue_peak), "{} waited", stats.disk_queue_peak);
+        assert_eq!((stats.disk_queue_places, stats.bytes_wasted), (PLACES, 0));
+        handle.stop().await;
+        sender.shutdown().await;
+    }
 }

@@ -1,53 +1,55 @@
 //! Whether the disk holds network tasks up, judged by the writes that these make themselves.
 //!
 //! A write into the page cache takes some tens of microseconds. One that takes milliseconds has met
-//! the disk, or its thread had to wait for a core, or for the lock of the file while its holder
-//! waited for one. On a busy machine that happens all the time, and moving writes to another thread
-//! then only adds to the load. What tells the two apart is how much of the work they are: behind a
-//! slow disk nearly all of a task's time goes into long writes, while a core is as often lost in the
-//! middle of any other work, and writes are up to half of it. So long writes run up a debt, three
-//! quarters of the time that tasks are at work pay it off, and the disk is slow once the debt is too
-//! large.
+//! the disk, or its thread lost the core, or the lock of the file was held by one that did. Neither the
+//! clock nor the system's count of a thread's switches tells these apart, and they need not be: to
+//! leave writes to threads that may wait costs a busy machine some work and no time. So one long write
+//! is enough, and the next ones go elsewhere for a multiple of the time that it took.
+//!
+//! Then one is tried again. If that is long as well, the disk is left alone for twice as long as before, and so
+//! on: the share of a task's time that a slow disk can take away goes towards nothing. A quick one means
+//! that the disk keeps up, and all begins anew.
 //!
 //! Not here: what follows from it (`disk`, `lane`).
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-/// From here on a write, of data or of a piece's record, is a long one.
+/// From here on a write, of data or of a piece's record, is a long one: a hundred times what one
+/// into the page cache takes, and more than a thread waits for its core where there are two for each core.
 const LONG: Duration = Duration::from_millis(8);
-/// The disk is slow from this debt on: at once after one stall as long as this.
-const DEBT_MAX: Duration = Duration::from_millis(250);
-/// How long it counts as slow before it is tried again. The debt stays meanwhile, so that one long
-/// write more is enough.
-const SLOW_FOR: Duration = Duration::from_secs(3);
+/// For how many times as long as it took a long write keeps others away. With every write long, a
+/// task would be held up for a ninth of its time if it stayed at this.
+const TIMES: u32 = 8;
+/// Longest that the disk is left alone.
+const SLOW_FOR_MAX: Duration = Duration::from_secs(4);
 
-/// The judgement on the disk of one share, by all lanes together. It is about no invariant: two lanes
-/// that reckon at the same time may lose a write of one.
+/// The judgement on the disk of one share, by all lanes together. It is about no invariant: of two lanes
+/// that reckon at the same time one may not be heard.
 #[derive(Debug, Default)]
 pub(super) struct HoldUp {
-    debt_us: AtomicU64,
     slow_until_us: AtomicU64,
+    /// How long it is left alone, until a write is quick again; then zero.
+    slow_for_us: AtomicU64,
 }
 
 impl HoldUp {
-    /// A network task has written. `took` is the time of the write, `busy` that of all work since
-    /// the task woke up or last told us, the write included. True if the disk is found to be slow
-    /// by this.
-    pub(super) fn wrote(&self, took: Duration, busy: Duration, now: Duration) -> bool {
-        let owed = Duration::from_micros(self.debt_us.load(Relaxed));
-        let long = took > LONG;
-        if owed.is_zero() && !long {
+    /// A network task has written, and it `took` so long. True if the disk is found to be slow by
+    /// this.
+    pub(super) fn wrote(&self, took: Duration, now: Duration) -> bool {
+        let last = Duration::from_micros(self.slow_for_us.load(Relaxed));
+        if took < LONG {
+            if !last.is_zero() && !self.is_slow(now) {
+                self.slow_for_us.store(0, Relaxed);
+            }
             return false;
         }
-        let paid_off = owed.saturating_sub(busy * 3 / 4);
-        let owes = if long { paid_off + took } else { paid_off };
-        self.debt_us.store(owes.min(DEBT_MAX).as_micros() as u64, Relaxed);
-        let slow = long && owes >= DEBT_MAX;
-        if slow {
-            self.slow_until_us.store((now + SLOW_FOR).as_micros() as u64, Relaxed);
-        }
-        slow
+        // Several lanes may have met it in the same moment; that is no second time.
+        let again = if self.is_slow(now) { last } else { last * 2 };
+        let slow_for = (took * TIMES).max(again).min(SLOW_FOR_MAX);
+        self.slow_for_us.store(slow_for.as_micros() as u64, Relaxed);
+        self.slow_until_us.store((now + slow_for).as_micros() as u64, Relaxed);
+        true
     }
 
     /// Whether network tasks should leave writing to others.
@@ -63,51 +65,58 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
     const QUICK: Duration = Duration::from_micros(60);
 
-    /// Writes of these durations in a row, with as much other work as one quick write takes.
-    fn writes(judge: &HoldUp, durations: impl IntoIterator<Item = Duration>) -> Option<usize> {
-        durations.into_iter().position(|took| judge.wrote(took, took + QUICK, Duration::ZERO))
-    }
-
     #[test]
-    fn a_disk_that_is_slow_with_every_write_is_found_out_soon() {
-        let found = writes(&HoldUp::default(), [12 * MS; 100]);
-        assert!(found.is_some_and(|at| at < 100), "{found:?}");
-    }
-
-    #[test]
-    fn one_long_stall_is_enough() {
-        assert_eq!(writes(&HoldUp::default(), [QUICK, DEBT_MAX]), Some(1));
-    }
-
-    #[test]
-    fn a_busy_machine_is_no_slow_disk() {
+    fn one_long_write_sends_the_next_ones_elsewhere() {
         let judge = HoldUp::default();
-        let mut rng = fastrand::Rng::with_seed(3);
-        for _ in 0..1_000_000 {
-            // Every 3 ms of work the core is lost for up to 40 ms, every other time in a write.
-            let lost = rng.u32(0..=40) * MS;
-            let took = if rng.bool() { lost } else { QUICK };
-            assert!(!judge.wrote(took, lost + 3 * MS, Duration::ZERO));
+        assert!(!judge.wrote(QUICK, MS) && !judge.is_slow(MS));
+        assert!(judge.wrote(12 * MS, 13 * MS));
+        assert!(judge.is_slow(13 * MS) && judge.is_slow(13 * MS + 12 * MS * TIMES - QUICK));
+        assert!(!judge.is_slow(13 * MS + 12 * MS * TIMES), "then it is tried again");
+    }
+
+    #[test]
+    fn a_disk_that_stays_slow_takes_less_and_less_of_the_time_of_network_tasks() {
+        let judge = HoldUp::default();
+        let (mut now, mut held) = (Duration::ZERO, Duration::ZERO);
+        while now < 60 * 1000 * MS {
+            if judge.is_slow(now) {
+                now += MS;
+            } else {
+                now += 12 * MS;
+                held += 12 * MS;
+                judge.wrote(12 * MS, now);
+            }
         }
+        assert!(held < 60 * 12 * MS, "of a minute: {held:?}");
     }
 
     #[test]
-    fn a_disk_that_was_slow_is_tried_again_and_judged_at_once() {
+    fn a_disk_is_never_left_alone_for_longer_than_the_bound() {
         let judge = HoldUp::default();
-        assert!(!judge.is_slow(Duration::ZERO));
-        assert!(judge.wrote(DEBT_MAX, DEBT_MAX, 200 * MS));
-        assert!(judge.is_slow(200 * MS));
-        let later = 200 * MS + SLOW_FOR;
-        assert!(!judge.is_slow(later));
-        assert!(judge.wrote(9 * MS, 9 * MS, later), "it still is");
-        assert!(judge.is_slow(later));
+        judge.wrote(3600 * 1000 * MS, MS);
+        assert!(!judge.is_slow(MS + SLOW_FOR_MAX));
     }
 
     #[test]
-    fn good_work_pays_the_debt_off() {
+    fn a_quick_write_after_the_wait_clears_the_disk_and_one_from_before_it_does_not() {
         let judge = HoldUp::default();
-        assert_eq!(writes(&judge, [DEBT_MAX - MS]), None);
-        assert_eq!(writes(&judge, [QUICK; 4000]), None);
-        assert_eq!(writes(&judge, [DEBT_MAX - MS]), None, "as if it were the first");
+        let first = 12 * MS * TIMES;
+        judge.wrote(12 * MS, Duration::ZERO);
+        // It was under way on another lane.
+        judge.wrote(QUICK, MS);
+        assert!(judge.is_slow(MS));
+        judge.wrote(12 * MS, first);
+        assert!(judge.is_slow(3 * first - MS), "long again, so twice as long");
+        judge.wrote(QUICK, 3 * first);
+        judge.wrote(12 * MS, 3 * first);
+        assert!(!judge.is_slow(4 * first), "as if it were the first");
+    }
+
+    #[test]
+    fn several_lanes_that_meet_the_same_stall_count_once() {
+        let judge = HoldUp::default();
+        judge.wrote(12 * MS, Duration::ZERO);
+        judge.wrote(12 * MS, MS);
+        assert!(!judge.is_slow(MS + 12 * MS * TIMES));
     }
 }

@@ -294,8 +294,10 @@ impl Node {
             complete: false,
         };
         let (clients, mut found) = self.trackers(ticket.share(), ticket.trackers(), false);
+        let at_once = self.inner.config.links.dials_max;
         let mut bootstrapped =
-            bootstrap::fetch(&introduction, ticket.peers(), &mut found, options.patience).await?;
+            bootstrap::fetch(&introduction, ticket.peers(), &mut found, options.patience, at_once)
+                .await?;
         let refuted = std::mem::take(&mut bootstrapped.refuted);
         let heard = std::mem::take(&mut bootstrapped.heard);
         let (opened, link) = resume::open_download(bootstrapped, options).await?;

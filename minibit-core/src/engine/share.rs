@@ -372,7 +372,7 @@ impl Manager {
             let introduction = self.introduction();
             let unchoked = self.mind.has_free_slot();
             let dialling = async move {
-                match dial::dial(addr, &introduction, unchoked).await {
+                match dial::dial(addr, &introduction, unchoked, None).await {
                     Ok(established) => context.tell(Event::Established(established)),
                     Err(error) => {
                         tracing::debug!(%addr, %error, "could not connect");

@@ -70,7 +70,7 @@ fn made_up_share(scenario: &Scenario) -> Common {
     let book = HashBook::new(&manifest);
     if let Some(file) = manifest.geometry().file(0) {
         // One piece needs no page: its hash is the root.
-        let _ = book.insert_file(file, &hashes);
+        let _ = book.insert_file(file, hashes);
     }
     Common {
         share_id: manifest.share_id(),

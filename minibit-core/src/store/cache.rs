@@ -11,8 +11,7 @@
 //! and a changed file's entry takes the old one's place.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::FileExt;
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -27,6 +26,8 @@ const SETTLED_NANOS: i128 = 2_000_000_000;
 /// Magic, length, time stamp, inode, number of pieces.
 const HEAD_LEN: usize = 8 + 8 + 16 + 8 + 4;
 const CHECK_LEN: usize = 32;
+/// Hashes read or written at a time.
+const AT_ONCE: usize = 4096;
 
 /// The directory of entries.
 #[derive(Debug)]
@@ -54,15 +55,24 @@ impl Cache {
         }
         let pieces = stamp.len.div_ceil(u64::from(size.bytes())) as usize;
         let file = File::open(self.entry(path, size)).ok()?;
-        let mut bytes = vec![0; HEAD_LEN + pieces * 32 + CHECK_LEN];
-        if file.metadata().ok()?.len() != bytes.len() as u64 {
+        if file.metadata().ok()?.len() != (HEAD_LEN + pieces * 32 + CHECK_LEN) as u64 {
             return None;
         }
-        file.read_exact_at(&mut bytes, 0).ok()?;
-        let (body, check) = bytes.split_at(bytes.len() - CHECK_LEN);
-        let (found, digests) = body.split_at(HEAD_LEN);
-        let sound = *blake3::hash(body).as_bytes() == *check && found == head(stamp, pieces);
-        sound.then(|| digests.as_chunks::<32>().0.iter().map(|bytes| Digest(*bytes)).collect())
+        let mut file = Checked { file, hasher: blake3::Hasher::new() };
+        let mut found = [0; HEAD_LEN];
+        file.read(&mut found).ok()?;
+        if found[..] != head(stamp, pieces) {
+            return None;
+        }
+        let mut digests = vec![[0; 32]; pieces];
+        for some in digests.chunks_mut(AT_ONCE) {
+            file.read(some.as_flattened_mut()).ok()?;
+        }
+        let mut check = [0; CHECK_LEN];
+        let Checked { mut file, hasher } = file;
+        file.read_exact(&mut check).ok()?;
+        let sound = *hasher.finalize().as_bytes() == check;
+        sound.then(|| digests.into_iter().map(Digest).collect())
     }
 
     /// Keeps the hashes of a file's pieces, if they are worth it and the file has settled.
@@ -76,13 +86,11 @@ impl Cache {
         if stamp.len < WORTH_IT || stamp.modified > self.now - SETTLED_NANOS {
             return Ok(());
         }
-        let mut bytes = head(stamp, digests.len());
-        bytes.extend(digests.iter().flat_map(|digest| digest.0));
-        let check = blake3::hash(&bytes);
-        bytes.extend_from_slice(check.as_bytes());
-        let (temporary, mut file) = temporary(&self.dir)?;
-        let written =
-            file.write_all(&bytes).and_then(|()| fs::rename(&temporary, self.entry(path, size)));
+        let (temporary, file) = temporary(&self.dir)?;
+        let mut file = Checked { file, hasher: blake3::Hasher::new() };
+        let written = file
+            .write_entry(&head(stamp, digests.len()), digests)
+            .and_then(|()| fs::rename(&temporary, self.entry(path, size)));
         if written.is_err() {
             // Best effort: the error that counts is the first one.
             let _ = fs::remove_file(&temporary);
@@ -96,6 +104,36 @@ impl Cache {
         hasher.update(&size.bytes().to_le_bytes());
         hasher.update(path.as_os_str().as_encoded_bytes());
         self.dir.join(format!("{}.hashes", hasher.finalize().to_hex()))
+    }
+}
+
+/// An entry's file, and the hash of what was read from it or written to it: in parts, for a whole
+/// entry in memory would be as much again as the hashes.
+struct Checked {
+    file: File,
+    hasher: blake3::Hasher,
+}
+
+impl Checked {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact(bytes)?;
+        self.hasher.update(bytes);
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.hasher.update(bytes);
+        self.file.write_all(bytes)
+    }
+
+    fn write_entry(&mut self, head: &[u8], digests: &[Digest]) -> io::Result<()> {
+        self.write(head)?;
+        for some in digests.chunks(AT_ONCE) {
+            let bytes: Vec<u8> = some.iter().flat_map(|digest| digest.0).collect();
+            self.write(&bytes)?;
+        }
+        let check = self.hasher.finalize();
+        self.file.write_all(check.as_bytes())
     }
 }
 

@@ -226,7 +226,7 @@ pub fn prepare(
     if let (Some(dir), Some(error)) = (&options.cache_dir, &outcome.cache_error) {
         warnings.push(cache_warning(dir, error));
     }
-    assemble(name, single, size, files, &outcome, warnings)
+    assemble(name, single, size, files, outcome, warnings)
 }
 
 fn cache_warning(dir: &Path, error: &io::Error) -> PrepareWarning {
@@ -238,7 +238,7 @@ fn assemble(
     single: bool,
     size: PieceSize,
     files: Vec<Listed>,
-    outcome: &Outcome,
+    outcome: Outcome,
     warnings: Vec<PrepareWarning>,
 ) -> Result<PreparedShare, PrepareError> {
     let (names, sources): (Vec<_>, Vec<_>) =
@@ -256,7 +256,7 @@ fn assemble(
     let manifest = Manifest::new(name, single, size, entries)?;
     let hashes = HashBook::new(&manifest);
     let geometry = manifest.geometry();
-    for (file, digests) in numbered(geometry).zip(&outcome.digests) {
+    for (file, digests) in numbered(geometry).zip(outcome.digests) {
         // The root was just merged from them.
         let inserted = hashes.insert_file(file, digests);
         debug_assert!(inserted.is_ok(), "{inserted:?}");
@@ -465,7 +465,7 @@ impl Hashing<'_> {
             digests.push(match known {
                 Some(known) => known,
                 None => {
-                    let own = hashed.of(self.geometry, file).to_vec();
+                    let own = hashed.take(file);
                     let source = self.source(file);
                     check_unchanged(source)?;
                     cached &= source.stamp.len < WORTH_IT;

@@ -211,7 +211,7 @@ impl Check<'_> {
     /// What is wrong with the content of a file that was read.
     fn problem_inside(&self, hashed: &Hashed, file: FileIndex) -> Option<Problem> {
         let geometry = self.manifest.geometry();
-        let digests = hashed.of(geometry, file);
+        let digests = hashed.of(file);
         let found = merge_pieces(digests);
         let expected = self.manifest.files()[file.index()].root;
         if found == expected {

@@ -24,7 +24,7 @@
 //!   piece: a caller that found nothing asks again at its next event or tick.
 //!
 //! Seeders are counted apart, in one number: they add the same to every piece.
-//! Memory for each piece: 8 B word + 4 B news + 50 bitmaps of 1.016 bits (48 levels, in
+//! Memory for each piece: 8 B word + 4 B news (if it was missing) + 50 bitmaps of 1.016 bits (48 levels, in
 //! flight, open) = 18.4 B; 19 MB for a million pieces. For each peer see
 //! [`holdings`](super::holdings).
 //! Not here: when to take over or to ask twice (`engine`), hashing, files, whom to ask.
@@ -86,7 +86,8 @@ impl Ledger {
         Self {
             cells: cells.collect(),
             bitmaps: bitmaps.collect(),
-            news: News::new(pieces),
+            // What is not missing now is never verified later.
+            news: News::new(missing),
             seeders: AtomicU32::new(0),
             have: AtomicU32::new(have.len()),
             wanted_left: AtomicU32::new(missing),

@@ -70,6 +70,23 @@ impl Caps {
     }
 }
 
+impl Caps {
+    /// The same for a node that may have no more connections than this in each share, those that
+    /// it is making included: with fewer links it dials fewer, so that others find room.
+    #[must_use]
+    pub fn within(self, connections: usize) -> Self {
+        let dials_max = self.dials_max.min(connections / 8).max(1);
+        let links_max = self.links_max.min(connections.saturating_sub(dials_max)).max(1);
+        Self {
+            links_max,
+            links_aim: self.links_aim.min(links_max.div_ceil(2)),
+            links_min: self.links_min.min(links_max.div_ceil(2)),
+            dials_max,
+            ..self
+        }
+    }
+}
+
 impl Default for Caps {
     fn default() -> Self {
         Self { links_max: 200, links_aim: 40, links_min: 8, links_first: 40, dials_max: 16 }
@@ -567,6 +584,18 @@ mod tests {
 
     fn caps(links_max: usize, links_aim: usize, links_min: usize, dials_max: usize) -> Caps {
         Caps { links_max, links_aim, links_min, links_first: links_aim, dials_max }
+    }
+
+    #[test]
+    fn with_few_connections_there_are_few_links_and_room_for_those_who_come() {
+        for connections in 1..1000 {
+            let Caps { links_max, links_aim, links_min, dials_max } =
+                Caps::default().within(connections);
+            assert!(links_max + dials_max <= connections.max(2) && links_min <= links_aim);
+            assert!(links_aim < links_max || links_max < 2, "{connections}");
+            assert!(links_max >= 1 && dials_max >= 1);
+        }
+        assert_eq!(Caps::default().within(1000), Caps::default());
     }
 
     #[test]

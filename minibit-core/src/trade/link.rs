@@ -287,6 +287,13 @@ impl Link {
         Duration::from_micros(self.round_trip_us.load(Relaxed))
     }
 
+    /// What a further lane may take for its round trip until it has met it: what another has met, or
+    /// what the connect took.
+    pub(super) fn known_distance(&self) -> Option<Duration> {
+        let met = self.round_trip();
+        if met.is_zero() { self.distance } else { Some(met) }
+    }
+
     /// How many lanes the peers want.
     pub fn lanes_wanted(&self) -> u8 {
         self.lanes_asked.load(Relaxed).min(self.agreed.lanes_max)

@@ -133,9 +133,8 @@ pub(super) struct Lane {
     warming: Option<Arc<AtomicBool>>,
     /// How many blocks at the head of the upload queue it was started for.
     warmed: usize,
-    /// Since when the task has been at work, or when it last told how its writes went.
-    busy_since: Duration,
-    permit: Option<OwnedSemaphorePermit>,
+    /// In the queue of the disk, for the buffer that is full.
+    place: Option<OwnedSemaphorePermit>,
     timer: Pin<Box<Sleep>>,
 }
 
@@ -169,8 +168,7 @@ impl Lane {
             metadata: None,
             warming: None,
             warmed: 0,
-            busy_since: now,
-            permit: None,
+            place: None,
             timer: Box::pin(tokio::time::sleep_until(first_look)),
             context,
             link,
@@ -191,7 +189,7 @@ impl Lane {
             if let Some(receiving) = &mut self.receiving
                 && receiving.discard_if_of(&parted)
             {
-                self.permit = None;
+                self.place = None;
             }
         }
         if self.mind.has_messages() {
@@ -229,7 +227,6 @@ impl Lane {
     /// One turn; true if anything moved.
     fn turn(&mut self) -> Result<bool, LaneEnd> {
         let now = self.context.now();
-        self.busy_since = now;
         if let Some(reason) = self.link.closing().cloned() {
             if reason == CloseReason::Gone {
                 self.read_what_is_here(now)?;
@@ -296,14 +293,14 @@ impl Lane {
         if self.timer.is_elapsed() || deadline < self.timer.deadline() {
             self.timer.as_mut().reset(deadline);
         }
-        let Self { stream, bell, timer, context, permit, .. } = self;
+        let Self { stream, bell, timer, context, place, .. } = self;
         tokio::select! {
             ready = stream.ready(interest.unwrap_or(Interest::ERROR)), if interest.is_some() => {
                 ready?;
             }
             () = bell.0.notified() => {}
             () = timer.as_mut() => {}
-            place = context.disk.permit(), if wants_disk => *permit = place,
+            free = context.disk.place(), if wants_disk => *place = free,
         }
         Ok(())
     }

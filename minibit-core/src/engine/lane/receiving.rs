@@ -11,9 +11,9 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::{Lane, LaneEnd};
 use crate::content::PieceHasher;
 use crate::engine::buffers::PooledBuf;
-use crate::engine::disk::Job;
+use crate::engine::context::ShareContext;
 use crate::peer::Arrival;
-use crate::store::PieceStore;
+use crate::swarm::LaneId;
 use crate::trade::lock;
 use crate::types::{BlockSpan, PieceIndex};
 use crate::wire::{BLOCK_HEAD_LEN, BlockHeader, FrameHead, WireError, parse_head, parse_message};
@@ -57,11 +57,20 @@ impl Receiving {
 pub(super) struct PieceProgress {
     pub(super) piece: PieceIndex,
     hasher: PieceHasher,
-    /// Its writes go through the queue, so its end must too.
+    /// What is still to be written of it goes through the queue, so its end must too.
     queued: bool,
+    /// Its last bytes, which are queued together with its end.
+    last: Option<QueuedWrite>,
     /// One of its queued writes was not made, so this attempt must not end well, even if the
     /// piece has come back to this lane meanwhile.
     void: Arc<AtomicBool>,
+}
+
+/// Bytes for the file, and the place in the queue that they take.
+struct QueuedWrite {
+    span: BlockSpan,
+    buf: PooledBuf,
+    place: OwnedSemaphorePermit,
 }
 
 impl PieceProgress {
@@ -136,7 +145,7 @@ impl Lane {
         loop {
             self.move_payload(now);
             let full = self.receiving.as_ref().is_some_and(|receiving| receiving.room() == 0);
-            if full && self.take_disk_place() {
+            if full && self.take_disk_place(now) {
                 self.take_chunk(now)?;
             }
             if self.receiving.is_some() {
@@ -188,7 +197,7 @@ impl Lane {
     ) -> Result<(), LaneEnd> {
         let mut arrival = self.mind.on_block(header, now)?;
         if let Arrival::Take { span } = arrival
-            && !self.begin_piece(span, now)
+            && !self.begin_piece(span)
         {
             arrival = Arrival::Discard;
         }
@@ -214,12 +223,13 @@ impl Lane {
 
     /// Makes sure that the piece of an arriving block has a hasher that is where the block
     /// starts; false if the piece is lost to this lane.
-    pub(super) fn begin_piece(&mut self, span: BlockSpan, now: Duration) -> bool {
+    pub(super) fn begin_piece(&mut self, span: BlockSpan) -> bool {
         if span.offset() == 0 {
             self.progress = Some(PieceProgress {
                 piece: span.piece(),
                 hasher: PieceHasher::new(&self.context.share.geometry, span.piece()),
-                queued: self.context.disk.must_queue(now),
+                queued: false,
+                last: None,
                 void: Arc::default(),
             });
         }
@@ -233,13 +243,17 @@ impl Lane {
         let full = self.receiving.as_ref().is_some_and(|receiving| {
             receiving.room() == 0 && matches!(receiving.arrival, Arrival::Take { .. })
         });
-        queued && full && self.permit.is_none()
+        queued && full && self.place.is_none()
     }
 
-    /// Takes the place that a full buffer needs, if it needs one; false if there is none.
-    fn take_disk_place(&mut self) -> bool {
+    /// Takes the place that a full buffer needs, if it needs one; false if there is none. The
+    /// disk may have become slow since the piece began, on another lane as well.
+    fn take_disk_place(&mut self, now: Duration) -> bool {
+        if let Some(progress) = &mut self.progress {
+            progress.queued |= self.context.disk.must_queue(progress.piece, now);
+        }
         if self.needs_disk_place() {
-            self.permit = self.context.disk.try_permit();
+            self.place = self.context.disk.try_place();
         }
         !self.needs_disk_place()
     }
@@ -292,11 +306,11 @@ impl Lane {
             return Ok(false);
         };
         if progress.queued
-            && let Some(permit) = self.permit.take()
+            && let Some(place) = self.place.take()
         {
             let fresh = self.context.node.buffers.take(receiving.buf.len());
             let buf = std::mem::replace(&mut receiving.buf, fresh);
-            self.queue_write(part, buf, permit);
+            self.queue_write(QueuedWrite { span: part, buf, place });
             return Ok(true);
         }
         self.write_now(part, &receiving.buf[..receiving.filled])
@@ -325,35 +339,24 @@ impl Lane {
     }
 
     /// Has the disk judged by what this task has done with it since `started`.
-    fn tell_disk(&mut self, started: Duration) {
+    fn tell_disk(&self, started: Duration) {
         let ended = self.context.now();
-        self.context.disk.wrote_at_once(ended - started, ended - self.busy_since, ended);
-        self.busy_since = ended;
+        self.context.disk.wrote_at_once(ended - started, ended);
     }
 
-    pub(super) fn queue_write(
-        &mut self,
-        part: BlockSpan,
-        buf: PooledBuf,
-        permit: OwnedSemaphorePermit,
-    ) {
-        let context = Arc::clone(&self.context);
-        let id = self.mind.id();
-        let void = self.progress.as_ref().map(|progress| Arc::clone(&progress.void));
-        let void = void.unwrap_or_default();
-        let write = Box::new(move |store: &dyn PieceStore, span: BlockSpan, bytes: &[u8]| {
-            let ledger = &context.share.ledger;
-            let Some(_lease) = ledger.begin_write(span.piece(), id) else {
-                void.store(true, Relaxed);
-                return;
-            };
-            if let Err(error) = store.write(span, bytes) {
-                void.store(true, Relaxed);
-                context.disk_failed(error);
-                ledger.release(span.piece(), id);
-            }
-        });
-        self.context.disk.push(Job::Write { span: part, buf, write, permit });
+    /// Has bytes written by a thread that may wait. The last ones of a piece stay here until it is
+    /// known whether it is right.
+    fn queue_write(&mut self, write: QueuedWrite) {
+        let Some(progress) = &mut self.progress else { return };
+        let piece = write.span.piece();
+        if write.span.end() >= self.context.share.geometry.piece_len(piece) {
+            progress.last = Some(write);
+            return;
+        }
+        let (context, id) = (Arc::clone(&self.context), self.mind.id());
+        let void = Arc::clone(&progress.void);
+        let QueuedWrite { span, buf, place } = write;
+        self.context.disk.push(piece, place, move || context.write_queued(span, &buf, id, &void));
     }
 
     pub(super) fn end_block(&mut self, span: BlockSpan, now: Duration) -> Result<(), LaneEnd> {
@@ -363,11 +366,11 @@ impl Lane {
         let Some(progress) = self.progress.take().filter(|p| p.piece == span.piece()) else {
             return Ok(());
         };
-        let piece = progress.piece;
+        let PieceProgress { piece, hasher, last, void, .. } = progress;
         match self.context.share.hashes.expected(piece) {
-            Some(expected) if expected == progress.hasher.finish() => {
-                if progress.queued {
-                    self.queue_end(piece, progress);
+            Some(expected) if expected == hasher.finish() => {
+                if let Some(last) = last {
+                    self.queue_end(last, void);
                 } else {
                     let started = self.context.now();
                     self.context.keep(&self.link, piece, self.mind.id());
@@ -385,17 +388,37 @@ impl Lane {
     }
 
     /// The piece counts once all its queued writes have been made.
-    fn queue_end(&mut self, piece: PieceIndex, progress: PieceProgress) {
+    fn queue_end(&mut self, last: QueuedWrite, void: Arc<AtomicBool>) {
+        let QueuedWrite { span, buf, place } = last;
+        let piece = span.piece();
         let (context, link) = (Arc::clone(&self.context), Arc::clone(&self.link));
         let (id, unfinished) = (self.mind.id(), self.mind.end_later(piece));
-        self.context.disk.push(Job::Finish(Box::new(move || {
-            if progress.void.load(Relaxed) {
+        self.context.disk.push(piece, place, move || {
+            context.write_queued(span, &buf, id, &void);
+            if void.load(Relaxed) {
                 context.share.ledger.release(piece, id);
                 context.share.wake_all();
             } else {
                 context.keep(&link, piece, id);
             }
             lock(&unfinished).remove(&piece);
-        })));
+        });
+    }
+}
+
+impl ShareContext {
+    /// Writes what was queued, on a thread that may wait. An attempt at a piece that has come to
+    /// nothing since is void, and so is one whose bytes the disk refused.
+    fn write_queued(&self, span: BlockSpan, buf: &PooledBuf, id: LaneId, void: &AtomicBool) {
+        let ledger = &self.share.ledger;
+        let Some(_lease) = ledger.begin_write(span.piece(), id) else {
+            void.store(true, Relaxed);
+            return;
+        };
+        if let Err(error) = self.store.write(span, &buf[..span.len() as usize]) {
+            void.store(true, Relaxed);
+            self.disk_failed(error);
+            ledger.release(span.piece(), id);
+        }
     }
 }

@@ -125,7 +125,7 @@ impl Lane {
             guides: false,
         });
         let mut download = Download::new(agreed.block_len, now);
-        if let Some(distance) = link.distance {
+        if let Some(distance) = link.known_distance() {
             download.guess_round_trip(distance);
         }
         let mut lane = Self {
@@ -353,5 +353,77 @@ impl Drop for Lane {
         if self.control.is_some() {
             self.link.close(CloseReason::Gone);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Manager, Setup, Signals};
+    use super::*;
+    use crate::content::{FileEntry, HashBook, Manifest, merge_pieces};
+    use crate::peer::Introduction;
+    use crate::swarm::{Caps, ChokePolicy, Choker, LinkId, Neighbours, Picking, Slots};
+    use crate::types::{Digest, PeerId, PieceSet, PieceSize};
+
+    struct Nobody;
+
+    impl Signals for Nobody {
+        fn news(&self) {}
+        fn slots_changed(&self) {}
+        fn lanes_wanted(&self, _: LinkId) {}
+        fn complete(&self) {}
+        fn lane_gone(&self) {}
+    }
+
+    /// A link to a seeder that has dialled us: nothing tells how far it is.
+    fn link() -> (Arc<Share>, Arc<Link>) {
+        let hashes = [Digest([1; 32]); 64];
+        let len = 64 * u64::from(PieceSize::new(16384).unwrap().bytes());
+        let file = FileEntry { path: vec!["film".into()], len, root: merge_pieces(&hashes) };
+        let size = PieceSize::new(16384).unwrap();
+        let manifest = Manifest::new("film".into(), true, size, vec![file]).unwrap();
+        let introduction = |number, complete| {
+            let (id, share) = (PeerId::numbered(number), manifest.share_id());
+            Introduction { id, share, port: 1, complete }
+        };
+        let me = PeerId::numbered(1);
+        let setup = Setup { me, cores: 2, lanes: None, picking: Picking::default() };
+        let geometry = Arc::clone(manifest.geometry());
+        let (none, all) = (PieceSet::empty(64), PieceSet::full(64));
+        let hashes = Arc::new(HashBook::new(&manifest));
+        let share = Share::new(setup, geometry, hashes, &none, &all, Box::new(Nobody));
+        let share = Arc::new(share);
+        let choker = Choker::new(ChokePolicy::default(), Slots::default(), 16384);
+        let neighbours = Neighbours::new(me, Caps::default());
+        let rng = fastrand::Rng::with_seed(1);
+        let mut manager = Manager::new(Arc::clone(&share), choker, neighbours, false, rng);
+        let agreed = introduction(1, false).check(&introduction(2, true).register(true)).unwrap();
+        let addr = ([127, 0, 0, 1], 9).into();
+        let (new, _) = manager.accepted(&introduction(1, false), agreed, addr);
+        let link = manager.add_link(Duration::ZERO, new).unwrap();
+        (share, link)
+    }
+
+    #[test]
+    fn a_further_lane_begins_with_the_distance_that_another_has_met() {
+        let (share, link) = link();
+        let lane = |first| {
+            let (share, link) = (Arc::clone(&share), Arc::clone(&link));
+            Lane::new(
+                share,
+                link,
+                first,
+                Duration::ZERO,
+                Waker::noop().clone(),
+                fastrand::Rng::new(),
+            )
+        };
+        let first = lane(true);
+        assert_eq!(first.download().meter().round_trip(), None);
+        let far = Duration::from_millis(100);
+        link.round_trip_us.store(far.as_micros() as u64, Relaxed);
+        let further = lane(false);
+        assert_eq!(further.download().meter().round_trip(), Some(far));
+        assert!(further.download().meter().window() > first.download().meter().window());
     }
 }
