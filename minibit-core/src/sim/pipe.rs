@@ -80,6 +80,12 @@ impl Pipe {
         Self { told: Told::default(), ends: [End::new(from.0, from.1), End::new(to.0, to.1)] }
     }
 
+    /// Whether it has lanes, or is about to have them.
+    #[cfg(test)]
+    pub(super) fn is_used(&self) -> bool {
+        self.ends.iter().any(|end| end.lane.is_some() || !end.coming.is_empty())
+    }
+
     /// Whether nobody will ever look at it again.
     pub(super) fn is_over(&self) -> bool {
         self.ends.iter().all(|end| !end.open && end.coming.is_empty())

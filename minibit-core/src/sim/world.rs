@@ -42,9 +42,9 @@ pub struct World {
     pub(super) split: bool,
     pub(super) timeline: Timeline,
     pub(super) check: Option<Check>,
-    /// Pieces that are with some leecher, verified.
+    /// Pieces that are with some honest leecher, verified.
     pub(super) out: PieceSet,
-    /// What the seeders had sent when the last piece was with some leecher.
+    /// What the seeders had sent when the last piece was with some honest leecher.
     pub(super) first_copy: Option<u64>,
     pub(super) wanting: u32,
     pub(super) events: u64,
@@ -91,6 +91,7 @@ impl World {
         let mut members: Vec<Member> =
             (0..count).map(|number| Member::new(number, &scenario)).collect();
         deal_first_pieces(&scenario, &common.geometry, &mut members, &mut rng);
+        let out = held_by_honest_leechers(&common.geometry, &members);
         let mut world = Self {
             now: 0,
             queue: Queue::new(),
@@ -103,8 +104,8 @@ impl World {
             split: false,
             timeline: Timeline::default(),
             check: None,
-            out: PieceSet::empty(scenario.pieces),
-            first_copy: None,
+            first_copy: out.is_full().then_some(0),
+            out,
             wanting: members.iter().filter(|member| is_awaited(member)).count() as u32,
             events: 0,
             hash: 0xcbf2_9ce4_8422_2325,
@@ -353,11 +354,11 @@ impl World {
             }
             return;
         };
-        let pipe = self.new_pipe(from, to);
         let member = &self.members[from as usize];
         let Some(active) = &member.active else { return };
         let unchoked = active.manager.has_free_slot();
         let hello = member.introduction(&self.common).register(unchoked);
+        let pipe = self.new_pipe(from, to);
         if let Some(known) = &mut self.pipes[pipe as usize] {
             known.told = Told::by(&hello);
         }
@@ -583,8 +584,10 @@ impl World {
     pub(super) fn note_piece(&mut self, number: u32, piece: crate::types::PieceIndex) {
         let member = &mut self.members[number as usize];
         member.verified.insert(piece);
-        let is_new = self.out.insert(piece);
-        if is_new && self.out.is_full() {
+        if member.role != Role::Leecher {
+            return;
+        }
+        if self.out.insert(piece) && self.out.is_full() {
             let seeders = self.members.iter().filter(|m| m.role == Role::Seeder);
             self.first_copy = Some(seeders.map(|m| m.sums().uploaded).sum());
         }
@@ -610,6 +613,17 @@ fn is_awaited_role(role: Role) -> bool {
     role == Role::Leecher
 }
 
+fn held_by_honest_leechers(geometry: &Geometry, members: &[Member]) -> PieceSet {
+    let mut held = PieceSet::empty(geometry.piece_count());
+    let leechers = || members.iter().filter(|member| member.role == Role::Leecher);
+    for piece in geometry.pieces() {
+        if leechers().any(|member| member.verified.contains(piece)) {
+            held.insert(piece);
+        }
+    }
+    held
+}
+
 fn deal_first_pieces(
     scenario: &Scenario,
     geometry: &Geometry,
@@ -632,5 +646,51 @@ fn deal_first_pieces(
                 leechers[piece.index() % count].verified.insert(piece);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::{Faults, Rates};
+    use crate::types::PieceSize;
+
+    fn swarm() -> Scenario {
+        Scenario {
+            leechers: 12,
+            pieces: 20,
+            piece_size: PieceSize::new(64 * 1024).expect("a size"),
+            upload: Rates::Same(250_000.0),
+            seeder_upload: 250_000.0,
+            ..Scenario::default()
+        }
+    }
+
+    #[test]
+    fn the_first_copy_is_out_when_every_piece_is_with_some_honest_leecher() {
+        let all_honest = run(swarm());
+        let sent = all_honest.first_copy.expect("all are done");
+        assert!((1.0..=all_honest.seeder_copies()).contains(&sent), "{sent} copies");
+        // The only honest one has its last piece at the very end, whatever the others have.
+        let one_honest = run(Scenario { hostile: vec![(Role::Flooder, 0.9)], ..swarm() });
+        assert_eq!(one_honest.of_role(Role::Leecher).count(), 1);
+        assert_eq!(one_honest.first_copy, Some(one_honest.seeder_copies()));
+    }
+
+    #[test]
+    fn of_connections_only_those_are_kept_that_have_lanes_or_will_have_them() {
+        let faults = Faults {
+            churn: 2.0,
+            broken_links: 300.0,
+            partition: Some((Duration::from_secs(5), Duration::from_secs(9))),
+        };
+        let mut world = World::new(Scenario { faults, leave_when_done: true, ..swarm() });
+        for _ in 0..60_000 {
+            world.step();
+            let pipes = world.pipes.iter().flatten();
+            let useless = pipes.filter(|pipe| !pipe.is_used()).count();
+            assert_eq!(useless, 0, "of {} at {:?}", world.pipes.len(), world.now());
+        }
+        assert_eq!(world.wanting, 0);
     }
 }
