@@ -344,7 +344,7 @@ impl Manager {
         let rarity = self.choker.looks_at_rarity(complete);
         let views: Vec<PeerView> = links.iter().map(|link| self.view(now, link, rarity)).collect();
         let audience = views.iter().filter(|view| view.interested).count();
-        if self.share.audience.swap(audience as u32, Relaxed) != audience as u32 {
+        if self.share.note_audience(audience as u32) {
             // Whoever is alone now may choose.
             links.iter().for_each(|link| link.wake_first());
         }

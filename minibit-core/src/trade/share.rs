@@ -18,6 +18,9 @@ use crate::content::HashBook;
 use crate::swarm::{Guide, LaneId, Ledger, LinkId, Picking};
 use crate::types::{FileIndex, Geometry, PeerId, PieceIndex, PieceSet};
 
+/// So many peers must want something before a seeder deals its pieces out: one alone gets all.
+const GUIDED_MIN: u32 = 2;
+
 /// What a shell has to hear at once, from any lane on any thread.
 pub trait Signals: Send + Sync {
     /// A piece was verified: [`Manager::schedule_news`](super::Manager::schedule_news).
@@ -93,7 +96,7 @@ pub struct Share {
     /// What we deal out, if we began with everything.
     pub(super) guide: Option<Mutex<Guide>>,
     /// How many peers want something of us.
-    pub(super) audience: AtomicU32,
+    audience: AtomicU32,
     /// Of the wanted pieces, still to be verified.
     bytes_left: AtomicU64,
     lanes: Mutex<BTreeMap<LaneId, Arc<LaneStatus>>>,
@@ -215,6 +218,18 @@ impl Share {
             self.wake_all();
         }
         any
+    }
+
+    /// So many peers want something of us now. True if links have to heed that: if we deal pieces
+    /// out, and there was one to deal to and now are more, or the other way round.
+    pub(super) fn note_audience(&self, audience: u32) -> bool {
+        let before = self.audience.swap(audience, Relaxed);
+        self.guide.is_some() && (before < GUIDED_MIN) != (audience < GUIDED_MIN)
+    }
+
+    /// Whether there are too few who want something of us to deal pieces out.
+    pub(super) fn serves_one_alone(&self) -> bool {
+        self.audience.load(Relaxed) < GUIDED_MIN
     }
 
     /// What a peer did not fetch of what we gave it may be given to others.

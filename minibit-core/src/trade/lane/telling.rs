@@ -9,9 +9,6 @@ use crate::trade::lock;
 use crate::types::PieceIndex;
 use crate::wire::{Holdings, Message, Run};
 
-/// So many peers must want something before a seeder deals its pieces out: one alone gets all.
-const GUIDED_MIN: u32 = 2;
-
 impl Lane {
     /// The first thing after the handshake: what we hold.
     pub(super) fn introduce(&mut self) {
@@ -57,9 +54,6 @@ impl Lane {
     fn yield_taken_pieces(&mut self) {
         let mut taken = self.download.pieces();
         taken.retain(|piece| self.share.ledger.owner(*piece) != Some(self.id));
-        if let Some((b, _)) = self.download.begun(&self.share.geometry)
-            && taken.contains(&b)
-        {}
         self.cancel(&taken);
     }
 
@@ -71,7 +65,7 @@ impl Lane {
         if link.is_choking() || !link.interested.load(Relaxed) || link.holdings.is_full() {
             return;
         }
-        let alone = share.audience.load(Relaxed) < GUIDED_MIN;
+        let alone = share.serves_one_alone();
         let ledger = &share.ledger;
         let dealt = (!alone)
             .then(|| lock(guide).deal(now, link.id, |piece| ledger.is_out(piece)))
