@@ -92,6 +92,8 @@ impl Lane {
         let Self { control: Some(control), share, link, messages, .. } = self else { return };
         let ledger = &share.ledger;
         if ledger.is_complete() {
+            // Or the lane would look for ever whether the time has come.
+            control.idle_since = None;
             return;
         }
         if !control.told_interested {
