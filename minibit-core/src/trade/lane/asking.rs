@@ -90,6 +90,10 @@ impl Lane {
     ) -> Vec<BlockSpan> {
         let Self { share, link, download, id, rng, unfinished, .. } = self;
         download.top_up(&share.geometry, now, || {
+            // Most often there is nothing, and the levels of rarity are many to look through.
+            if !share.ledger.has_open_of(&link.holdings) {
+                return None;
+            }
             let piece = share.ledger.claim(&link.holdings, *id, order, rng)?;
             if lock(unfinished).contains(&piece) {
                 // Its end has yet to be reported, and must not meet a new attempt.
@@ -125,7 +129,7 @@ impl Lane {
         if !spans.is_empty() || self.held_back || !self.download.is_idle() {
             return spans;
         }
-        self.claim(now, PickOrder::FirstCopies, claimed)
+        self.ask_seeder(now, claimed)
     }
 
     /// A seeder is asked for first copies, and for the rest; one that has dealt out its first
@@ -177,7 +181,14 @@ impl Lane {
     /// latest, if it can have it here clearly sooner than its owner. Before the endgame only
     /// from a lane that stalls: what a peer cannot be asked for, others will be, and to take a
     /// piece that has begun to come throws away what has come.
+    ///
+    /// A peer that let us wait in vain takes over nothing, and one that has yet to show what it
+    /// can nothing that is coming: liars would take from those who send, again and again.
     fn take_over(&mut self, now: Duration) -> Option<PieceIndex> {
+        if self.link.snubbed.load(Relaxed) {
+            return None;
+        }
+        let is_proven = self.download.meter().time_for(1).is_some();
         let is_endgame = !self.share.ledger.has_open();
         let lanes = self.share.lanes();
         let mut latest: Option<(Duration, PieceIndex, LaneId)> = None;
@@ -187,7 +198,8 @@ impl Lane {
             }
             let Some(status) = lanes.get(&owner) else { continue };
             let rest = status.expected_rest(piece, now);
-            if !is_endgame && !status.stalls(now) {
+            let may_lose_it = is_endgame && (is_proven || !status.has_begun(piece));
+            if !may_lose_it && !status.stalls(now) {
                 continue;
             }
             if latest.is_none_or(|(longest, ..)| rest > longest) {
