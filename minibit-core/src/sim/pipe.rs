@@ -20,6 +20,11 @@ pub(super) enum Item {
     Message(Message),
     /// The head of a block, when the first byte of it is sent.
     Head(BlockHeader),
+    /// Some bytes of it, while it waits for its turn on the receiver's way in.
+    Part {
+        span: BlockSpan,
+        bytes: u32,
+    },
     /// The rest of it, when the last byte of it has come.
     Body {
         span: BlockSpan,

@@ -162,6 +162,12 @@ impl Default for Scenario {
 }
 
 impl Scenario {
+    /// The small swarm of that number, different from others in all that a scenario can say,
+    /// faults and hostile members included.
+    pub fn varied(seed: u64) -> Self {
+        super::varied::varied(seed)
+    }
+
     /// Bytes of the share.
     pub fn share_len(&self) -> f64 {
         f64::from(self.pieces) * f64::from(self.piece_size.bytes())

@@ -23,7 +23,8 @@ use crate::wire::Register;
 use super::lanes::SimLane;
 
 /// How often senders' progress is told to receivers, in nanoseconds.
-const PROGRESS_NS: u64 = 500_000_000;
+pub(super) const PROGRESS_NS: u64 = 500_000_000;
+
 /// A swarm in virtual time.
 #[derive(Debug)]
 pub struct World {
@@ -129,6 +130,33 @@ impl World {
     /// What did not hold, if anything.
     pub fn broken(&self) -> Option<&str> {
         self.check.as_ref().and_then(Check::broken)
+    }
+
+    /// Pieces that honest leechers have verified, all together.
+    pub fn verified(&self) -> u64 {
+        let leechers = self.members.iter().filter(|member| member.role == Role::Leecher);
+        leechers.map(|member| u64::from(member.verified.len())).sum()
+    }
+
+    /// Honest leechers that are there and lack a piece that another honest peer which is there
+    /// holds: in the end there must be none.
+    pub fn unserved(&self) -> Vec<u32> {
+        let honest = || self.members.iter().filter(|m| m.role.is_honest() && m.active.is_some());
+        let lacks = |member: &Member, piece| !member.verified.contains(piece);
+        let pieces = || self.common.geometry.pieces();
+        let is_there: Vec<bool> =
+            pieces().map(|piece| honest().any(|other| !lacks(other, piece))).collect();
+        honest()
+            .filter(|member| pieces().any(|p| is_there[p.index()] && lacks(member, p)))
+            .map(|member| member.number)
+            .collect()
+    }
+
+    /// Something of this member has changed.
+    pub(super) fn touch(&mut self, number: u32) {
+        if let Some(check) = &mut self.check {
+            check.touch(number);
+        }
     }
 
     /// Virtual time since the beginning.
@@ -249,6 +277,7 @@ impl World {
     /// The member's turn: what its lanes told it, what is due, whom to dial.
     pub(super) fn look_around(&mut self, number: u32) {
         let now = at(self.now);
+        self.touch(number);
         let Some(active) = &mut self.members[number as usize].active else { return };
         let told = active.bell.take();
         if told.news() {
@@ -528,6 +557,7 @@ impl World {
     }
 
     pub(super) fn forget_link(&mut self, number: u32, link: LinkId, ban: bool) {
+        self.touch(number);
         if let Some(active) = &mut self.members[number as usize].active {
             active.manager.remove_link(at(self.now), link, ban);
         }
