@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::world::World;
 use crate::peer::Violation;
+use crate::types::limits;
 
 /// So often the whole swarm is looked at, for what changes with time alone.
 const ALL_EVERY: u32 = 100;
@@ -75,7 +76,8 @@ impl Check {
         }
     }
 
-    /// Nothing is asked of two peers at once, and whoever answers is asked if it has anything.
+    /// Nothing is asked of two peers at once, whoever answers is asked if it has anything, and
+    /// no more requests of a peer are kept than it may make.
     fn look_at_requests(&mut self, world: &World, number: u32) {
         let Some(active) = &world.members[number as usize].active else { return };
         let mut asked: BTreeMap<u32, u32> = BTreeMap::new();
@@ -90,6 +92,13 @@ impl Check {
                         ),
                     );
                 }
+            }
+            let waiting = lane.mind.upload().waiting().count();
+            if waiting > limits::REQUESTS_IN_FLIGHT_MAX {
+                self.fail(
+                    world,
+                    &format!("peer {number} keeps {waiting} requests on lane {place}"),
+                );
             }
             // Not at this moment: whose rest ends now may have its turn still to come.
             let before = world.now().saturating_sub(Duration::from_nanos(1));
