@@ -684,6 +684,7 @@ mod tests {
     use super::*;
     use crate::sim::{Faults, Rates};
     use crate::types::PieceSize;
+    use crate::wire::Message;
 
     fn swarm() -> Scenario {
         Scenario {
@@ -705,6 +706,23 @@ mod tests {
         let one_honest = run(Scenario { hostile: vec![(Role::Flooder, 0.9)], ..swarm() });
         assert_eq!(one_honest.of_role(Role::Leecher).count(), 1);
         assert_eq!(one_honest.first_copy, Some(one_honest.seeder_copies()));
+    }
+
+    #[test]
+    fn messages_overtake_each_other_on_different_connections_and_never_on_one() {
+        let mut world = World::new(Scenario { jitter: 0.9, ..swarm() });
+        let pipes = [world.new_pipe(1, 2), world.new_pipe(1, 3)];
+        for number in 0..100 {
+            world.now += 1_000_000;
+            world.send(pipes[number % 2], 0, Item::Message(Message::KeepAlive));
+        }
+        let arrivals = pipes.map(|pipe| -> Vec<u64> {
+            let pipe = world.pipes[pipe as usize].as_ref().expect("it is there");
+            pipe.ends[1].coming.iter().map(|(at, _)| *at).collect()
+        });
+        assert!(arrivals.iter().all(|of_one| of_one.len() == 50 && of_one.is_sorted()));
+        let in_order_of_sending = arrivals[0].iter().zip(&arrivals[1]).flat_map(|(a, b)| [a, b]);
+        assert!(!in_order_of_sending.is_sorted(), "nothing was overtaken");
     }
 
     #[test]
