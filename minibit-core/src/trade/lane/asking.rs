@@ -182,13 +182,12 @@ impl Lane {
     /// from a lane that stalls: what a peer cannot be asked for, others will be, and to take a
     /// piece that has begun to come throws away what has come.
     ///
-    /// A peer that let us wait in vain takes over nothing, and one that has yet to show what it
-    /// can nothing that is coming: liars would take from those who send, again and again.
+    /// A peer that let us wait in vain takes over nothing: liars would take from those who send,
+    /// again and again.
     fn take_over(&mut self, now: Duration) -> Option<PieceIndex> {
         if self.link.snubbed.load(Relaxed) {
             return None;
         }
-        let is_proven = self.download.meter().time_for(1).is_some();
         let is_endgame = !self.share.ledger.has_open();
         let lanes = self.share.lanes();
         let mut latest: Option<(Duration, PieceIndex, LaneId)> = None;
@@ -198,8 +197,7 @@ impl Lane {
             }
             let Some(status) = lanes.get(&owner) else { continue };
             let rest = status.expected_rest(piece, now);
-            let may_lose_it = is_endgame && (is_proven || !status.has_begun(piece));
-            if !may_lose_it && !status.stalls(now) {
+            if !is_endgame && !status.stalls(now) {
                 continue;
             }
             if latest.is_none_or(|(longest, ..)| rest > longest) {
