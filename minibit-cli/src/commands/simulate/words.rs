@@ -119,7 +119,7 @@ mod tests {
         let said = of(&varied::flags_for(&scenario, &given), &scenario);
         assert!(said[0].starts_with(&format!("{} peers", scenario.leechers)), "{said:?}");
         assert!(said[2].contains("38.11% liars"), "{said:?}");
-        assert!(said[2].ends_with("the network is split from 5 s to 1:05"), "{said:?}");
+        assert!(said[2].ends_with("the network is split from 5.00 s to 1:05"), "{said:?}");
     }
 
     #[test]
