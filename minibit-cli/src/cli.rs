@@ -13,7 +13,7 @@ use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use globset::Glob;
 use minibit_core::types::PieceSize;
 
-pub(crate) use simulate::{Hostile, Picking, Simulate};
+pub(crate) use simulate::{Hostile, Network, Picking, Rules, Simulate};
 
 use crate::exit::EXIT_CODES;
 use crate::settings::SETTINGS_HELP;

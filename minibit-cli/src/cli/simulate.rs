@@ -21,7 +21,7 @@ pub(crate) const PEERS_MAX: u32 = 20_000;
 /// sent how much, and how fair it was. Exits 1 if some honest peer never got everything.
 ///
 /// Rates are a second's: 10Mbit is 10,000,000 bits, 1MiB is 1,048,576 bytes.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(after_help = "\
 Examples:
   minibit simulate
@@ -66,6 +66,16 @@ pub(crate) struct Simulate {
     /// Simulate it so often, each time with the next seed, and print medians with least and most.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = within(1, 1000u32))]
     pub(crate) runs: u32,
+    /// Simulate the made-up swarm of that number, as the project's own tests do: small, with
+    /// faults and peers that keep to no rule; whatever must always hold is checked after every
+    /// step.
+    #[arg(long, value_name = "NUMBER", conflicts_with_all = [
+        "peers", "seeders", "pieces", "piece_size", "start", "joining", "leave_when_done",
+        "seeders_leave", "upload", "download", "seeder_upload", "latency", "churn", "policy",
+        "picking", "slots", "free_riders", "corrupt", "liars", "drippers", "flooders", "seed",
+        "runs",
+    ])]
+    pub(crate) varied: Option<u64>,
     /// Draw the (first) run: completion and copies of pieces over time, and what each peer gave
     /// and got.
     #[arg(long, value_name = "FILE.svg", value_hint = ValueHint::FilePath)]
@@ -73,7 +83,7 @@ pub(crate) struct Simulate {
 }
 
 /// What lies between the peers.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Network")]
 pub(crate) struct Network {
     /// What each peer can send: a rate, or a range with as many peers in each doubling.
@@ -95,7 +105,7 @@ pub(crate) struct Network {
 }
 
 /// By which rules peers choose.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Rules")]
 pub(crate) struct Rules {
     /// How each peer chooses whom to serve.
@@ -121,7 +131,7 @@ pub(crate) enum Picking {
 }
 
 /// Parts of the peers that keep to no rule.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Hostile peers")]
 pub(crate) struct Hostile {
     /// Peers that take and never give.

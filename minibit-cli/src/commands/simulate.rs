@@ -7,6 +7,7 @@
 mod panels;
 mod plot;
 mod scenario;
+mod varied;
 mod words;
 
 use std::path::Path;
@@ -32,7 +33,13 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Runs the command.
 pub(super) async fn run(flags: &Simulate, session: &Session) -> Result<(), Failure> {
-    let scenario = scenario::of(flags)?;
+    let (flags, scenario) = match flags.varied {
+        Some(number) => {
+            let scenario = Scenario::varied(number);
+            (&varied::flags_for(&scenario, flags), scenario)
+        }
+        None => (flags, scenario::of(flags)?),
+    };
     let output = &session.output;
     for line in words::of(flags, &scenario) {
         output.say(line);
@@ -40,8 +47,8 @@ pub(super) async fn run(flags: &Simulate, session: &Session) -> Result<(), Failu
     let mut runs = Vec::new();
     for number in 0..flags.runs {
         let scenario =
-            Scenario { seed: flags.seed.wrapping_add(number.into()), ..scenario.clone() };
-        let (report, real) = simulate(scenario, session).await?;
+            Scenario { seed: scenario.seed.wrapping_add(number.into()), ..scenario.clone() };
+        let (report, real) = simulate(scenario, flags.varied.is_some(), session).await?;
         let run = simulated(flags, &report, real);
         output.event(&Event::Simulated(Box::new(run.clone())));
         runs.push(run);
@@ -58,21 +65,32 @@ pub(super) async fn run(flags: &Simulate, session: &Session) -> Result<(), Failu
 }
 
 /// Simulates one swarm on a thread of its own; also how long that took.
-async fn simulate(scenario: Scenario, session: &Session) -> Result<(Report, Duration), Failure> {
-    let report = work::watched(Work::Simulating, session, move |progress, stop| {
+async fn simulate(
+    scenario: Scenario,
+    checked: bool,
+    session: &Session,
+) -> Result<(Report, Duration), Failure> {
+    let outcome = work::watched(Work::Simulating, session, move |progress, stop| {
         let started = Instant::now();
-        watch(World::new(scenario), progress, stop).map(|report| (report, started.elapsed()))
+        let world = World::new(scenario);
+        let mut world = if checked { world.checked() } else { world };
+        let report = watch(&mut world, progress, stop)?;
+        Some((report, started.elapsed(), world.broken().map(str::to_owned)))
     });
-    report.await?.ok_or_else(failures::interrupted)
+    match outcome.await?.ok_or_else(failures::interrupted)? {
+        (report, real, None) => Ok((report, real)),
+        (_, _, Some(broken)) => Err(Failure::new(Exit::Failed, broken)),
+    }
 }
 
-/// Steps through a swarm to its end; `None` if it was interrupted.
-fn watch(mut world: World, progress: &dyn Fn(u64, u64), stop: &AtomicBool) -> Option<Report> {
+/// Steps through a swarm to its end, or until something does not hold that must; `None` if it was
+/// interrupted.
+fn watch(world: &mut World, progress: &dyn Fn(u64, u64), stop: &AtomicBool) -> Option<Report> {
     let mut looked = Instant::now();
     let (mut got, mut since) = (0, Duration::ZERO);
     loop {
         for _ in 0..STEPS {
-            if world.is_done() || !world.step() {
+            if world.is_done() || world.broken().is_some() || !world.step() {
                 return Some(world.report());
             }
         }

@@ -1,16 +1,21 @@
 //! What must hold after every step of every swarm.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::scenario::Role;
 use super::world::World;
 use crate::peer::Violation;
+use crate::types::limits;
 
-/// Looks at the whole swarm each time, so it is for small ones.
+/// So often the whole swarm is looked at, for what changes with time alone.
+const ALL_EVERY: u32 = 100;
+
+/// Looks at those members after each step of which something has changed.
 #[derive(Debug, Default)]
 pub(super) struct Check {
     broken: Option<String>,
+    touched: BTreeSet<u32>,
+    steps: u32,
 }
 
 impl Check {
@@ -31,34 +36,48 @@ impl Check {
         }
     }
 
+    /// Something of this member has changed in the step that goes on.
+    pub(super) fn touch(&mut self, number: u32) {
+        self.touched.insert(number);
+    }
+
     pub(super) fn look(&mut self, world: &World) {
-        for member in &world.members {
-            let Some(active) = &member.active else { continue };
-            let ledger = &active.share.ledger;
-            if member.role == Role::Leecher && ledger.have_count() != member.verified.len() {
-                let (has, saw) = (ledger.have_count(), member.verified.len());
-                let number = member.number;
-                self.fail(
-                    world,
-                    &format!("peer {number} counts {has} pieces, verified were {saw}"),
-                );
-            }
-            let (regular, optimistic) = active.manager.slots();
-            let unchoked = active.share.links().values().filter(|link| !link.is_choking()).count();
-            if unchoked > regular.saturating_add(optimistic) {
-                let number = member.number;
-                self.fail(
-                    world,
-                    &format!(
-                        "peer {number} answers {unchoked} with {regular} + {optimistic} slots"
-                    ),
-                );
-            }
-            self.look_at_requests(world, member.number);
+        self.steps += 1;
+        if self.steps.is_multiple_of(ALL_EVERY) {
+            self.touched.extend(0..world.members.len() as u32);
+        }
+        for number in std::mem::take(&mut self.touched) {
+            self.look_at_pieces(world, number);
+            self.look_at_slots(world, number);
+            self.look_at_requests(world, number);
         }
     }
 
-    /// Nothing is asked of two peers at once, and whoever answers is asked if it has anything.
+    /// Nothing counts as held that was not verified.
+    fn look_at_pieces(&mut self, world: &World, number: u32) {
+        let member = &world.members[number as usize];
+        let Some(active) = member.active.as_ref().filter(|_| member.role.is_honest()) else {
+            return;
+        };
+        let (has, saw) = (active.share.ledger.have_count(), member.verified.len());
+        if has != saw {
+            self.fail(world, &format!("peer {number} counts {has} pieces, verified were {saw}"));
+        }
+    }
+
+    /// No more peers are answered than there are slots.
+    fn look_at_slots(&mut self, world: &World, number: u32) {
+        let Some(active) = &world.members[number as usize].active else { return };
+        let (regular, optimistic) = active.manager.slots();
+        let unchoked = active.share.links().values().filter(|link| !link.is_choking()).count();
+        if unchoked > regular.saturating_add(optimistic) {
+            let slots = format!("{regular} + {optimistic} slots");
+            self.fail(world, &format!("peer {number} answers {unchoked} with {slots}"));
+        }
+    }
+
+    /// Nothing is asked of two peers at once, whoever answers is asked if it has anything, and
+    /// no more requests of a peer are kept than it may make.
     fn look_at_requests(&mut self, world: &World, number: u32) {
         let Some(active) = &world.members[number as usize].active else { return };
         let mut asked: BTreeMap<u32, u32> = BTreeMap::new();
@@ -73,6 +92,13 @@ impl Check {
                         ),
                     );
                 }
+            }
+            let waiting = lane.mind.upload().waiting().count();
+            if waiting > limits::REQUESTS_IN_FLIGHT_MAX {
+                self.fail(
+                    world,
+                    &format!("peer {number} keeps {waiting} requests on lane {place}"),
+                );
             }
             // Not at this moment: whose rest ends now may have its turn still to come.
             let before = world.now().saturating_sub(Duration::from_nanos(1));

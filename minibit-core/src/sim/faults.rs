@@ -96,8 +96,9 @@ impl World {
                 if !std::mem::take(&mut here.held_up) {
                     continue;
                 }
-                // Those whose time has passed have lost their event.
-                let late = here.coming.iter().filter(|(at, _)| *at <= self.now).count();
+                // Those whose time has passed have lost their event; that of one which comes now
+                // is still to happen.
+                let late = here.coming.iter().filter(|(at, _)| *at < self.now).count();
                 for _ in 0..late {
                     self.queue.push(self.now, Event::Deliver { pipe: number, end });
                 }

@@ -8,7 +8,7 @@ use super::pipe::{Item, UNDER_WAY_MAX};
 use super::queue::Event;
 use super::ready::LaneBell;
 use super::scenario::Role;
-use super::world::World;
+use super::world::{PROGRESS_NS, World};
 use crate::peer::{Arrival, Violation};
 use crate::trade::{self, Lane, LaneEnd, Link};
 use crate::types::{BlockSpan, PieceIndex};
@@ -114,6 +114,9 @@ impl World {
     pub(super) fn turn(&mut self, place: u32) {
         let now = at(self.now);
         let Some(lane) = &mut self.lanes[place as usize] else { return };
+        if let Some(check) = &mut self.check {
+            check.touch(lane.member);
+        }
         lane.bell.heard();
         if let Some(reason) = lane.mind.link().closing() {
             let ban = matches!(reason, trade::CloseReason::Violation(broken)
@@ -225,6 +228,7 @@ impl World {
         let receiver = known.ends[1 - end].member;
         let behind = std::mem::take(&mut known.ends[end].behind);
         let arrival = self.arrival_in(receiver, span.len());
+        let credited = credited + self.send_parts(pipe, 1 - end, arrival, span, credited);
         self.put(pipe, 1 - end, arrival, Item::Body { span, credited, wrong });
         for message in behind {
             self.send(pipe, end, Item::Message(message));
@@ -232,6 +236,25 @@ impl World {
         self.let_seeder_leave(number);
         self.say(place);
         self.send_next(place);
+    }
+
+    /// A block that waits for others on its receiver's way in comes little by little, for there
+    /// all connections share the rate. Returns the bytes that come before the last.
+    fn send_parts(
+        &mut self,
+        pipe: u32,
+        end: usize,
+        arrival: u64,
+        span: BlockSpan,
+        credited: u32,
+    ) -> u32 {
+        let ticks = ((arrival - self.now) / PROGRESS_NS) as u32;
+        let bytes = (span.len() - credited) / (ticks + 1);
+        for tick in 1..=ticks {
+            let when = self.now + u64::from(tick) * PROGRESS_NS;
+            self.put(pipe, end, when, Item::Part { span, bytes });
+        }
+        bytes * ticks
     }
 
     /// Some bytes of a block have come by now; told to its receiver as they would be seen there.
@@ -248,13 +271,7 @@ impl World {
         let now = at(self.now);
         let Some(lane) = &mut self.lanes[receiver as usize] else { return };
         lane.mind.link().heard(now);
-        if lane
-            .incoming
-            .is_some_and(|(coming, arrival)| coming == span && arrival != Arrival::Discard)
-        {
-            lane.mind.on_bytes(bytes, now);
-            lane.mind.publish_due(now);
-        }
+        lane.on_part(span, bytes, now);
     }
 
     /// Something came over a lane's connection.
@@ -262,23 +279,26 @@ impl World {
         let now = at(self.now);
         let Some(lane) = &mut self.lanes[place as usize] else { return };
         lane.mind.link().heard(now);
+        let number = lane.member;
         // What a message changes for others to see to, it wakes them for.
-        let looks_around = !matches!(item, Item::Message(_));
+        let looks_around = !matches!(item, Item::Message(_) | Item::Part { .. });
         let heard = match item {
             Item::Message(message) => lane.mind.on_message(message, now),
-            Item::Head(header) => {
-                lane.on_head(&header, self.members[lane.member as usize].role, now)
-            }
+            Item::Head(header) => lane.on_head(&header, self.members[number as usize].role, now),
             Item::Body { span, credited, wrong } => {
                 let kept = lane.on_body(span, credited, wrong, now);
-                let number = lane.member;
                 if let Some(piece) = kept {
                     self.note_piece(number, piece);
                 }
                 Ok(())
             }
+            Item::Part { span, bytes } => {
+                lane.on_part(span, bytes, now);
+                Ok(())
+            }
             Item::Hello(_) | Item::Answer(_) | Item::Close => Ok(()),
         };
+        self.touch(number);
         match heard {
             Ok(()) => {
                 if let Some(lane) = &mut self.lanes[place as usize] {
@@ -336,6 +356,15 @@ impl SimLane {
         }
         self.incoming = Some((span, arrival));
         Ok(())
+    }
+
+    /// Some bytes of the block that is coming are here.
+    fn on_part(&mut self, span: BlockSpan, bytes: u32, now: std::time::Duration) {
+        let is_kept = |(coming, arrival)| coming == span && arrival != Arrival::Discard;
+        if self.incoming.is_some_and(is_kept) {
+            self.mind.on_bytes(bytes, now);
+            self.mind.publish_due(now);
+        }
     }
 
     /// A block is all here; the piece, if it is verified with it.

@@ -2,7 +2,7 @@
 //! network.
 //!
 //! ```text
-//! scenario   what is simulated                   report     what came of it
+//! scenario   what is simulated (varied: many)    report     what came of it
 //! world      carries out what everybody decides, event by event
 //!   lanes      the shell of a lane                 mail       dealings with the tracker
 //!   faults     what goes wrong                     check      what must hold after every step
@@ -32,6 +32,7 @@ mod ready;
 mod report;
 mod scenario;
 mod uplink;
+mod varied;
 mod world;
 
 pub use report::{MemberReport, Moment, Report};

@@ -20,6 +20,11 @@ pub(super) enum Item {
     Message(Message),
     /// The head of a block, when the first byte of it is sent.
     Head(BlockHeader),
+    /// Some bytes of it, while it waits for its turn on the receiver's way in.
+    Part {
+        span: BlockSpan,
+        bytes: u32,
+    },
     /// The rest of it, when the last byte of it has come.
     Body {
         span: BlockSpan,
@@ -78,6 +83,12 @@ pub(super) struct Pipe {
 impl Pipe {
     pub(super) fn new(from: (u32, u32), to: (u32, u32)) -> Self {
         Self { told: Told::default(), ends: [End::new(from.0, from.1), End::new(to.0, to.1)] }
+    }
+
+    /// Whether it has lanes, or is about to have them.
+    #[cfg(test)]
+    pub(super) fn is_used(&self) -> bool {
+        self.ends.iter().any(|end| end.lane.is_some() || !end.coming.is_empty())
     }
 
     /// Whether nobody will ever look at it again.

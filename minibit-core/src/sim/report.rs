@@ -57,10 +57,10 @@ pub struct Report {
     pub members: Vec<MemberReport>,
     /// The swarm over time.
     pub timeline: Vec<Moment>,
-    /// No swarm could have been done sooner.
+    /// The honest leechers of no swarm could have been done sooner.
     pub lower_bound: Duration,
     /// What the seeders had sent, over the share's length, when the last piece was with some
-    /// leecher.
+    /// honest leecher.
     pub first_copy: Option<f64>,
     /// How many events there were.
     pub events: u64,

@@ -162,6 +162,12 @@ impl Default for Scenario {
 }
 
 impl Scenario {
+    /// The small swarm of that number, different from others in all that a scenario can say,
+    /// faults and hostile members included.
+    pub fn varied(seed: u64) -> Self {
+        super::varied::varied(seed)
+    }
+
     /// Bytes of the share.
     pub fn share_len(&self) -> f64 {
         f64::from(self.pieces) * f64::from(self.piece_size.bytes())
@@ -197,22 +203,70 @@ impl Scenario {
         self.download.map_or(f64::INFINITY, |rates| rates.of(number, self.leechers))
     }
 
-    /// No swarm can be done sooner than this, whatever its rules: the seeders must send the
-    /// share once, the slowest way in must take it, and all ways out together must carry a
-    /// copy for each leecher (Mundinger, Weber and Weiss, 2008). Honest uploads only.
+    /// The honest leechers of no swarm can be done sooner than this, whatever its rules: the
+    /// seeders must send the share once, the slowest way in of an honest leecher must take it,
+    /// and all ways out together must carry a copy for each honest leecher (Mundinger, Weber and
+    /// Weiss, 2008).
+    ///
+    /// Who is hostile need not get anything, so its copies are not counted, or what it takes
+    /// would make the others' time look good. What it may send rightly is: a swarm that makes use
+    /// of it can be done sooner.
     pub fn lower_bound(&self) -> Duration {
         let share = self.share_len();
         let seeders = f64::from(self.seeders) * self.seeder_upload;
-        let honest = |number: &u32| self.role_of(*number) == Role::Leecher;
-        let uploads: f64 = (0..self.leechers).filter(honest).map(|n| self.upload_of(n)).sum();
-        let slowest = (0..self.leechers).map(|n| self.download_of(n)).fold(f64::INFINITY, f64::min);
+        let giving = |number: &u32| self.role_of(*number) != Role::Corrupt;
+        let uploads: f64 = (0..self.leechers).filter(giving).map(|n| self.upload_of(n)).sum();
+        let honest = || (0..self.leechers).filter(|number| self.role_of(*number).is_honest());
+        let slowest = honest().map(|n| self.download_of(n)).fold(f64::INFINITY, f64::min);
         let missing = match self.start {
             Start::Empty => 1.0,
             Start::Random(part) => 1.0 - part,
             Start::RoundRobin => 1.0 - 1.0 / f64::from(self.leechers.max(1)),
         };
         let once = if self.start == Start::Empty { share / seeders } else { 0.0 };
-        let all = f64::from(self.leechers) * share * missing / (seeders + uploads);
+        let all = honest().count() as f64 * share * missing / (seeders + uploads);
         Duration::from_secs_f64(once.max(share * missing / slowest).max(all))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bound(role: Role, part: f64) -> f64 {
+        let hostile = vec![(role, part)];
+        Scenario { hostile, ..Scenario::default() }.lower_bound().as_secs_f64()
+    }
+
+    #[test]
+    fn the_bound_is_for_the_honest_and_the_ways_out_of_all_who_send_what_is_right() {
+        let usual = Scenario::default();
+        let copy = usual.share_len() / usual.seeder_upload;
+        let close = |one: f64, other: f64| (one - other).abs() < 1e-6;
+        assert!(close(bound(Role::Leecher, 0.0), copy), "a copy for each of 100, from 101");
+        // Sixty copies, and sixty peers and a seeder to send them.
+        assert!(close(bound(Role::FreeRider, 0.4), copy));
+        let slow_seeder = |hostile| {
+            let seeder_upload = usual.seeder_upload / 2.0;
+            let seeders = 4;
+            let upload = Rates::Same(usual.seeder_upload / 10.0);
+            let slow = Scenario { hostile, seeder_upload, seeders, upload, ..Scenario::default() };
+            slow.lower_bound().as_secs_f64() / copy
+        };
+        assert!(close(slow_seeder(Vec::new()), 100.0 / 12.0));
+        for takes in [Role::FreeRider, Role::Liar, Role::Corrupt] {
+            assert!(close(slow_seeder(vec![(takes, 0.4)]), 60.0 / 8.0), "{takes:?}");
+        }
+        assert!(close(slow_seeder(vec![(Role::Flooder, 0.4)]), 60.0 / 12.0));
+    }
+
+    #[test]
+    fn a_slow_way_in_of_a_hostile_peer_is_no_bound_for_the_others() {
+        let download = Some(Rates::Between(1e3, 1e6));
+        let all = Scenario { download, leechers: 4, ..Scenario::default() };
+        let slowest = (0..4).min_by(|a, b| all.download_of(*a).total_cmp(&all.download_of(*b)));
+        assert_eq!(slowest, Some(0), "the first is the hostile one below");
+        let one = Scenario { hostile: vec![(Role::Flooder, 0.25)], ..all.clone() };
+        assert!(one.lower_bound() < all.lower_bound());
     }
 }

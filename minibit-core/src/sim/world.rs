@@ -23,7 +23,8 @@ use crate::wire::Register;
 use super::lanes::SimLane;
 
 /// How often senders' progress is told to receivers, in nanoseconds.
-const PROGRESS_NS: u64 = 500_000_000;
+pub(super) const PROGRESS_NS: u64 = 500_000_000;
+
 /// A swarm in virtual time.
 #[derive(Debug)]
 pub struct World {
@@ -42,9 +43,9 @@ pub struct World {
     pub(super) split: bool,
     pub(super) timeline: Timeline,
     pub(super) check: Option<Check>,
-    /// Pieces that are with some leecher, verified.
+    /// Pieces that are with some honest leecher, verified.
     pub(super) out: PieceSet,
-    /// What the seeders had sent when the last piece was with some leecher.
+    /// What the seeders had sent when the last piece was with some honest leecher.
     pub(super) first_copy: Option<u64>,
     pub(super) wanting: u32,
     pub(super) events: u64,
@@ -91,6 +92,7 @@ impl World {
         let mut members: Vec<Member> =
             (0..count).map(|number| Member::new(number, &scenario)).collect();
         deal_first_pieces(&scenario, &common.geometry, &mut members, &mut rng);
+        let out = held_by_honest_leechers(&common.geometry, &members);
         let mut world = Self {
             now: 0,
             queue: Queue::new(),
@@ -103,8 +105,8 @@ impl World {
             split: false,
             timeline: Timeline::default(),
             check: None,
-            out: PieceSet::empty(scenario.pieces),
-            first_copy: None,
+            first_copy: out.is_full().then_some(0),
+            out,
             wanting: members.iter().filter(|member| is_awaited(member)).count() as u32,
             events: 0,
             hash: 0xcbf2_9ce4_8422_2325,
@@ -128,6 +130,33 @@ impl World {
     /// What did not hold, if anything.
     pub fn broken(&self) -> Option<&str> {
         self.check.as_ref().and_then(Check::broken)
+    }
+
+    /// Pieces that honest leechers have verified, all together.
+    pub fn verified(&self) -> u64 {
+        let leechers = self.members.iter().filter(|member| member.role == Role::Leecher);
+        leechers.map(|member| u64::from(member.verified.len())).sum()
+    }
+
+    /// Honest leechers that are there and lack a piece that another honest peer which is there
+    /// holds: in the end there must be none.
+    pub fn unserved(&self) -> Vec<u32> {
+        let honest = || self.members.iter().filter(|m| m.role.is_honest() && m.active.is_some());
+        let lacks = |member: &Member, piece| !member.verified.contains(piece);
+        let pieces = || self.common.geometry.pieces();
+        let is_there: Vec<bool> =
+            pieces().map(|piece| honest().any(|other| !lacks(other, piece))).collect();
+        honest()
+            .filter(|member| pieces().any(|p| is_there[p.index()] && lacks(member, p)))
+            .map(|member| member.number)
+            .collect()
+    }
+
+    /// Something of this member has changed.
+    pub(super) fn touch(&mut self, number: u32) {
+        if let Some(check) = &mut self.check {
+            check.touch(number);
+        }
     }
 
     /// Virtual time since the beginning.
@@ -248,6 +277,7 @@ impl World {
     /// The member's turn: what its lanes told it, what is due, whom to dial.
     pub(super) fn look_around(&mut self, number: u32) {
         let now = at(self.now);
+        self.touch(number);
         let Some(active) = &mut self.members[number as usize].active else { return };
         let told = active.bell.take();
         if told.news() {
@@ -353,11 +383,11 @@ impl World {
             }
             return;
         };
-        let pipe = self.new_pipe(from, to);
         let member = &self.members[from as usize];
         let Some(active) = &member.active else { return };
         let unchoked = active.manager.has_free_slot();
         let hello = member.introduction(&self.common).register(unchoked);
+        let pipe = self.new_pipe(from, to);
         if let Some(known) = &mut self.pipes[pipe as usize] {
             known.told = Told::by(&hello);
         }
@@ -527,6 +557,7 @@ impl World {
     }
 
     pub(super) fn forget_link(&mut self, number: u32, link: LinkId, ban: bool) {
+        self.touch(number);
         if let Some(active) = &mut self.members[number as usize].active {
             active.manager.remove_link(at(self.now), link, ban);
         }
@@ -583,8 +614,10 @@ impl World {
     pub(super) fn note_piece(&mut self, number: u32, piece: crate::types::PieceIndex) {
         let member = &mut self.members[number as usize];
         member.verified.insert(piece);
-        let is_new = self.out.insert(piece);
-        if is_new && self.out.is_full() {
+        if member.role != Role::Leecher {
+            return;
+        }
+        if self.out.insert(piece) && self.out.is_full() {
             let seeders = self.members.iter().filter(|m| m.role == Role::Seeder);
             self.first_copy = Some(seeders.map(|m| m.sums().uploaded).sum());
         }
@@ -610,6 +643,17 @@ fn is_awaited_role(role: Role) -> bool {
     role == Role::Leecher
 }
 
+fn held_by_honest_leechers(geometry: &Geometry, members: &[Member]) -> PieceSet {
+    let mut held = PieceSet::empty(geometry.piece_count());
+    let leechers = || members.iter().filter(|member| member.role == Role::Leecher);
+    for piece in geometry.pieces() {
+        if leechers().any(|member| member.verified.contains(piece)) {
+            held.insert(piece);
+        }
+    }
+    held
+}
+
 fn deal_first_pieces(
     scenario: &Scenario,
     geometry: &Geometry,
@@ -632,5 +676,69 @@ fn deal_first_pieces(
                 leechers[piece.index() % count].verified.insert(piece);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::{Faults, Rates};
+    use crate::types::PieceSize;
+    use crate::wire::Message;
+
+    fn swarm() -> Scenario {
+        Scenario {
+            leechers: 12,
+            pieces: 20,
+            piece_size: PieceSize::new(64 * 1024).expect("a size"),
+            upload: Rates::Same(250_000.0),
+            seeder_upload: 250_000.0,
+            ..Scenario::default()
+        }
+    }
+
+    #[test]
+    fn the_first_copy_is_out_when_every_piece_is_with_some_honest_leecher() {
+        let all_honest = run(swarm());
+        let sent = all_honest.first_copy.expect("all are done");
+        assert!((1.0..=all_honest.seeder_copies()).contains(&sent), "{sent} copies");
+        // The only honest one has its last piece at the very end, whatever the others have.
+        let one_honest = run(Scenario { hostile: vec![(Role::Flooder, 0.9)], ..swarm() });
+        assert_eq!(one_honest.of_role(Role::Leecher).count(), 1);
+        assert_eq!(one_honest.first_copy, Some(one_honest.seeder_copies()));
+    }
+
+    #[test]
+    fn messages_overtake_each_other_on_different_connections_and_never_on_one() {
+        let mut world = World::new(Scenario { jitter: 0.9, ..swarm() });
+        let pipes = [world.new_pipe(1, 2), world.new_pipe(1, 3)];
+        for number in 0..100 {
+            world.now += 1_000_000;
+            world.send(pipes[number % 2], 0, Item::Message(Message::KeepAlive));
+        }
+        let arrivals = pipes.map(|pipe| -> Vec<u64> {
+            let pipe = world.pipes[pipe as usize].as_ref().expect("it is there");
+            pipe.ends[1].coming.iter().map(|(at, _)| *at).collect()
+        });
+        assert!(arrivals.iter().all(|of_one| of_one.len() == 50 && of_one.is_sorted()));
+        let in_order_of_sending = arrivals[0].iter().zip(&arrivals[1]).flat_map(|(a, b)| [a, b]);
+        assert!(!in_order_of_sending.is_sorted(), "nothing was overtaken");
+    }
+
+    #[test]
+    fn of_connections_only_those_are_kept_that_have_lanes_or_will_have_them() {
+        let faults = Faults {
+            churn: 2.0,
+            broken_links: 300.0,
+            partition: Some((Duration::from_secs(5), Duration::from_secs(9))),
+        };
+        let mut world = World::new(Scenario { faults, leave_when_done: true, ..swarm() });
+        for _ in 0..60_000 {
+            world.step();
+            let pipes = world.pipes.iter().flatten();
+            let useless = pipes.filter(|pipe| !pipe.is_used()).count();
+            assert_eq!(useless, 0, "of {} at {:?}", world.pipes.len(), world.now());
+        }
+        assert_eq!(world.wanting, 0);
     }
 }

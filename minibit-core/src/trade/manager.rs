@@ -34,6 +34,8 @@ const NEWS_DELAY_MAX: Duration = Duration::from_millis(250);
 const NEWS_DELAY_IDLE: Duration = Duration::from_secs(1);
 /// After so long without anything to be had from anybody further peers are dialled.
 const HUNGRY: Duration = Duration::from_secs(2);
+/// The same after so long without a byte, whatever others say that they have for us.
+const STARVING: Duration = Duration::from_secs(30);
 /// Looks at neighbours and slots at least this often.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -96,6 +98,8 @@ pub struct Manager {
     chosen_at: Duration,
     /// When it was looked at last whether any peer has anything for us, and since when none has.
     larder: (Duration, Option<Duration>),
+    /// What had come by then, and since when no more has.
+    meal: (u64, Duration),
     /// The same for links over which nothing goes.
     idle_news_at: Option<Duration>,
     rng: fastrand::Rng,
@@ -119,6 +123,7 @@ impl Manager {
             news_at: None,
             chosen_at: Duration::ZERO,
             larder: (Duration::ZERO, None),
+            meal: (0, Duration::ZERO),
             idle_news_at: None,
             rng,
         }
@@ -191,7 +196,18 @@ impl Manager {
         let nothing = ledger.has_open() && !self.share.links().values().any(has_some);
         let since = nothing.then(|| since.unwrap_or(now));
         self.larder = (now, since);
-        self.neighbours.set_hungry(since.is_some_and(|since| now >= since + HUNGRY));
+        let hungry = since.is_some_and(|since| now >= since + HUNGRY) || self.is_starving(now);
+        self.neighbours.set_hungry(hungry);
+    }
+
+    /// Notices when nothing has come for long, though we want something: those we are linked to
+    /// may all be such as never give what they say they hold.
+    fn is_starving(&mut self, now: Duration) -> bool {
+        let got = self.share.counters.downloaded.load(Relaxed);
+        if got != self.meal.0 || self.share.ledger.is_complete() {
+            self.meal = (got, now);
+        }
+        now >= self.meal.1 + STARVING
     }
 
     /// A dial came to nothing.
@@ -303,7 +319,7 @@ impl Manager {
             declined: AtomicBool::new(false),
             suggested: Mutex::default(),
             guiding: Guiding::default(),
-            snubbed: AtomicBool::new(false),
+            snubbed: AtomicBool::new(self.share.was_let_down_by(&new.agreed.peer)),
             suspect: Mutex::new(None),
             forgiven: AtomicU32::new(0),
             verified_bytes: AtomicU64::new(0),
@@ -344,7 +360,7 @@ impl Manager {
         let rarity = self.choker.looks_at_rarity(complete);
         let views: Vec<PeerView> = links.iter().map(|link| self.view(now, link, rarity)).collect();
         let audience = views.iter().filter(|view| view.interested).count();
-        if self.share.audience.swap(audience as u32, Relaxed) != audience as u32 {
+        if self.share.note_audience(audience as u32) {
             // Whoever is alone now may choose.
             links.iter().for_each(|link| link.wake_first());
         }

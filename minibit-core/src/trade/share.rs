@@ -6,7 +6,7 @@
 //! simulated swarm is the same each time.
 //! Not here: files, and what the user is told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -17,6 +17,12 @@ use super::lock;
 use crate::content::HashBook;
 use crate::swarm::{Guide, LaneId, Ledger, LinkId, Picking, Standing};
 use crate::types::{FileIndex, Geometry, PeerId, PieceIndex, PieceSet};
+
+/// So many peers must want something before a seeder deals its pieces out: one alone gets all.
+const GUIDED_MIN: u32 = 2;
+
+/// So many peers that let us down are remembered; those of more are forgotten all at once.
+const LET_DOWN_MAX: usize = 1024;
 
 /// What a shell has to hear at once, from any lane on any thread.
 pub trait Signals: Send + Sync {
@@ -93,7 +99,10 @@ pub struct Share {
     /// What we deal out, if we began with everything.
     pub(super) guide: Option<Mutex<Guide>>,
     /// How many peers want something of us.
-    pub(super) audience: AtomicU32,
+    audience: AtomicU32,
+    /// Peers that let requests run into their deadline and have delivered nothing since: they
+    /// shall not be as new by coming anew.
+    let_down_by: Mutex<BTreeSet<PeerId>>,
     /// Of the wanted pieces, still to be verified.
     bytes_left: AtomicU64,
     lanes: Mutex<BTreeMap<LaneId, Arc<LaneStatus>>>,
@@ -131,6 +140,7 @@ impl Share {
             setup,
             guide,
             audience: AtomicU32::new(0),
+            let_down_by: Mutex::default(),
             ledger: Ledger::new(Arc::clone(&geometry), have, wanted),
             hashes,
             geometry,
@@ -215,6 +225,41 @@ impl Share {
             self.wake_all();
         }
         any
+    }
+
+    /// A peer let requests run into their deadline.
+    pub(super) fn note_let_down(&self, link: &Link) {
+        if !link.snubbed.swap(true, Relaxed) {
+            let mut let_down_by = lock(&self.let_down_by);
+            if let_down_by.len() >= LET_DOWN_MAX {
+                let_down_by.clear();
+            }
+            let_down_by.insert(link.agreed.peer);
+        }
+    }
+
+    /// A peer delivers.
+    pub(super) fn note_delivery(&self, link: &Link) {
+        if link.snubbed.load(Relaxed) && link.snubbed.swap(false, Relaxed) {
+            lock(&self.let_down_by).remove(&link.agreed.peer);
+        }
+    }
+
+    /// Whether the peer let us down when it was last linked.
+    pub(super) fn was_let_down_by(&self, peer: &PeerId) -> bool {
+        lock(&self.let_down_by).contains(peer)
+    }
+
+    /// So many peers want something of us now. True if links have to heed that: if we deal pieces
+    /// out, and there was one to deal to and now are more, or the other way round.
+    pub(super) fn note_audience(&self, audience: u32) -> bool {
+        let before = self.audience.swap(audience, Relaxed);
+        self.guide.is_some() && (before < GUIDED_MIN) != (audience < GUIDED_MIN)
+    }
+
+    /// Whether there are too few who want something of us to deal pieces out.
+    pub(super) fn serves_one_alone(&self) -> bool {
+        self.audience.load(Relaxed) < GUIDED_MIN
     }
 
     /// What a peer did not fetch of what we gave it may be given to others.

@@ -75,22 +75,25 @@ impl PieceSet {
 
     /// Puts a piece in; false if it was there.
     pub fn insert(&mut self, piece: PieceIndex) -> bool {
-        let word = &mut self.words[piece.index() / 64];
-        let bit = 1 << (piece.get() % 64);
-        let new = *word & bit == 0;
-        *word |= bit;
-        self.len += u32::from(new);
-        new
+        // Not `self.len += u32::from(new); new`: where the caller branches on the answer, compilers
+        // from 1.95 on lose that addition (rust-lang/rust#158206).
+        if self.contains(piece) {
+            return false;
+        }
+        self.words[piece.index() / 64] |= 1 << (piece.get() % 64);
+        self.len += 1;
+        true
     }
 
     /// Takes a piece out; false if it was not there.
     pub fn remove(&mut self, piece: PieceIndex) -> bool {
-        let word = &mut self.words[piece.index() / 64];
-        let bit = 1 << (piece.get() % 64);
-        let was = *word & bit != 0;
-        *word &= !bit;
-        self.len -= u32::from(was);
-        was
+        // As in `insert`.
+        if !self.contains(piece) {
+            return false;
+        }
+        self.words[piece.index() / 64] &= !(1 << (piece.get() % 64));
+        self.len -= 1;
+        true
     }
 
     /// The bitmap's 64-bit words; bit `n % 64` of word `n / 64` is piece `n`.
@@ -205,6 +208,23 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_set_is_full_with_its_last_new_piece_and_not_before(
+            pieces in 1u32..300, seed in any::<u64>(),
+        ) {
+            let geometry = geometry(pieces);
+            let mut order: Vec<u32> = (0..pieces).chain(0..pieces / 2).collect();
+            fastrand::Rng::with_seed(seed).shuffle(&mut order);
+            let mut set = PieceSet::empty(pieces);
+            let mut seen = std::collections::BTreeSet::new();
+            for number in order {
+                let last = seen.insert(number) && seen.len() as u32 == pieces;
+                // In one expression, which a compiler was wrong about: see `insert`.
+                let full = set.insert(geometry.piece(number).unwrap()) && set.is_full();
+                prop_assert_eq!(full, last);
+            }
+        }
+
         #[test]
         fn a_set_reads_back_from_the_wire(
             pieces in 1u32..300, picks in prop::collection::vec(any::<u32>(), 0..100),

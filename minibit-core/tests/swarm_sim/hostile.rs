@@ -3,7 +3,7 @@
 use minibit_core::sim::{Rates, Report, Role, Scenario};
 use minibit_core::types::PieceSize;
 
-use super::{checked, mean_rate};
+use super::{checked, last, mean_rate};
 
 /// Twenty peers and a seeder; that no honest peer is accused of anything is checked.
 fn with(role: Role, part: f64) -> Report {
@@ -19,11 +19,36 @@ fn with(role: Role, part: f64) -> Report {
 }
 
 #[test]
-fn whoever_asks_for_far_too_much_gets_no_more_than_others() {
+fn whoever_asks_for_far_too_much_has_its_pieces_no_sooner_and_only_so_many_requests_are_kept() {
+    // That no more are kept than may be is checked after every step.
     for part in [0.1, 0.25, 0.5] {
         let report = with(Role::Flooder, part);
         let (flooders, honest) =
             (mean_rate(&report, Role::Flooder), mean_rate(&report, Role::Leecher));
         assert!(flooders <= honest, "{flooders} instead of {honest}, {part} of them flood");
+    }
+}
+
+#[test]
+fn a_corrupt_sender_is_believed_once_by_each_and_keeps_nobody_from_finishing() {
+    for part in [0.1, 0.25, 0.5] {
+        let report = with(Role::Corrupt, part);
+        last(&report);
+        let senders = report.of_role(Role::Corrupt).count() as u64;
+        for (number, member) in report.of_role(Role::Leecher).enumerate() {
+            let refused = member.refused;
+            assert!(refused <= senders, "{number} got {refused} wrong pieces of {senders} senders");
+        }
+        let refused: u64 = report.of_role(Role::Leecher).map(|member| member.refused).sum();
+        assert!(refused > 0, "nothing wrong was ever sent, {part} of them would");
+    }
+}
+
+#[test]
+fn whoever_lies_drips_or_only_takes_keeps_nobody_from_finishing() {
+    for role in [Role::Liar, Role::Drip, Role::FreeRider] {
+        for part in [0.1, 0.25, 0.5] {
+            last(&with(role, part));
+        }
     }
 }

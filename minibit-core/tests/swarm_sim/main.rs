@@ -1,7 +1,7 @@
 //! The rules of the swarm, shown of small swarms in virtual time.
 //!
 //! ```text
-//! cases     swarms of every kind, made up from a number       replay    the same again is the same
+//! varied    swarms of every kind, made up from a number       replay    the same again is the same
 //! pieces    which pieces are fetched when
 //! slots     who is answered, and what giving is worth
 //! hostile   peers that keep to no rule                        network   what breaks and heals
@@ -10,12 +10,12 @@
 //! The conduct is the one that ships (see `minibit_core::sim`); here are only the swarms and what
 //! must come of them. Bounds are those of the swarm's aims, not of what was measured.
 
-mod cases;
 mod hostile;
 mod network;
 mod pieces;
 mod replay;
 mod slots;
+mod varied;
 
 use std::time::Duration;
 

@@ -41,6 +41,23 @@ fn peers_that_crash_and_connections_that_break_do_not_keep_a_swarm_from_finishin
 }
 
 #[test]
+fn messages_that_take_up_to_twice_as_long_as_others_hardly_delay_a_swarm() {
+    let latency = Duration::from_millis(100);
+    let even = last(&checked(Scenario { latency, jitter: 0.0, ..swarm() }));
+    let uneven = last(&checked(Scenario { latency, jitter: 1.0, ..swarm() }));
+    assert!(uneven <= even.mul_f64(1.25), "{uneven:?} instead of {even:?}");
+}
+
+#[test]
+fn who_joins_late_finishes_soon_after_joining() {
+    let joining = Duration::from_secs(120);
+    let report = checked(Scenario { joining, ..swarm() });
+    let alone = report.scenario.lower_bound();
+    // All others have it by then: it takes what a swarm takes that begins, at the most.
+    assert!(last(&report) <= joining + 2 * alone, "{:?}", last(&report));
+}
+
+#[test]
 fn pieces_that_were_dealt_out_come_together_without_a_seeder() {
     let report = checked(Scenario { seeders: 0, start: Start::RoundRobin, ..swarm() });
     last(&report);

@@ -10,7 +10,7 @@ use crate::swarm_values::{Rate, RateRange};
 /// Two lines, and a third if anything is out of the ordinary.
 pub(super) fn of(flags: &Simulate, scenario: &Scenario) -> Vec<String> {
     let mut lines = vec![swarm(flags, scenario), conditions(flags, scenario)];
-    let oddities = oddities(flags);
+    let oddities = oddities(flags, scenario);
     if !oddities.is_empty() {
         lines.push(oddities.join("; "));
     }
@@ -52,7 +52,7 @@ fn conditions(flags: &Simulate, scenario: &Scenario) -> String {
 }
 
 /// What goes wrong, and who comes, leaves or keeps to no rule.
-fn oddities(flags: &Simulate) -> Vec<String> {
+fn oddities(flags: &Simulate, scenario: &Scenario) -> Vec<String> {
     let mut said = Vec::new();
     if !flags.joining.is_zero() {
         said.push(format!("joining over {}", Time(flags.joining)));
@@ -76,6 +76,18 @@ fn oddities(flags: &Simulate) -> Vec<String> {
             said.push(format!("{}% {who}", rounded(part * 100.0)));
         }
     }
+    if let Some((count, part)) = scenario.slow {
+        said.push(format!("the last {count} send at {}% of their rate", rounded(part * 100.0)));
+    }
+    if scenario.faults.broken_links > 0.0 {
+        said.push(format!(
+            "{} connections break each minute",
+            rounded(scenario.faults.broken_links)
+        ));
+    }
+    if let Some((from, to)) = scenario.faults.partition {
+        said.push(format!("the network is split from {} to {}", Time(from), Time(to)));
+    }
     said
 }
 
@@ -88,13 +100,26 @@ fn rounded(value: f64) -> f64 {
 mod tests {
     use super::*;
     use crate::cli::{Cli, Command};
-    use crate::commands::simulate::scenario;
+    use crate::commands::simulate::{scenario, varied};
     use clap::Parser;
+    use std::time::Duration;
 
     fn words(args: &[&str]) -> Vec<String> {
         let cli = Cli::parse_from(["minibit", "simulate"].iter().chain(args));
         let Command::Simulate(flags) = cli.command else { panic!("another command") };
         of(&flags, &scenario::of(&flags).unwrap())
+    }
+
+    #[test]
+    fn a_made_up_swarm_is_described_as_any_other_and_so_are_its_faults() {
+        let cli = Cli::parse_from(["minibit", "simulate", "--varied", "19"]);
+        let Command::Simulate(given) = cli.command else { panic!("another command") };
+        let mut scenario = Scenario::varied(19);
+        scenario.faults.partition = Some((Duration::from_secs(5), Duration::from_secs(65)));
+        let said = of(&varied::flags_for(&scenario, &given), &scenario);
+        assert!(said[0].starts_with(&format!("{} peers", scenario.leechers)), "{said:?}");
+        assert!(said[2].contains("38.11% liars"), "{said:?}");
+        assert!(said[2].ends_with("the network is split from 5.00 s to 1:05"), "{said:?}");
     }
 
     #[test]

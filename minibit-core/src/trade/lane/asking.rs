@@ -114,6 +114,10 @@ impl Lane {
     ) -> Vec<BlockSpan> {
         let Self { share, link, download, id, rng, unfinished, .. } = self;
         download.top_up(&share.geometry, now, || {
+            // Most often there is nothing, and the levels of rarity are many to look through.
+            if !share.ledger.has_open_of(&link.holdings) {
+                return None;
+            }
             let piece = share.ledger.claim(&link.holdings, *id, order, rng)?;
             if lock(unfinished).contains(&piece) {
                 // Its end has yet to be reported, and must not meet a new attempt.
@@ -149,7 +153,7 @@ impl Lane {
         if !spans.is_empty() || self.held_back || !self.download.is_idle() {
             return spans;
         }
-        self.claim(now, PickOrder::FirstCopies, claimed)
+        self.ask_seeder(now, claimed)
     }
 
     /// A seeder is asked for first copies, and for the rest; one that has dealt out its first
@@ -201,7 +205,13 @@ impl Lane {
     /// latest, if it can have it here clearly sooner than its owner. Before the endgame only
     /// from a lane that stalls: what a peer cannot be asked for, others will be, and to take a
     /// piece that has begun to come throws away what has come.
+    ///
+    /// A peer that let us wait in vain takes over nothing: liars would take from those who send,
+    /// again and again.
     fn take_over(&mut self, now: Duration) -> Option<PieceIndex> {
+        if self.link.snubbed.load(Relaxed) {
+            return None;
+        }
         let is_endgame = !self.share.ledger.has_open();
         let lanes = self.share.lanes();
         let mut latest: Option<(Duration, PieceIndex, LaneId)> = None;

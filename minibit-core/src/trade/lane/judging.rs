@@ -36,7 +36,7 @@ impl Lane {
     /// So many bytes of a block that was asked for are here to be kept.
     pub fn on_payload(&self, bytes: u32) {
         self.share.counters.downloaded.fetch_add(u64::from(bytes), Relaxed);
-        self.link.snubbed.store(false, Relaxed);
+        self.share.note_delivery(&self.link);
     }
 
     /// So many bytes came that nobody needs.

@@ -265,7 +265,7 @@ impl Lane {
     /// [`LaneEnd::Silent`] once the peer must be gone.
     pub fn check_time(&mut self, now: Duration, we_hold_up: bool) -> Result<(), LaneEnd> {
         if self.download.deadline().is_some_and(|deadline| now >= deadline) && !we_hold_up {
-            self.link.snubbed.store(true, Relaxed);
+            self.share.note_let_down(&self.link);
             let pieces = self.download.pieces();
             self.cancel(&pieces);
             self.download.set_back(now);

@@ -9,9 +9,6 @@ use crate::trade::lock;
 use crate::types::PieceIndex;
 use crate::wire::{Holdings, Message, Run};
 
-/// So many peers must want something before a seeder deals its pieces out: one alone gets all.
-const GUIDED_MIN: u32 = 2;
-
 impl Lane {
     /// The first thing after the handshake: what we hold.
     pub(super) fn introduce(&mut self) {
@@ -68,7 +65,7 @@ impl Lane {
         if link.is_choking() || !link.interested.load(Relaxed) || link.holdings.is_full() {
             return;
         }
-        let alone = share.audience.load(Relaxed) < GUIDED_MIN;
+        let alone = share.serves_one_alone();
         let ledger = &share.ledger;
         let dealt = (!alone)
             .then(|| lock(guide).deal(now, link.id, |piece| ledger.is_out(piece)))
@@ -95,6 +92,8 @@ impl Lane {
         let Self { control: Some(control), share, link, messages, .. } = self else { return };
         let ledger = &share.ledger;
         if ledger.is_complete() {
+            // Or the lane would look for ever whether the time has come.
+            control.idle_since = None;
             return;
         }
         if !control.told_interested {

@@ -1,11 +1,15 @@
-//! A swarm for every number: small, and different in all that a scenario can say.
+//! A swarm for every number: small, and different in all that a scenario can say, so that many of
+//! them meet what nobody thought of.
+//!
+//! Not here: what must hold of all of them (`check`, and the tests).
 
 use std::time::Duration;
 
 use fastrand::Rng;
-use minibit_core::sim::{Faults, Rates, Role, Scenario, Start};
-use minibit_core::swarm::{ChokePolicy, Picking, Slots};
-use minibit_core::types::PieceSize;
+
+use super::scenario::{Faults, Rates, Role, Scenario, Start};
+use crate::swarm::{ChokePolicy, Picking, Slots};
+use crate::types::PieceSize;
 
 /// Deliveries of blocks in one swarm, about: what keeps a case within a second in a debug build.
 const DELIVERIES_MAX: u32 = 1500;
@@ -13,12 +17,12 @@ const DELIVERIES_MAX: u32 = 1500;
 const BLOCK_LEN: u32 = 256 * 1024;
 
 /// The swarm of that number.
-pub(crate) fn case(seed: u64) -> Scenario {
+pub(super) fn varied(seed: u64) -> Scenario {
     // Neighbouring seeds are to have nothing in common.
     let mut rng = Rng::with_seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let start = start(&mut rng);
     let leechers = rng.u32(2..=30);
-    let piece_size = PieceSize::new(16_384 << rng.u32(0..=6)).expect("a power of two");
+    let piece_size = PieceSize::new(16_384 << rng.u32(0..=6)).expect("a piece's size");
     let blocks = piece_size.bytes().div_ceil(BLOCK_LEN);
     let pieces = rng.u32(1..=200).min((DELIVERIES_MAX / leechers / blocks).max(1));
     let scenario = Scenario {
@@ -36,7 +40,7 @@ pub(crate) fn case(seed: u64) -> Scenario {
         joining: Duration::from_secs(if rng.bool() { 0 } else { rng.u64(1..60) }),
         leave_when_done: rng.u8(..).is_multiple_of(4),
         seeders_leave_after: (rng.u8(..).is_multiple_of(4)).then(|| 1.0 + 2.0 * rng.f64()),
-        slow: (rng.u8(..).is_multiple_of(4)).then(|| (rng.u32(1..=2), 0.01)),
+        slow: (rng.u8(..).is_multiple_of(4)).then(|| (rng.u32(1..=2), 0.05)),
         picking: [Picking::RarestFirst, Picking::RarestFirst, Picking::Random, Picking::Sequential]
             [rng.usize(..4)],
         policy: [ChokePolicy::Contribution, ChokePolicy::Rarity][rng.usize(..2)],
