@@ -37,8 +37,9 @@ impl Stage {
 
 /// Pieces of 64 KiB that the relay may have passed on and that are on nobody's record when a
 /// download dies: in the socket, or being written and hashed. It is a handful as a rule; so
-/// many are 4 MiB, as much as the system's sockets hold on a machine that is very busy.
-const LOST_MAX: u64 = 64;
+/// many are 4 MiB, as much as the system's sockets hold on a machine that is very busy, and one for
+/// each place of the queue for a disk that is slow at the moment.
+const LOST_MAX: u64 = 64 + 16;
 
 /// Kills a download as soon as a random part of it has come, and goes on.
 fn killed_anywhere(seed: u64) {

@@ -589,7 +589,7 @@ mod tests {
     #[test]
     fn with_few_connections_there_are_few_links_and_room_for_those_who_come() {
         for connections in 1..1000 {
-            let Caps { links_max, links_aim, links_min, dials_max } =
+            let Caps { links_max, links_aim, links_min, dials_max, .. } =
                 Caps::default().within(connections);
             assert!(links_max + dials_max <= connections.max(2) && links_min <= links_aim);
             assert!(links_aim < links_max || links_max < 2, "{connections}");

@@ -102,7 +102,7 @@ impl Lane {
             return false;
         }
         let in_flight = self.link.receiving_rate(now) as f64 * round_trip.as_secs_f64();
-        self.link.place_of(&self.status) >= 1 + (in_flight / LANE_WORTH) as usize
+        self.link.place_of(&self.status) > (in_flight / LANE_WORTH) as usize
     }
 
     /// Fills the window with claims in this order.
