@@ -5,11 +5,13 @@
 //! pieces    which pieces are fetched when
 //! slots     who is answered, and what giving is worth
 //! hostile   peers that keep to no rule                        network   what breaks and heals
+//! aims      what all of it is for, in numbers
 //! ```
 //!
 //! The conduct is the one that ships (see `minibit_core::sim`); here are only the swarms and what
 //! must come of them. Bounds are those of the swarm's aims, not of what was measured.
 
+mod aims;
 mod hostile;
 mod network;
 mod pieces;

@@ -1,0 +1,106 @@
+//! What the rules are for, in numbers: near the bound, little sent twice, little for who only
+//! takes, the same for equals, and nobody held up by one slow peer.
+
+use std::time::Duration;
+
+use minibit_core::sim::{Rates, Report, Role, Scenario, run};
+use minibit_core::swarm::Picking;
+
+use super::{last, mean_rate};
+
+const SEEDS: std::ops::RangeInclusive<u64> = 1..=3;
+
+/// Sixty peers and a seeder that send 10 Mbit/s each, and 100 MiB.
+fn swarm(seed: u64) -> Scenario {
+    let time_max = Duration::from_secs(3600);
+    Scenario { leechers: 60, pieces: 400, seed, time_max, ..Scenario::default() }
+}
+
+/// The mean over some swarms.
+fn mean(of: impl Fn(u64) -> f64) -> f64 {
+    let count = SEEDS.count() as f64;
+    SEEDS.map(of).sum::<f64>() / count
+}
+
+fn seconds(report: &Report) -> f64 {
+    last(report).as_secs_f64()
+}
+
+#[test]
+fn equal_peers_finish_near_the_bound_with_little_sent_twice_and_nearly_nothing_in_vain() {
+    for seed in SEEDS {
+        let report = run(swarm(seed));
+        let over = report.over_bound().expect("it finishes");
+        assert!(over <= 1.15, "{over} of the bound with seed {seed}");
+        let copies = report.first_copy.expect("a copy is out");
+        assert!(copies <= 1.1, "{copies} copies with seed {seed}");
+        assert!(report.waste() <= 0.01, "{} in vain with seed {seed}", report.waste());
+    }
+}
+
+#[test]
+fn peers_whose_rates_differ_tenfold_finish_within_1_3_of_the_bound() {
+    for seed in SEEDS {
+        let upload = Rates::Between(375e3, 3.75e6);
+        let report = run(Scenario { upload, seeder_upload: 3.75e6, ..swarm(seed) });
+        let over = report.over_bound().expect("it finishes");
+        assert!(over <= 1.3, "{over} of the bound with seed {seed}");
+        assert!(report.waste() <= 0.01, "{} in vain with seed {seed}", report.waste());
+    }
+}
+
+#[test]
+fn with_two_free_riders_in_five_the_honest_take_a_tenth_longer_at_most_and_get_twice_as_much() {
+    let long = |seed| Scenario { leechers: 40, pieces: 800, ..swarm(seed) };
+    let slower = mean(|seed| {
+        let alone = run(Scenario { leechers: 24, ..long(seed) });
+        let report = run(Scenario { hostile: vec![(Role::FreeRider, 0.4)], ..long(seed) });
+        let (riders, honest) =
+            (mean_rate(&report, Role::FreeRider), mean_rate(&report, Role::Leecher));
+        assert!(riders <= honest / 2.0, "{riders} beside {honest} with seed {seed}");
+        seconds(&report) / seconds(&alone)
+    });
+    assert!(slower <= 1.1, "{slower} of the time that they take alone");
+}
+
+#[test]
+fn equal_peers_have_equal_shares_after_half_an_hour() {
+    let rate = 125e3;
+    let report = run(Scenario {
+        leechers: 30,
+        pieces: 4000,
+        upload: Rates::Same(rate),
+        seeder_upload: rate,
+        time_max: Duration::from_secs(1800),
+        ..swarm(1)
+    });
+    let shares: Vec<f64> =
+        report.of_role(Role::Leecher).map(|member| member.downloaded as f64).collect();
+    let mean = shares.iter().sum::<f64>() / shares.len() as f64;
+    assert!(mean > 0.9 * rate * 1800.0, "{mean} each: somebody waits");
+    for share in &shares {
+        assert!((share / mean - 1.0).abs() <= 0.05, "{share} instead of {mean}: {shares:?}");
+    }
+}
+
+#[test]
+fn one_peer_at_a_hundredth_of_the_rate_holds_nobody_up() {
+    // What a piece takes from one peer to the next, with five slots.
+    let piece_time = f64::from(swarm(1).piece_size.bytes()) / (1.25e6 / 5.0);
+    let later = mean(|seed| {
+        let report = run(Scenario { slow: Some((1, 0.01)), ..swarm(seed) });
+        seconds(&report) - seconds(&run(swarm(seed)))
+    });
+    assert!(later <= 2.0 * piece_time, "{later} s later, a piece takes {piece_time} s");
+}
+
+#[test]
+fn a_swarm_whose_only_seeder_leaves_after_its_first_copy_has_every_piece() {
+    for seed in SEEDS {
+        last(&run(Scenario {
+            seeders_leave_after: Some(1.1),
+            picking: Picking::RarestFirst,
+            ..swarm(seed)
+        }));
+    }
+}
