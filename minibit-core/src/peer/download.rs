@@ -43,7 +43,7 @@ const BLOCKS_MIN_SLOW: u64 = 2;
 /// See [`BLOCKS_MIN_SLOW`].
 const SLOW_LANE: u32 = 4;
 
-/// See [`Download::surplus`].
+/// See [`Download::take_surplus`].
 const SURPLUS: Duration = Duration::from_secs(2);
 
 /// What to do with a BLOCO whose header has arrived.
@@ -74,6 +74,8 @@ pub struct Download {
     /// When the lane was last idle and asked: the next header gives a round trip.
     asked_when_idle: Option<Duration>,
     last_progress: Duration,
+    /// Something was asked for while the lane's rate was unknown.
+    asked_unknowing: bool,
     unasked: u32,
     /// Setbacks since a block last came.
     setbacks: u32,
@@ -93,6 +95,7 @@ impl Download {
             meter: RateMeter::new(now),
             asked_when_idle: None,
             last_progress: now,
+            asked_unknowing: false,
             unasked: 0,
             setbacks: 0,
             rests_until: Duration::ZERO,
@@ -184,6 +187,7 @@ impl Download {
             self.asked.push_back(span);
             new.push(span);
         }
+        self.asked_unknowing |= self.meter.rate() < 1.0 && !new.is_empty();
         if was_idle && !new.is_empty() {
             self.asked_when_idle = Some(now);
             self.last_progress = now;
@@ -193,8 +197,12 @@ impl Download {
     }
 
     /// Pieces asked for before it showed how slow the lane is, none of which has come: they take
-    /// longer than [`SURPLUS`], and others might have them sooner.
-    pub fn surplus(&self) -> Vec<PieceIndex> {
+    /// longer than [`SURPLUS`], and others might have them sooner. Once, when it has shown it: what is
+    /// asked for after that is asked for knowingly.
+    pub fn take_surplus(&mut self) -> Vec<PieceIndex> {
+        if self.meter.rate() < 1.0 || !std::mem::take(&mut self.asked_unknowing) {
+            return Vec::new();
+        }
         let keep = self.meter.window().max(u64::from(self.next_block_len()) * self.blocks_min());
         if self.in_flight <= 2 * keep || self.meter.time_for(self.in_flight) < Some(SURPLUS) {
             return Vec::new();
@@ -469,8 +477,10 @@ mod tests {
         let numbers = |pieces: Vec<PieceIndex>| -> Vec<u32> {
             pieces.into_iter().map(PieceIndex::get).collect()
         };
-        assert_eq!(numbers(lane_at(125_000).surplus()), [1, 2, 3, 4, 5, 6, 7]);
-        assert_eq!(numbers(lane_at(10_000_000).surplus()), [] as [u32; 0]);
+        let mut slow = lane_at(125_000);
+        assert_eq!(numbers(slow.take_surplus()), [1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(slow.take_surplus(), [], "once");
+        assert_eq!(numbers(lane_at(10_000_000).take_surplus()), [] as [u32; 0]);
     }
 
     #[test]

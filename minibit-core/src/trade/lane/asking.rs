@@ -50,7 +50,7 @@ impl Lane {
 
     /// Asks for more, if the window has room and there is anything to be had.
     pub fn ask(&mut self, now: Duration) {
-        let surplus = self.download.surplus();
+        let surplus = self.download.take_surplus();
         self.cancel(&surplus);
         if !self.download.wants_more() || !self.may_ask(now) || self.share.ledger.is_complete() {
             return;
