@@ -54,6 +54,11 @@ impl Lane {
     fn yield_taken_pieces(&mut self) {
         let mut taken = self.download.pieces();
         taken.retain(|piece| self.share.ledger.owner(*piece) != Some(self.id));
+        if !taken.is_empty() && self.download.meter().rate() < 1.0 {
+            // It has never sent anything, and must not take over in turn: several of that kind
+            // would hand a piece round for ever.
+            self.share.note_let_down(&self.link);
+        }
         self.cancel(&taken);
     }
 
