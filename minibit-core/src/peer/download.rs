@@ -28,6 +28,9 @@ const PATIENCE: u32 = 8;
 const REST_MIN: Duration = Duration::from_millis(250);
 /// See [`REST_MIN`].
 const REST_MAX: Duration = Duration::from_secs(8);
+/// The same for a lane on which nothing has ever come: a few peers of that kind would else take
+/// turns with the last piece for ever.
+const REST_MAX_NEVER: Duration = Duration::from_secs(512);
 
 /// Nothing else can be said on a connection while a block comes, so none should take longer; and
 /// what is thrown away when a piece is given up is about a block.
@@ -104,7 +107,8 @@ impl Download {
 
     /// The peer let us down. For a while nothing is to be asked of it on this lane.
     pub fn set_back(&mut self, now: Duration) {
-        self.rests_until = now + (REST_MIN * (1 << self.setbacks.min(5))).min(REST_MAX);
+        let rest_max = if self.meter.rate() < 1.0 { REST_MAX_NEVER } else { REST_MAX };
+        self.rests_until = now + (REST_MIN * (1 << self.setbacks.min(11))).min(rest_max);
         self.setbacks += 1;
     }
 
