@@ -201,7 +201,7 @@ impl Download {
     }
 
     /// Pieces asked for before it showed how slow the lane is, none of which has come: they take
-    /// longer than [`SURPLUS`], and others might have them sooner. Once, when it has shown it: what is
+    /// longer than two seconds, and others might have them sooner. Once, when it has shown it: what is
     /// asked for after that is asked for knowingly.
     pub fn take_surplus(&mut self) -> Vec<PieceIndex> {
         if self.meter.rate() < 1.0 || !std::mem::take(&mut self.asked_unknowing) {
