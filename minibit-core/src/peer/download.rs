@@ -619,16 +619,17 @@ mod tests {
         let geometry = geometry();
         let (mut lane, spans) = asked(&geometry);
         let now = Duration::from_secs(1);
-        let mut rests = Vec::new();
-        for _ in 0..7 {
-            lane.set_back(now);
-            rests.push((lane.rests_until(now).unwrap() - now).as_millis());
-        }
-        assert_eq!(rests, [250, 500, 1000, 2000, 4000, 8000, 8000]);
-        assert_eq!(lane.rests_until(now + REST_MAX), None);
+        let rests = |lane: &mut Download| -> Vec<u128> {
+            let rest = |lane: &mut Download| {
+                lane.set_back(now);
+                (lane.rests_until(now).unwrap() - now).as_millis()
+            };
+            (0..7).map(|_| rest(lane)).collect()
+        };
+        assert_eq!(rests(&mut lane), [250, 500, 1000, 2000, 4000, 8000, 16000]);
+        assert_eq!(lane.rests_until(now + REST_MAX_NEVER), None);
         take(&mut lane, spans[0], now);
-        lane.set_back(now);
-        assert_eq!(lane.rests_until(now), Some(now + REST_MIN));
+        assert_eq!(rests(&mut lane), [250, 500, 1000, 2000, 4000, 8000, 8000]);
     }
 
     #[test]

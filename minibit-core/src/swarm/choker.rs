@@ -57,6 +57,9 @@ const BUSY_MIN: usize = 2;
 const IDLE: Duration = Duration::from_secs(2);
 /// And waits for so long before it comes in turn again.
 const BENCHED: Duration = ROUND;
+/// For so long the rest of a piece may hold up a slot after a choke: who fetches it byte by byte
+/// shall not keep others out.
+const LEAVING_MAX: Duration = ROUND.saturating_mul(3);
 /// How long an optimistic slot is kept.
 const TRIAL: Duration = ROUND.saturating_mul(3);
 
@@ -139,6 +142,7 @@ struct PeerState {
     amid_piece: bool,
     /// Choked with a piece under way, which still takes the place of this slot.
     leaving: Slot,
+    left_at: Duration,
     /// `verified_from` at the last two rounds, the older first.
     verified_marks: [u64; 2],
     /// `uploaded_to` at the last round.
@@ -274,6 +278,7 @@ impl Choker {
                 interested: false,
                 amid_piece: false,
                 leaving: Slot::None,
+                left_at: Duration::ZERO,
                 verified_marks: [view.verified_from; 2],
                 uploaded_mark: view.uploaded_to,
                 taking_since: None,
@@ -285,7 +290,7 @@ impl Choker {
             }
             peer.interested = view.interested;
             peer.amid_piece = view.amid_piece;
-            if !view.amid_piece {
+            if !view.amid_piece || now.saturating_sub(peer.left_at) >= LEAVING_MAX {
                 peer.leaving = Slot::None;
             }
             if view.uploaded_to > 0 {
@@ -572,6 +577,7 @@ impl Choker {
 
     fn put(&mut self, now: Duration, id: LinkId, slot: Slot) {
         if let Some(peer) = self.peers.get_mut(&id) {
+            peer.left_at = now;
             peer.leaving =
                 if slot == Slot::None && peer.amid_piece { peer.slot } else { Slot::None };
             // From optimistic to regular it goes on being answered: its turn is not new.
@@ -961,6 +967,19 @@ mod tests {
         assert!(!room.choker.has_free_slot());
         room.peer(0).amid_piece = false;
         assert_eq!(room.tick(), (vec![5], vec![]));
+    }
+
+    #[test]
+    fn a_piece_that_is_never_out_does_not_hold_up_its_slot_for_ever() {
+        let mut room = Room::classic(5);
+        room.tick();
+        room.join(5);
+        room.peer(0).amid_piece = true;
+        room.tick();
+        room.peer(0).interested = false;
+        room.tick();
+        room.now += LEAVING_MAX;
+        assert!(room.tick().0.contains(&5));
     }
 
     #[test]

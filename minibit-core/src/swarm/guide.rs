@@ -20,7 +20,7 @@
 //! Not here: who is answered (`choker`), what is done with a suggestion (`trade`).
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 use super::{LinkId, Standing};
@@ -63,7 +63,7 @@ pub struct Guide {
     /// From here on nothing was ever given.
     next: u32,
     /// Was given, and came back.
-    returned: Vec<u32>,
+    returned: BTreeSet<u32>,
     given: BTreeMap<LinkId, Given>,
     /// Pieces that were sent to one peer and are, as far as we know, with nobody else.
     with_one: HashMap<u32, (LinkId, Duration)>,
@@ -81,9 +81,9 @@ struct Tally {
     /// Time between two pieces, on average.
     pace: Duration,
     last: Duration,
-    /// When pieces were sent that may still be on their way on.
-    fresh: VecDeque<Duration>,
-    /// Pieces sent longer ago.
+    /// Pieces that were sent and may still be on their way on, with when.
+    fresh: VecDeque<(Duration, u32)>,
+    /// Pieces sent longer ago that have come to be with nobody else.
     due: u32,
     /// Pieces that have come to be with somebody else.
     passed_on: u32,
@@ -103,14 +103,14 @@ impl Tally {
         }
     }
 
-    fn sent(&mut self, now: Duration) {
+    fn sent(&mut self, now: Duration, piece: u32) {
         if self.has_had_some() {
             // Lanes of one link look at the clock before they take their turn here.
             let gap = now.saturating_sub(self.last).min(PASSING_ON_MAX);
             self.pace = (self.pace * 3 + gap) / 4;
         }
         self.last = self.last.max(now);
-        self.fresh.push_back(now);
+        self.fresh.push_back((now, piece));
     }
 
     /// How long a piece may take to be with others, and us to hear of it: they send no faster
@@ -157,7 +157,7 @@ impl Guide {
             pieces,
             batch_start,
             next: 0,
-            returned: Vec::new(),
+            returned: BTreeSet::new(),
             given: BTreeMap::new(),
             with_one: HashMap::new(),
             settled: vec![false; pieces as usize].into_boxed_slice(),
@@ -209,7 +209,7 @@ impl Guide {
             if pieces.len() >= wanted {
                 break;
             }
-            let Some(piece) = self.returned.pop().or_else(|| {
+            let Some(piece) = self.returned.pop_last().or_else(|| {
                 (self.next < self.pieces).then(|| {
                     self.next += 1;
                     self.next - 1
@@ -262,7 +262,7 @@ impl Guide {
         if self.with_one.get(&piece).is_some_and(|(sent_to, _)| *sent_to == link)
             && let Some(tally) = self.tallies.get_mut(&link)
         {
-            tally.sent(now);
+            tally.sent(now, piece);
         }
         self.given.get(&link).is_some_and(|given| given.waiting.len() <= given.low)
     }
@@ -273,10 +273,12 @@ impl Guide {
         if sent_to == Some(link) {
             return;
         }
-        if let Some(settled) = self.settled.get_mut(piece as usize) {
+        // What we sent to nobody says nothing, whoever claims to hold it.
+        if self.with_one.remove(&piece).is_some()
+            && let Some(settled) = self.settled.get_mut(piece as usize)
+        {
             *settled = true;
         }
-        self.with_one.remove(&piece);
         if let Some(tally) = sent_to.and_then(|sent_to| self.tallies.get_mut(&sent_to)) {
             tally.passed_on += 1;
         }
@@ -286,12 +288,16 @@ impl Guide {
     pub fn standing(&mut self, now: Duration, link: LinkId) -> Standing {
         let Some(tally) = self.tallies.get_mut(&link) else { return Standing::New };
         let passing_on = tally.passing_on();
-        while tally.fresh.front().is_some_and(|sent| now.saturating_sub(*sent) >= passing_on) {
+        while let Some((sent, piece)) = tally.fresh.front().copied()
+            && now.saturating_sub(sent) >= passing_on
+        {
             tally.fresh.pop_front();
-            tally.due += 1;
+            let is_kept = self.with_one.get(&piece).is_some_and(|(with, _)| *with == link);
+            tally.due += u32::from(is_kept);
         }
-        let only_takes = tally.due >= TAKER_AFTER && tally.passed_on * TAKER_PART < tally.due;
-        let is_news = only_takes && !std::mem::replace(&mut tally.only_takes, only_takes);
+        let judged = tally.due + tally.passed_on;
+        let only_takes = tally.due >= TAKER_AFTER && tally.passed_on * TAKER_PART < judged;
+        let is_news = !std::mem::replace(&mut tally.only_takes, only_takes) && only_takes;
         let standing = tally.standing(now);
         if is_news {
             self.give_again(link);
@@ -317,26 +323,23 @@ impl Guide {
             let patience = tallies.get(sent_to).map_or(PASSING_ON_MAX, Tally::passing_on);
             let lost = now.saturating_sub(*since) > patience;
             if lost {
-                returned.push(*piece);
+                returned.insert(*piece);
             }
             !lost
         });
-        // In an order that does not depend on the map's.
-        returned.sort_unstable();
     }
 
     /// What only this peer has, as far as we know, is as good as with nobody.
     fn give_again(&mut self, link: LinkId) {
-        let returned = &mut self.returned;
+        let (returned, next) = (&mut self.returned, self.next);
         self.with_one.retain(|piece, (sent_to, _)| {
             let lost = *sent_to == link;
-            if lost {
-                returned.push(*piece);
+            // What was never given has its turn still to come.
+            if lost && *piece < next {
+                returned.insert(*piece);
             }
             !lost
         });
-        // In an order that does not depend on the map's.
-        self.returned.sort_unstable();
     }
 
     /// A peer is not answered any more, or is gone: what it did not fetch is given to others.
@@ -453,6 +456,7 @@ mod tests {
     #[test]
     fn who_passes_nothing_on_only_takes_and_who_passes_on_a_part_gives() {
         let mut guide = Guide::new(100, PIECE);
+        guide.next = 60;
         let (taker, giver) = (LinkId(1), LinkId(2));
         assert_eq!(guide.standing(NOW, taker), Standing::New);
         for piece in 0..10 {
@@ -486,6 +490,29 @@ mod tests {
         }
         guide.send(NOW, taker, 2);
         assert_eq!(guide.standing(NOW + TRIAL_AFTER, taker), Standing::OnTrial);
+    }
+
+    #[test]
+    fn a_piece_that_is_sent_to_another_as_well_does_not_count_against_the_first() {
+        let mut guide = Guide::new(100, PIECE);
+        for piece in 0..4 {
+            guide.send(NOW, LinkId(1), piece);
+            guide.begun(NOW, LinkId(2), piece);
+        }
+        assert_ne!(guide.standing(NOW + PASSING_ON_MAX, LinkId(1)), Standing::Taker);
+    }
+
+    #[test]
+    fn who_passes_on_after_all_is_a_taker_no_more() {
+        let mut guide = Guide::new(100, PIECE);
+        (0..2).for_each(|piece| _ = guide.send(NOW, LinkId(1), piece));
+        let later = NOW + PASSING_ON_MAX;
+        assert_eq!(guide.standing(later, LinkId(1)), Standing::Taker);
+        for piece in 10..13 {
+            guide.send(later, LinkId(1), piece);
+            guide.heard_of(LinkId(2), piece);
+        }
+        assert_eq!(guide.standing(later, LinkId(1)), Standing::Giver);
     }
 
     #[test]

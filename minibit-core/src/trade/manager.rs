@@ -99,7 +99,7 @@ pub struct Manager {
     /// When it was looked at last whether any peer has anything for us, and since when none has.
     larder: (Duration, Option<Duration>),
     /// What had come by then, and since when no more has.
-    meal: (u64, Duration),
+    meal: Option<(u64, Duration)>,
     /// The same for links over which nothing goes.
     idle_news_at: Option<Duration>,
     rng: fastrand::Rng,
@@ -123,7 +123,7 @@ impl Manager {
             news_at: None,
             chosen_at: Duration::ZERO,
             larder: (Duration::ZERO, None),
-            meal: (0, Duration::ZERO),
+            meal: None,
             idle_news_at: None,
             rng,
         }
@@ -204,10 +204,11 @@ impl Manager {
     /// may all be such as never give what they say they hold.
     fn is_starving(&mut self, now: Duration) -> bool {
         let got = self.share.counters.downloaded.load(Relaxed);
-        if got != self.meal.0 || self.share.ledger.is_complete() {
-            self.meal = (got, now);
-        }
-        now >= self.meal.1 + STARVING
+        let is_content = self.share.ledger.is_complete() || self.share.is_paused();
+        let goes_on = |(before, _): &(u64, Duration)| got == *before && !is_content;
+        let since = self.meal.filter(goes_on).map_or(now, |(_, since)| since);
+        self.meal = Some((got, since));
+        now >= since + STARVING
     }
 
     /// A dial came to nothing.

@@ -288,9 +288,11 @@ impl Share {
         self.guide.as_ref().map(|guide| lock(guide).standing(now, link))
     }
 
-    /// A piece begins to be sent to a peer.
+    /// A piece begins to be sent to a peer. Whoever is alone with us can pass nothing on.
     pub(super) fn note_begun(&self, now: Duration, link: LinkId, piece: PieceIndex) {
-        if let Some(guide) = &self.guide {
+        if let Some(guide) = &self.guide
+            && !self.serves_one_alone()
+        {
             lock(guide).begun(now, link, piece.get());
         }
     }

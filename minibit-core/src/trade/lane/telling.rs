@@ -9,6 +9,9 @@ use crate::trade::lock;
 use crate::types::PieceIndex;
 use crate::wire::{Holdings, Message, Run};
 
+/// Who was asked so long ago and has never sent anything lets us down.
+const NEVER_SENT_AFTER: Duration = Duration::from_secs(1);
+
 impl Lane {
     /// The first thing after the handshake: what we hold.
     pub(super) fn introduce(&mut self) {
@@ -37,7 +40,7 @@ impl Lane {
             self.part_with(&pieces);
         }
         if self.status.taken_over.swap(false, AcqRel) {
-            self.yield_taken_pieces();
+            self.yield_taken_pieces(now);
         }
         let choked = self.link.times_choked.load(Acquire);
         if choked != self.times_choked_seen {
@@ -51,10 +54,12 @@ impl Lane {
     }
 
     /// Pieces that another lane has taken over are cancelled here.
-    fn yield_taken_pieces(&mut self) {
+    fn yield_taken_pieces(&mut self, now: Duration) {
         let mut taken = self.download.pieces();
         taken.retain(|piece| self.share.ledger.owner(*piece) != Some(self.id));
-        if !taken.is_empty() && self.download.meter().rate() < 1.0 {
+        let has_sent = self.link.bytes_from() > 0 || self.download.meter().rate() >= 1.0;
+        let silent = now.saturating_sub(self.download.last_progress());
+        if !taken.is_empty() && !has_sent && silent >= NEVER_SENT_AFTER {
             // It has never sent anything, and must not take over in turn: several of that kind
             // would hand a piece round for ever.
             self.share.note_let_down(&self.link);
