@@ -182,7 +182,6 @@ fn choking(criterion: &mut Criterion) {
                 uploaded_to: 0,
                 rare_pieces: 0,
                 took_at: now,
-                joined_at: now,
                 snubbed: false,
                 passes_on: None,
                 amid_piece: false,

@@ -42,8 +42,6 @@ use super::slots::{Auto, per_second};
 
 /// Time between two full rounds.
 pub const ROUND: Duration = Duration::from_secs(10);
-/// For how long a peer may owe us every block we asked for before its view says `snubbed`.
-pub const SNUB_AFTER: Duration = Duration::from_secs(60);
 
 /// A peer that was sent a piece, and after so long has given back less than one part in so many,
 /// only takes.
@@ -115,9 +113,7 @@ pub struct PeerView {
     pub amid_piece: bool,
     /// When it last took any payload from us; its joining, if it never did.
     pub took_at: Duration,
-    /// When its link came to be.
-    pub joined_at: Duration,
-    /// It owed us blocks for [`SNUB_AFTER`] and sent none.
+    /// It let us down, and has delivered nothing since.
     pub snubbed: bool,
     /// How it stands by what it passes on ([`Guide::standing`](super::Guide::standing)), if we
     /// can tell; else it is judged here, by what it gave us.
@@ -713,7 +709,6 @@ mod tests {
                 held: 0,
                 rare_pieces: 0,
                 took_at: self.now,
-                joined_at: self.now,
                 snubbed: false,
                 passes_on: None,
                 amid_piece: false,
@@ -955,8 +950,8 @@ mod tests {
         assert!(room.unchoked().iter().all(|id| *id < 5), "{:?}", room.unchoked());
     }
 
-    #[test]
-    fn a_slot_is_not_free_until_the_piece_that_was_begun_is_out() {
+    /// Five slots, one of them left by peer 0 with a piece under way, and peer 5 waits for it.
+    fn one_is_leaving() -> Room {
         let mut room = Room::classic(5);
         room.tick();
         room.join(5);
@@ -965,19 +960,19 @@ mod tests {
         room.peer(0).interested = false;
         assert_eq!(room.tick(), (vec![], vec![0]));
         assert!(!room.choker.has_free_slot());
+        room
+    }
+
+    #[test]
+    fn a_slot_is_not_free_until_the_piece_that_was_begun_is_out() {
+        let mut room = one_is_leaving();
         room.peer(0).amid_piece = false;
         assert_eq!(room.tick(), (vec![5], vec![]));
     }
 
     #[test]
     fn a_piece_that_is_never_out_does_not_hold_up_its_slot_for_ever() {
-        let mut room = Room::classic(5);
-        room.tick();
-        room.join(5);
-        room.peer(0).amid_piece = true;
-        room.tick();
-        room.peer(0).interested = false;
-        room.tick();
+        let mut room = one_is_leaving();
         room.now += LEAVING_MAX;
         assert!(room.tick().0.contains(&5));
     }

@@ -16,7 +16,7 @@
 //!   anybody else; it only takes. What it was sent is given again, as is what a peer had that left.
 //! - Of a piece that two were sent nobody knows who passed it on: it speaks for neither.
 //!
-//! Invariant: a piece is with at most one peer at a time.
+//! Invariant: a piece waits to be fetched by at most one peer at a time.
 //! Not here: who is answered (`choker`), what is done with a suggestion (`trade`).
 
 use std::collections::hash_map::Entry;
@@ -340,6 +340,10 @@ impl Guide {
             }
             !lost
         });
+        // One that chose for itself may have fetched what another was given and has yet to fetch.
+        for waiting in self.given.values().flat_map(|given| &given.waiting) {
+            self.returned.remove(waiting);
+        }
     }
 
     /// A peer is not answered any more, or is gone: what it did not fetch is given to others.
@@ -500,6 +504,17 @@ mod tests {
             guide.begun(NOW, LinkId(2), piece);
         }
         assert_ne!(guide.standing(NOW + PASSING_ON_MAX, LinkId(1)), Standing::Taker);
+    }
+
+    #[test]
+    fn what_is_given_to_one_is_not_given_again_because_another_fetched_it_and_left() {
+        let mut guide = Guide::new(8, PIECE);
+        assert_eq!(guide.deal_all(NOW, LinkId(1)), [0, 1, 2, 3]);
+        guide.send(NOW, LinkId(2), 1);
+        guide.gone(LinkId(2));
+        let mut others = guide.deal_all(NOW, LinkId(3));
+        others.extend(guide.deal_all(NOW, LinkId(4)));
+        assert!(!others.is_empty() && others.iter().all(|piece| *piece >= 4), "{others:?}");
     }
 
     #[test]

@@ -47,7 +47,7 @@ mod loom_models;
 pub(crate) use book::may_name;
 pub use book::{KnownPeer, Source};
 pub use cell::LaneId;
-pub use choker::{ChokePolicy, Choker, LinkId, PeerView, ROUND, SNUB_AFTER, Slots};
+pub use choker::{ChokePolicy, Choker, LinkId, PeerView, ROUND, Slots};
 pub use guide::Guide;
 pub use holdings::Holdings;
 pub use ledger::{Ledger, WriteLease};

@@ -68,9 +68,7 @@ impl Caps {
     pub fn for_share(self, pieces: u32) -> Self {
         Self { links_first: (pieces as usize / 32).max(3), ..self }
     }
-}
 
-impl Caps {
     /// The same for a node that may have no more connections than this in each share, those that
     /// it is making included: with fewer links it dials fewer, so that others find room.
     #[must_use]
@@ -85,18 +83,16 @@ impl Caps {
             ..self
         }
     }
+
+    /// The classic setting: the tracker's sample, and no more dials once 4 links are there.
+    pub fn classic() -> Self {
+        Self { links_min: 4, ..Self::default() }
+    }
 }
 
 impl Default for Caps {
     fn default() -> Self {
         Self { links_max: 200, links_aim: 40, links_min: 8, links_first: 40, dials_max: 16 }
-    }
-}
-
-impl Caps {
-    /// The classic setting: the tracker's sample, and no more dials once 4 links are there.
-    pub fn classic() -> Self {
-        Self { links_min: 4, ..Self::default() }
     }
 }
 

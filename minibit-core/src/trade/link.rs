@@ -159,7 +159,6 @@ pub struct Link {
     pub(super) told_complete: bool,
     /// Whether our REGISTRO said that we answer requests.
     pub(super) told_unchoked: bool,
-    pub(super) joined: Duration,
     /// We do not answer its requests.
     pub(super) choking: AtomicBool,
     /// How often we have choked it: what it had asked for each time is void.

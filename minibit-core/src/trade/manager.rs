@@ -94,14 +94,14 @@ pub struct Manager {
     has_tracker: bool,
     next_link: u32,
     news_at: Option<Duration>,
+    /// The same for links over which nothing goes.
+    idle_news_at: Option<Duration>,
     /// When slots were chosen last.
     chosen_at: Duration,
     /// When it was looked at last whether any peer has anything for us, and since when none has.
     larder: (Duration, Option<Duration>),
     /// What had come by then, and since when no more has.
     meal: Option<(u64, Duration)>,
-    /// The same for links over which nothing goes.
-    idle_news_at: Option<Duration>,
     rng: fastrand::Rng,
 }
 
@@ -310,7 +310,6 @@ impl Manager {
             told_complete: new.told.complete,
             told_unchoked: new.told.unchoked,
             key: new.key,
-            joined: now,
             holdings: if complete { Holdings::full(pieces) } else { Holdings::empty(pieces) },
             choking: AtomicBool::new(!new.told.unchoked),
             times_choked: AtomicU32::new(0),
@@ -390,7 +389,6 @@ impl Manager {
             rare_pieces: if rarity { ledger.rare_held(&link.holdings) } else { 0 },
             amid_piece: link.is_amid_piece(now),
             took_at: Duration::from_micros(link.took_us.load(Relaxed)),
-            joined_at: link.joined,
             snubbed: link.snubbed.load(Relaxed),
             passes_on: self.share.standing(now, link.id),
         }
