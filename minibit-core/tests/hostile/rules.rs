@@ -258,15 +258,18 @@ async fn by_rarity_the_slot_moves_to_who_holds_what_is_missing_whoever_gave() {
 #[tokio::test]
 async fn a_peer_that_owes_every_block_it_was_asked_for_loses_its_slot() {
     let world = World::new(20);
-    let (node, _share, _giver) = downloader_with(&world, ChokePolicy::Contribution, &HERE).await;
+    let (node, share, _giver) = downloader_with(&world, ChokePolicy::Contribution, &HERE).await;
     let mut owes = Neighbour::join(&world, &node, 1, &[4, 5, 6], true).await;
+    // It has given, so it is not one that only takes: of those the slot would move at once.
+    owes.give_until(&share, 3).await;
+    owes.say(news(owes.id, 7, 1)).await;
     let asked = |frame: &Frame| matches!(frame, Frame::Control(Message::Request(_))).then_some(());
     owes.wire.find(asked).await.expect("it is asked");
     let mut waits = Neighbour::join(&world, &node, 2, &[16, 17, 18], false).await;
     assert!(owes.unchoked && !waits.unchoked);
     // It uses its slot all the time: it is not for that that the slot moves.
     let mut seconds = 0;
-    while owes.takes(0).await {
+    while seconds < 20 && owes.takes(0).await {
         pass(Duration::from_secs(1)).await;
         seconds += 1;
     }
