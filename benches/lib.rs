@@ -4,6 +4,7 @@
 //! here reaches into the engine; where a peer of our own making is needed it speaks the
 //! protocol over a socket ([`stranger`]). Linux only.
 
+pub mod ballast;
 pub mod line;
 pub mod machine;
 pub mod minibit;

@@ -4,9 +4,9 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use minibit_benches::ballast::Ballast;
 use minibit_benches::minibit::{Minibit, begin_again};
 use minibit_benches::process::{Running, own_cpu};
 use minibit_benches::{Outcome, Scratch, remove};
@@ -18,8 +18,8 @@ use crate::rivals::Rival;
 pub(crate) struct Setup {
     pub(crate) size: u64,
     pub(crate) receivers: usize,
-    /// Rest before each run.
-    pub(crate) settle: Duration,
+    /// Bytes of memory that are held ready before each run.
+    pub(crate) ballast: u64,
     pub(crate) minibit: Minibit,
     pub(crate) source: PathBuf,
     pub(crate) scratch: Scratch,
@@ -139,13 +139,14 @@ impl Contender {
         }
         // What others have left to write back would count against this one.
         rustix::fs::syncfs(File::open(setup.scratch.path())?)?;
-        thread::sleep(setup.settle);
+        let ballast = Ballast::hold(setup.ballast)?;
         let figures = match &self.kind {
             Kind::Cp => copy(setup),
             Kind::Pipeline { .. } => pipeline(setup),
             Kind::Minibit { with, reused } => minibit(setup, with, *reused),
             Kind::Rival(rival) => rival.run(setup),
         }?;
+        drop(ballast);
         for copy in setup.copies() {
             check(&setup.source, &copy)?;
         }

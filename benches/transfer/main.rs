@@ -5,7 +5,7 @@
 //!   --size MIB         size of the file (default 2048)
 //!   --receivers N      receivers at once (default 1)
 //!   --runs N           rounds; each runs every contender once (default 5)
-//!   --settle MS        rest before each run (default 2000)
+//!   --ballast MIB      memory held before each run (default: what is written, and half as much)
 //!   --beside A,B,…     contenders, in the order of a round (default: all of them)
 //!   --lanes N          lanes of each link of minibit (default: as minibit chooses)
 //!   --dir DIR          where a directory for the files is made (default: the temporary one)
@@ -27,9 +27,7 @@
 //! table gives median and min–max.
 //!
 //! Before each run the outputs of the one before are removed, what waits to be written back goes to the disk,
-//! and the machine rests. For a virtual machine gives freed memory back to its host within a second or
-//! two, and then fresh page cache costs several times what pages do that were freed a moment ago: without
-//! the rest a copy that is short enough finds the latter and one that takes longer does not. The clock
+//! and memory is made ready (`ballast.rs` says why). The clock
 //! runs from the start of the first receiver
 //! until the last says that it is complete. After that the copies are compared with the source.
 
@@ -37,8 +35,6 @@ mod bare;
 mod contender;
 mod rivals;
 mod table;
-
-use std::time::Duration;
 
 use minibit_benches::minibit::Minibit;
 use minibit_benches::{Flags, Outcome, Scratch, machine, make_source};
@@ -50,7 +46,8 @@ fn main() -> Outcome<()> {
     let runs: usize = flags.get("runs", 5)?;
     let size = flags.get::<u64>("size", 2048)? << 20;
     let receivers = flags.get("receivers", 1)?;
-    let settle = Duration::from_millis(flags.get("settle", 2000)?);
+    let written = size * receivers as u64;
+    let ballast = flags.get::<u64>("ballast", (written + written / 2) >> 20)? << 20;
     let names: Vec<String> = flags.list("beside", &Contender::names())?;
     let scratch = Scratch::new(&mut flags)?;
     let mut minibit = Minibit::new(&mut flags, &scratch)?;
@@ -60,7 +57,7 @@ fn main() -> Outcome<()> {
     flags.end()?;
 
     let source = scratch.join("source.bin");
-    let setup = Setup { size, receivers, settle, minibit, source, scratch };
+    let setup = Setup { size, receivers, ballast, minibit, source, scratch };
     make_source(&setup.source, size)?;
     let mut contenders = Vec::new();
     for name in &names {
