@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::holdup::HoldUp;
+use super::holdup::{HoldUp, ThreadTime};
 use crate::trade::lock;
 use crate::types::PieceIndex;
 
@@ -32,6 +32,13 @@ const PLACES: usize = 16;
 struct Job {
     work: Box<dyn FnOnce() + Send>,
     place: OwnedSemaphorePermit,
+}
+
+/// A write that a network task makes by itself.
+pub(super) struct AtOnce {
+    started: Duration,
+    is_watched: bool,
+    thread: Option<ThreadTime>,
 }
 
 /// What waits, by piece. A piece is in here for as long as a thread is at it.
@@ -73,11 +80,23 @@ impl DiskQueue {
         self.hold_up.is_slow(now) || any_queued && lock(&self.lines).contains_key(&piece)
     }
 
-    /// A network task has written by itself: see [`HoldUp::wrote`].
-    pub(super) fn wrote_at_once(&self, took: Duration, now: Duration) {
-        if self.hold_up.wrote(took, now) {
+    /// A network task is about to write by itself.
+    pub(super) fn begin_at_once(&self, now: Duration) -> AtOnce {
+        let is_watched = self.hold_up.watches_next();
+        AtOnce { started: now, is_watched, thread: is_watched.then(ThreadTime::now).flatten() }
+    }
+
+    /// It has: see [`HoldUp::wrote`]. To be told by the thread that began.
+    pub(super) fn wrote_at_once(&self, write: &AtOnce, now: Duration) {
+        let took = now.saturating_sub(write.started);
+        let slept = match write.thread {
+            Some(thread) => Some(thread.slept(took)),
+            // Where nobody counts, a long write is the disk's.
+            None => write.is_watched.then_some(took),
+        };
+        if self.hold_up.wrote(took, slept, now) {
             let places = PLACES;
-            tracing::debug!(?took, places, "a long write: the next ones wait in a queue");
+            tracing::debug!(?took, ?slept, places, "a long write: the next ones wait in a queue");
         }
     }
 

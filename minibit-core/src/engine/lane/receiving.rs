@@ -318,7 +318,7 @@ impl Lane {
 
     /// Writes on this thread, which is the fastest way while the disk keeps up.
     pub(super) fn write_now(&mut self, part: BlockSpan, bytes: &[u8]) -> Result<bool, LaneEnd> {
-        let started = self.context.now();
+        let write = self.context.disk.begin_at_once(self.context.now());
         let outcome = {
             let ledger = &self.context.share.ledger;
             let Some(_lease) = ledger.begin_write(part.piece(), self.mind.id()) else {
@@ -327,7 +327,7 @@ impl Lane {
             };
             self.context.store.write(part, bytes)
         };
-        self.tell_disk(started);
+        self.context.disk.wrote_at_once(&write, self.context.now());
         match outcome {
             Ok(()) => Ok(true),
             Err(error) => {
@@ -336,12 +336,6 @@ impl Lane {
                 Ok(false)
             }
         }
-    }
-
-    /// Has the disk judged by what this task has done with it since `started`.
-    fn tell_disk(&self, started: Duration) {
-        let ended = self.context.now();
-        self.context.disk.wrote_at_once(ended - started, ended);
     }
 
     /// Has bytes written by a thread that may wait. The last ones of a piece stay here until it is
@@ -372,10 +366,10 @@ impl Lane {
                 if let Some(last) = last {
                     self.queue_end(last, void);
                 } else {
-                    let started = self.context.now();
-                    self.context.keep(&self.link, piece, self.mind.id());
                     // The record is a write as well, and waits as long.
-                    self.tell_disk(started);
+                    let write = self.context.disk.begin_at_once(self.context.now());
+                    self.context.keep(&self.link, piece, self.mind.id());
+                    self.context.disk.wrote_at_once(&write, self.context.now());
                 }
                 Ok(())
             }
