@@ -22,9 +22,6 @@ use crate::wire::Register;
 
 use super::lanes::SimLane;
 
-/// How often senders' progress is told to receivers, in nanoseconds.
-pub(super) const PROGRESS_NS: u64 = 500_000_000;
-
 /// A swarm in virtual time.
 #[derive(Debug)]
 pub struct World {
@@ -568,9 +565,11 @@ impl World {
     /// Plans the next look at a member's way out.
     pub(super) fn plan_uplink(&mut self, number: u32) {
         let uplink = &mut self.members[number as usize].uplink;
+        if uplink.in_turn {
+            return;
+        }
         uplink.generation += 1;
-        if let Some(done) = uplink.next_done() {
-            let when = done.min(self.now + PROGRESS_NS);
+        if let Some(when) = uplink.next_look() {
             let generation = uplink.generation;
             self.queue.push(when, Event::Uplink { member: number, generation });
         }
@@ -581,6 +580,7 @@ impl World {
         if uplink.generation != generation {
             return;
         }
+        uplink.in_turn = true;
         let done = uplink.take_done(self.now);
         let progress = uplink.take_progress();
         for (lane, span, fresh) in progress {
@@ -589,6 +589,7 @@ impl World {
         for Flow { lane, span, credited, .. } in done {
             self.on_block_out(lane, span, credited);
         }
+        self.members[number as usize].uplink.in_turn = false;
         self.plan_uplink(number);
     }
 
