@@ -322,6 +322,15 @@ impl World {
 }
 
 impl SimLane {
+    /// Reads some of what is all over it; see [`World::fetch_ahead`].
+    pub(super) fn touch(&self) -> u64 {
+        let mind = &self.mind;
+        self.timer
+            ^ u64::from(mind.upload().is_empty() ^ mind.has_messages() ^ mind.is_first())
+            ^ mind.download().in_flight()
+            ^ mind.download().meter().rate() as u64
+    }
+
     /// What was given up does not count any more.
     fn part_with_given_up(&mut self) {
         let parted = self.mind.take_parted();

@@ -99,6 +99,11 @@ impl Queue {
         self.current.pop().map(|(at, _, event)| (at, event))
     }
 
+    /// The next events, as far as they are in order already.
+    pub(super) fn soonest(&self) -> impl Iterator<Item = Event> + '_ {
+        self.current.iter().rev().map(|(.., event)| *event)
+    }
+
     /// Goes to the next bucket that may have events; `None` if there are none at all.
     fn advance(&mut self) -> Option<()> {
         let first_far = self.far.keys().next().map(|stretch| stretch * STRETCH);
