@@ -8,7 +8,8 @@ use super::pipe::{Item, UNDER_WAY_MAX};
 use super::queue::Event;
 use super::ready::LaneBell;
 use super::scenario::Role;
-use super::world::{PROGRESS_NS, World};
+use super::uplink::PROGRESS_NS;
+use super::world::World;
 use crate::peer::{Arrival, Violation};
 use crate::trade::{self, Lane, LaneEnd, Link};
 use crate::types::{BlockSpan, PieceIndex};
@@ -199,6 +200,9 @@ impl World {
     /// Begins to send the next block that was asked for, if the connection takes it.
     pub(super) fn send_next(&mut self, place: u32) {
         let Some(lane) = &mut self.lanes[place as usize] else { return };
+        if lane.mind.upload().is_empty() {
+            return;
+        }
         let (pipe, end, number) = (lane.pipe, lane.end, lane.member);
         let Some(known) = &mut self.pipes[pipe as usize] else { return };
         let receiver = known.ends[1 - end].member;
@@ -280,8 +284,9 @@ impl World {
         let Some(lane) = &mut self.lanes[place as usize] else { return };
         lane.mind.link().heard(now);
         let number = lane.member;
-        // What a message changes for others to see to, it wakes them for.
-        let looks_around = !matches!(item, Item::Message(_) | Item::Part { .. });
+        // What a message changes for others to see to, it wakes them for; a block's head and what
+        // comes of it leave nothing to see to.
+        let looks_around = matches!(item, Item::Body { .. });
         let heard = match item {
             Item::Message(message) => lane.mind.on_message(message, now),
             Item::Head(header) => lane.on_head(&header, self.members[number as usize].role, now),
@@ -317,6 +322,15 @@ impl World {
 }
 
 impl SimLane {
+    /// Reads some of what is all over it; see [`World::fetch_ahead`].
+    pub(super) fn touch(&self) -> u64 {
+        let mind = &self.mind;
+        self.timer
+            ^ u64::from(mind.upload().is_empty() ^ mind.has_messages() ^ mind.is_first())
+            ^ mind.download().in_flight()
+            ^ mind.download().meter().rate() as u64
+    }
+
     /// What was given up does not count any more.
     fn part_with_given_up(&mut self) {
         let parted = self.mind.take_parted();

@@ -1,16 +1,17 @@
 //! What happens when: events in the order of their time, and of their making where that is equal.
 //!
 //! Times are nanoseconds of virtual time. Most events lie within the next second, so they wait
-//! in a ring of buckets, each sorted when its turn comes; only what lies further off goes through
-//! a heap.
+//! in a ring of buckets, each sorted when its turn comes; what lies further off waits by stretches
+//! of a quarter of a second, each dealt to the ring when its turn comes.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::BTreeMap;
 
 /// Nanoseconds that one bucket of the ring holds: a quarter of a millisecond.
 const BUCKET_NS: u64 = 1 << 18;
 /// Buckets of the ring: together a little over a second.
 const BUCKETS: usize = 4096;
+/// Buckets of a stretch: fewer than the ring has, so that there is room for all of one.
+const STRETCH: u64 = 1024;
 
 /// Something that happens to a lane, a member or the world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,7 +53,8 @@ pub(super) struct Queue {
     current: Vec<Entry>,
     ring: Vec<Vec<Entry>>,
     in_ring: usize,
-    far: BinaryHeap<Reverse<Entry>>,
+    /// What lies beyond the ring, by the number of its stretch.
+    far: BTreeMap<u64, Vec<Entry>>,
     made: u64,
 }
 
@@ -63,7 +65,7 @@ impl Queue {
             current: Vec::new(),
             ring: vec![Vec::new(); BUCKETS],
             in_ring: 0,
-            far: BinaryHeap::new(),
+            far: BTreeMap::new(),
             made: 0,
         }
     }
@@ -77,11 +79,16 @@ impl Queue {
             let place = self.current.partition_point(|other| *other > entry);
             self.current.insert(place, entry);
         } else if bucket < self.turn + BUCKETS as u64 {
-            self.ring[(bucket % BUCKETS as u64) as usize].push(entry);
-            self.in_ring += 1;
+            self.put_in_ring(entry);
         } else {
-            self.far.push(Reverse(entry));
+            self.far.entry(bucket / STRETCH).or_default().push(entry);
         }
+    }
+
+    fn put_in_ring(&mut self, entry: Entry) {
+        let bucket = entry.0 / BUCKET_NS;
+        self.ring[(bucket % BUCKETS as u64) as usize].push(entry);
+        self.in_ring += 1;
     }
 
     /// The next event and its time.
@@ -92,18 +99,22 @@ impl Queue {
         self.current.pop().map(|(at, _, event)| (at, event))
     }
 
+    /// The next events, as far as they are in order already.
+    pub(super) fn soonest(&self) -> impl Iterator<Item = Event> + '_ {
+        self.current.iter().rev().map(|(.., event)| *event)
+    }
+
     /// Goes to the next bucket that may have events; `None` if there are none at all.
     fn advance(&mut self) -> Option<()> {
-        let first_far = self.far.peek().map(|Reverse((at, ..))| at / BUCKET_NS);
+        let first_far = self.far.keys().next().map(|stretch| stretch * STRETCH);
         self.turn = if self.in_ring > 0 { self.turn + 1 } else { first_far? };
+        if first_far == Some(self.turn) {
+            let stretch = self.far.pop_first().map(|(_, entries)| entries);
+            stretch.into_iter().flatten().for_each(|entry| self.put_in_ring(entry));
+        }
         let slot = &mut self.ring[(self.turn % BUCKETS as u64) as usize];
         self.in_ring -= slot.len();
         std::mem::swap(slot, &mut self.current);
-        while let Some(Reverse((at, ..))) = self.far.peek()
-            && at / BUCKET_NS <= self.turn
-        {
-            self.current.extend(self.far.pop().map(|Reverse(entry)| entry));
-        }
         self.current.sort_unstable_by(|a, b| b.cmp(a));
         Some(())
     }

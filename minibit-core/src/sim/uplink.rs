@@ -7,6 +7,9 @@
 
 use crate::types::BlockSpan;
 
+/// How often senders' progress is told to receivers, in nanoseconds.
+pub(super) const PROGRESS_NS: u64 = 500_000_000;
+
 /// A block on its way out.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Flow {
@@ -26,6 +29,10 @@ pub(super) struct Uplink {
     share: f64,
     updated: u64,
     flows: Vec<Flow>,
+    /// When receivers hear next how much of their blocks has come.
+    tell_at: u64,
+    /// What is done is being seen to, after which the next look is planned once.
+    pub(super) in_turn: bool,
     /// Counts the changes after which an event that was planned is void.
     pub(super) generation: u32,
 }
@@ -36,7 +43,15 @@ const ROUNDING: f64 = 0.01;
 impl Uplink {
     /// A way out for so many bytes per second.
     pub(super) fn new(bytes_per_s: f64) -> Self {
-        Self { rate: bytes_per_s / 1e9, share: 0.0, updated: 0, flows: Vec::new(), generation: 0 }
+        Self {
+            rate: bytes_per_s / 1e9,
+            share: 0.0,
+            updated: 0,
+            flows: Vec::new(),
+            tell_at: 0,
+            in_turn: false,
+            generation: 0,
+        }
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -53,6 +68,9 @@ impl Uplink {
     /// A block begins to be sent.
     pub(super) fn start(&mut self, now: u64, lane: u32, span: BlockSpan) {
         self.advance(now);
+        if self.flows.is_empty() {
+            self.tell_at = now + PROGRESS_NS;
+        }
         let ends = self.share + f64::from(span.len());
         self.flows.push(Flow { lane, span, ends, credited: 0 });
     }
@@ -70,8 +88,13 @@ impl Uplink {
         self.flows.extract_if(.., |flow| flow.ends <= share).collect()
     }
 
-    /// Bytes of each block that were sent since this was last asked: (lane, span, bytes).
+    /// Bytes of each block that were sent since they were last told, if it is time to tell them:
+    /// (lane, span, bytes).
     pub(super) fn take_progress(&mut self) -> Vec<(u32, BlockSpan, u32)> {
+        if self.updated < self.tell_at {
+            return Vec::new();
+        }
+        self.tell_at = self.updated + PROGRESS_NS;
         let share = self.share;
         let progress = self.flows.iter_mut().map(|flow| {
             let sent = f64::from(flow.span.len()) - (flow.ends - share);
@@ -82,8 +105,13 @@ impl Uplink {
         progress.filter(|(_, _, fresh)| *fresh > 0).collect()
     }
 
+    /// When to look again, if no other block begins before.
+    pub(super) fn next_look(&self) -> Option<u64> {
+        self.next_done().map(|done| done.min(self.tell_at))
+    }
+
     /// When the next block is done, if no other begins before.
-    pub(super) fn next_done(&self) -> Option<u64> {
+    fn next_done(&self) -> Option<u64> {
         let ends = self.flows.iter().map(|flow| flow.ends).min_by(f64::total_cmp)?;
         let rest = (ends - self.share).max(0.0) * self.flows.len() as f64 / self.rate;
         Some(self.updated + rest.ceil() as u64)
@@ -109,8 +137,10 @@ mod tests {
         // Half of the first is out when the second begins; then each gets half the rate.
         link.start(500_000_000, 2, block(&geometry, 1));
         assert_eq!(link.next_done(), Some(1_500_000_000));
+        assert_eq!(link.next_look(), Some(500_000_000));
         assert_eq!(link.take_done(1_500_000_000).len(), 1);
         assert_eq!(link.take_progress(), [(2, block(&geometry, 1), 8192)]);
+        assert_eq!(link.take_progress(), []);
         assert_eq!(link.next_done(), Some(2_000_000_000));
         assert_eq!(link.take_done(2_000_000_000).first().map(|flow| flow.lane), Some(2));
     }

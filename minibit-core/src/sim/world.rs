@@ -22,8 +22,8 @@ use crate::wire::Register;
 
 use super::lanes::SimLane;
 
-/// How often senders' progress is told to receivers, in nanoseconds.
-pub(super) const PROGRESS_NS: u64 = 500_000_000;
+/// For so many events at a time what they will touch is fetched from memory.
+const AHEAD: u64 = 16;
 
 /// A swarm in virtual time.
 #[derive(Debug)]
@@ -202,6 +202,9 @@ impl World {
 
     /// One event and all that follows at once; false when there are no more.
     pub fn step(&mut self) -> bool {
+        if self.events.is_multiple_of(AHEAD) {
+            self.fetch_ahead();
+        }
         let Some((time, event)) = self.queue.pop() else { return false };
         self.now = self.now.max(time);
         self.events += 1;
@@ -218,6 +221,29 @@ impl World {
             self.check = Some(check);
         }
         true
+    }
+
+    /// Reads of what the next events will touch: a large swarm is not in the cache, and memory
+    /// answers many such reads in the time that it takes for one. Each event alone would wait for
+    /// one after the other.
+    fn fetch_ahead(&self) {
+        let events = || self.queue.soonest().take(AHEAD as usize);
+        let ends = || {
+            events().filter_map(|event| match event {
+                Event::Deliver { pipe, end } => {
+                    self.pipes[pipe as usize].as_ref().map(|pipe| &pipe.ends[usize::from(end)])
+                }
+                _ => None,
+            })
+        };
+        let lanes = || ends().filter_map(|end| self.lanes[end.lane? as usize].as_ref());
+        let mut seen = ends().filter(|end| end.sending).count() as u64;
+        seen += ends().filter_map(|end| end.coming.front()).map(|(at, _)| *at).sum::<u64>();
+        seen += lanes().map(SimLane::touch).sum::<u64>();
+        seen += lanes().filter(|lane| lane.mind.link().is_choked()).count() as u64;
+        seen += lanes().map(|lane| u64::from(lane.mind.link().holdings.len())).sum::<u64>();
+        seen += lanes().map(|lane| lane.mind.link().bytes_from()).sum::<u64>();
+        std::hint::black_box(seen);
     }
 
     /// Folds an event into the hash of all of them (FNV-1a over its parts).
@@ -568,9 +594,11 @@ impl World {
     /// Plans the next look at a member's way out.
     pub(super) fn plan_uplink(&mut self, number: u32) {
         let uplink = &mut self.members[number as usize].uplink;
+        if uplink.in_turn {
+            return;
+        }
         uplink.generation += 1;
-        if let Some(done) = uplink.next_done() {
-            let when = done.min(self.now + PROGRESS_NS);
+        if let Some(when) = uplink.next_look() {
             let generation = uplink.generation;
             self.queue.push(when, Event::Uplink { member: number, generation });
         }
@@ -581,6 +609,7 @@ impl World {
         if uplink.generation != generation {
             return;
         }
+        uplink.in_turn = true;
         let done = uplink.take_done(self.now);
         let progress = uplink.take_progress();
         for (lane, span, fresh) in progress {
@@ -589,6 +618,7 @@ impl World {
         for Flow { lane, span, credited, .. } in done {
             self.on_block_out(lane, span, credited);
         }
+        self.members[number as usize].uplink.in_turn = false;
         self.plan_uplink(number);
     }
 

@@ -79,7 +79,9 @@ impl Lane {
 
     /// There may be something to ask for; and whoever has it all makes room for others.
     fn on_more_held(&self) {
-        if !self.link.is_choked() || self.link.declined.load(Relaxed) {
+        // Whoever has asked for enough finds it when that has come.
+        let has_enough = self.link.lane_count.load(Relaxed) == 1 && !self.download.wants_more();
+        if !has_enough && !self.link.is_choked() || self.link.declined.load(Relaxed) {
             self.link.wake();
         }
         if self.link.holdings.is_full() {
