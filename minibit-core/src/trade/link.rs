@@ -12,7 +12,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use super::lock;
-use crate::peer::{Agreed, Violation};
+use crate::peer::{Agreed, Repeats, Violation};
 use crate::swarm::{Holdings, LinkId};
 use crate::types::PieceIndex;
 use crate::wire::LaneKey;
@@ -179,6 +179,8 @@ pub struct Link {
     pub(super) suspect: Mutex<Option<Suspicion>>,
     /// How often wrong bytes of its were explained by a withdrawal.
     pub(super) forgiven: AtomicU32,
+    /// What was sent to it, and how much of it again.
+    pub(super) repeats: Mutex<Repeats>,
     pub(super) verified_bytes: AtomicU64,
     pub(super) uploaded_bytes: AtomicU64,
     /// When it last took payload of ours, in microseconds of the shell's clock.

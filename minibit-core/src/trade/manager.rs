@@ -322,6 +322,7 @@ impl Manager {
             snubbed: AtomicBool::new(self.share.was_let_down_by(&new.agreed.peer)),
             suspect: Mutex::new(None),
             forgiven: AtomicU32::new(0),
+            repeats: Mutex::default(),
             verified_bytes: AtomicU64::new(0),
             uploaded_bytes: AtomicU64::new(0),
             took_us: AtomicU64::new(now.as_micros() as u64),
