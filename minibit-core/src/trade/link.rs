@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use super::lock;
 use crate::peer::{Agreed, Repeats, Violation};
-use crate::swarm::{Holdings, LinkId};
+use crate::swarm::{Holdings, LinkId, Past};
 use crate::types::PieceIndex;
 use crate::wire::LaneKey;
 
@@ -153,6 +153,8 @@ pub struct Link {
     pub key: LaneKey,
     /// The pieces that the peer holds.
     pub holdings: Holdings,
+    /// What passed over earlier links with this peer.
+    pub(super) past: Past,
     /// The round trip as the first connection met it, if we made it.
     pub(super) distance: Option<Duration>,
     /// Whether our REGISTRO said that we hold every piece.
