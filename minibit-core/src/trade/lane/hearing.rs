@@ -84,13 +84,13 @@ impl Lane {
     }
 
     fn on_refused(&mut self, blocks: &[RawBlock], reason: RefuseReason, now: Duration) {
-        let pieces = self.download.on_refused(blocks);
+        let pieces = self.download.on_refused(blocks, reason);
         if reason == RefuseReason::NotHeld {
             for piece in &pieces {
                 self.share.ledger.lose(&self.link.holdings, *piece);
             }
         } else if !pieces.is_empty() {
-            self.download.set_back(now);
+            self.download.set_back_by_refusal(now);
         }
         self.part_with(&pieces);
     }
