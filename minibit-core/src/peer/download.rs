@@ -46,6 +46,10 @@ const BLOCKS_MIN_SLOW: u64 = 2;
 /// See [`BLOCKS_MIN_SLOW`].
 const SLOW_LANE: u32 = 4;
 
+/// Blocks given up that may still come, at most; older ones will not any more. Most never do, for a
+/// choke drops them without a word, so while a slow piece is sent to its end many of them gather.
+const FORGIVEN_MAX: usize = 16 * limits::REQUESTS_IN_FLIGHT_MAX;
+
 /// See [`Download::take_surplus`].
 const SURPLUS: Duration = Duration::from_secs(2);
 
@@ -333,8 +337,7 @@ impl Download {
         self.asked = kept;
         self.in_flight -= gone.iter().map(|span| u64::from(span.len())).sum::<u64>();
         self.forgiven.extend(&gone);
-        // Bounded: what is older than that will not come any more.
-        let excess = self.forgiven.len().saturating_sub(2 * limits::REQUESTS_IN_FLIGHT_MAX);
+        let excess = self.forgiven.len().saturating_sub(FORGIVEN_MAX);
         self.forgiven.drain(..excess);
         if self.asked.is_empty() {
             self.asked_when_idle = None;
@@ -647,6 +650,25 @@ mod tests {
         let verdict = lane.on_block(&header(spans[0]), &geometry, Duration::ZERO);
         assert_eq!(verdict, Ok(Arrival::Discard));
         take(&mut lane, spans[2], Duration::ZERO);
+    }
+
+    #[test]
+    fn a_block_given_up_is_known_when_it_comes_after_much_else_was_given_up() {
+        let geometry = geometry();
+        let (mut lane, spans) = asked(&geometry);
+        lane.give_up(spans[0].piece());
+        for _ in 0..20 {
+            lane.pieces().into_iter().for_each(|piece| drop(lane.give_up(piece)));
+            let mut others = (100..200).map(|number| geometry.piece(number).unwrap());
+            lane.top_up(&geometry, Duration::ZERO, || others.next());
+        }
+        // More than may be unasked for.
+        let late = (0..2).filter(|at| {
+            let verdict = lane.on_block(&header(spans[*at]), &geometry, Duration::ZERO);
+            assert_eq!(verdict, Ok(Arrival::Discard));
+            lane.unasked == 0
+        });
+        assert_eq!(late.count(), 2);
     }
 
     #[test]

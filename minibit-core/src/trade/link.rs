@@ -20,6 +20,9 @@ use crate::wire::LaneKey;
 /// Without progress for so long a lane stalls.
 const STALLED: Duration = Duration::from_secs(1);
 
+/// What takes so long drips: more than any slot of a working way out makes of a piece.
+const DRIPS: Duration = Duration::from_secs(30);
+
 fn micros(cell: &AtomicU64) -> Duration {
     Duration::from_micros(cell.load(Relaxed))
 }
@@ -79,6 +82,11 @@ impl LaneStatus {
     /// Whether it has been without progress for longer than any working lane is.
     pub(super) fn stalls(&self, now: Duration) -> bool {
         self.silent(now) >= STALLED
+    }
+
+    /// Whether the piece will take so long that whoever else has it should be kept to have it from.
+    pub(super) fn drips(&self, piece: PieceIndex, now: Duration) -> bool {
+        self.expected_rest(piece, now) >= DRIPS
     }
 
     fn silent(&self, now: Duration) -> Duration {
