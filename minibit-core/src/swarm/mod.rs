@@ -49,7 +49,7 @@ mod loom_models;
 pub(crate) use book::may_name;
 pub use book::{KnownPeer, Source};
 pub use cell::LaneId;
-pub use choker::{ChokePolicy, Choker, LinkId, PeerView, ROUND, Slots};
+pub use choker::{ChokePolicy, Choker, LinkId, MovesByRound, PeerView, ROUND, Slots};
 pub use guide::Guide;
 pub use holdings::Holdings;
 pub use ledger::{Ledger, WriteLease};

@@ -16,8 +16,8 @@ use super::link::{CloseReason, Guiding, Link};
 use super::share::Share;
 use crate::peer::{Agreed, Introduction};
 use crate::swarm::{
-    Choker, Direction, Greeting, Holdings, KnownPeer, LinkId, Neighbours, Past, Pasts, PeerView,
-    Refusal, Source, Verdict,
+    Choker, Direction, Greeting, Holdings, KnownPeer, LinkId, MovesByRound, Neighbours, Past,
+    Pasts, PeerView, Refusal, Source, Verdict,
 };
 use crate::types::PeerId;
 use crate::wire::{LaneKey, Register};
@@ -227,6 +227,11 @@ impl Manager {
     /// Whether a peer that joins is answered at once: to be told in REGISTRO.
     pub fn has_free_slot(&self) -> bool {
         self.choker.has_free_slot()
+    }
+
+    /// Rounds by how many slots were moved in them: [`Choker::moves`].
+    pub fn moves(&self) -> MovesByRound {
+        self.choker.moves()
     }
 
     /// How many regular and optimistic slots there are at the moment.
