@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use fastrand::Rng;
 use minibit_core::swarm::{
-    ChokePolicy, Choker, Holdings, Ledger, LinkId, PeerView, PickOrder, ROUND, Slots,
+    ChokePolicy, Choker, Holdings, Ledger, LinkId, Past, PeerView, PickOrder, ROUND, Slots,
 };
 use minibit_core::types::{Geometry, PieceIndex, PieceSet, PieceSize};
 
@@ -183,6 +183,7 @@ fn choking(criterion: &mut Criterion) {
                 rare_pieces: 0,
                 took_at: now,
                 snubbed: false,
+                past: Past::default(),
                 passes_on: None,
                 amid_piece: false,
                 held: 0,

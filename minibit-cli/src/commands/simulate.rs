@@ -153,6 +153,8 @@ fn simulated(flags: &Simulate, report: &Report, real: Duration) -> Simulated {
         messages_per_peer: report.messages_per_peer(),
         waste: report.waste(),
         pieces_refused: report.of_role(Role::Leecher).map(|member| member.refused).sum(),
+        slot_moves_median: report.slot_moves().map(|(median, _)| median as f64),
+        slot_moves_most: report.slot_moves().map(|(_, most)| most as f64),
         fairness: report.fairness(),
         give_and_take: report.give_and_take(),
         honest_rate: mean_rate(report, Role::Leecher).unwrap_or(0.0),

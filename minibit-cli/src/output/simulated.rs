@@ -46,6 +46,11 @@ pub(crate) struct Simulated {
     pub(crate) messages_per_peer: f64,
     pub(crate) waste: f64,
     pub(crate) pieces_refused: u64,
+    /// Regular slots that an honest peer moved from one peer to another in a round.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) slot_moves_median: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) slot_moves_most: Option<f64>,
     pub(crate) fairness: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) give_and_take: Option<f64>,
@@ -65,7 +70,7 @@ pub(crate) fn name_of(value: &impl ValueEnum) -> String {
 /// A row of the table: what it is, where it is found, and how it is told.
 type Row = (&'static str, fn(&Simulated) -> Option<f64>, fn(f64) -> String);
 
-const ROWS: [Row; 17] = [
+const ROWS: [Row; 19] = [
     ("first peer done", |run| run.first_seconds, time),
     ("median peer done", |run| run.median_seconds, time),
     ("last peer done", |run| run.last_seconds, time),
@@ -76,6 +81,8 @@ const ROWS: [Row; 17] = [
     ("messages per peer", |run| Some(run.messages_per_peer), |count| format!("{count:.0}")),
     ("received in vain", |run| Some(run.waste), percent),
     ("pieces that came wrong", |run| some(run.pieces_refused), |count| format!("{count}")),
+    ("slots moved in a round", |run| run.slot_moves_median, |count| format!("{count:.0}")),
+    ("  most", |run| run.slot_moves_most, |count| format!("{count:.0}")),
     ("mean rate of the honest", |run| Some(run.honest_rate), |rate| Rate(rate).to_string()),
     ("mean rate of free riders", |run| run.free_rider_rate, |rate| Rate(rate).to_string()),
     ("free riders / the honest", free_riding, percent),

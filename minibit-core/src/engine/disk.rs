@@ -15,6 +15,7 @@
 
 use std::collections::VecDeque;
 use std::collections::hash_map::{Entry, HashMap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -139,7 +140,10 @@ impl DiskQueue {
 fn work_off(lines: &Lines, piece: PieceIndex, first: Job) {
     let mut next = Some(first);
     while let Some(Job { work, place }) = next {
-        work();
+        // A panic ends this job, not the line: what comes after it would wait for ever.
+        if catch_unwind(AssertUnwindSafe(work)).is_err() {
+            tracing::error!(piece = piece.get(), "a write panicked");
+        }
         next = next_in_line(lines, piece);
         // Only now: see `must_queue`.
         drop(place);
@@ -209,6 +213,19 @@ mod tests {
         queue.drained().await;
         assert!(!queue.must_queue(piece, Duration::ZERO));
         assert_eq!(queue.deepest(), 3);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn a_write_that_panics_does_not_keep_those_behind_it_from_being_made() {
+        let queue = DiskQueue::new();
+        let (piece, _) = pieces();
+        let (tell, mut told) = mpsc::unbounded_channel();
+        queue.push(piece, queue.try_place().unwrap(), || panic!("as a test has it"));
+        queue.push(piece, queue.try_place().unwrap(), move || tell.send(()).unwrap());
+        let in_time = tokio::time::timeout(Duration::from_secs(10), told.recv());
+        assert_eq!(in_time.await, Ok(Some(())));
+        queue.drained().await;
+        assert!(!queue.must_queue(piece, Duration::ZERO));
     }
 
     #[tokio::test]

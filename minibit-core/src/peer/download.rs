@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::facts::Violation;
 use super::meter::RateMeter;
 use crate::types::{BlockSpan, Geometry, PieceIndex, limits};
-use crate::wire::{BlockHeader, RawBlock};
+use crate::wire::{BlockHeader, RawBlock, RefuseReason};
 
 /// A lane whose peer sends nothing for this long, though asked, is given up; or for
 /// [`PATIENCE`] times what it should have taken, if that is longer.
@@ -45,6 +45,10 @@ const BLOCKS_MIN: u64 = 4;
 const BLOCKS_MIN_SLOW: u64 = 2;
 /// See [`BLOCKS_MIN_SLOW`].
 const SLOW_LANE: u32 = 4;
+
+/// Blocks given up that may still come, at most; older ones will not any more. Most never do, for a
+/// choke drops them without a word, so while a slow piece is sent to its end many of them gather.
+const FORGIVEN_MAX: usize = 16 * limits::REQUESTS_IN_FLIGHT_MAX;
 
 /// See [`Download::take_surplus`].
 const SURPLUS: Duration = Duration::from_secs(2);
@@ -108,6 +112,16 @@ impl Download {
     /// The peer let us down. For a while nothing is to be asked of it on this lane.
     pub fn set_back(&mut self, now: Duration) {
         let rest_max = if self.meter.rate() < 1.0 { REST_MAX_NEVER } else { REST_MAX };
+        self.rest(now, rest_max);
+    }
+
+    /// The peer will not send what was asked for. It says so, which holds up nothing for longer than
+    /// a round trip: it is asked again soon, even if nothing has ever come of it.
+    pub fn set_back_by_refusal(&mut self, now: Duration) {
+        self.rest(now, REST_MAX);
+    }
+
+    fn rest(&mut self, now: Duration, rest_max: Duration) {
         self.rests_until = now + (REST_MIN * (1 << self.setbacks.min(11))).min(rest_max);
         self.setbacks += 1;
     }
@@ -283,28 +297,32 @@ impl Download {
 
     /// The peer will not send these. Returns the pieces that this lane gives up for it.
     ///
-    /// A block may have been asked for twice, given up in between when the peer choked us: answers
-    /// come in the order of the requests, so a refusal is for the older one, and the block that
-    /// still comes for the newer one is none that nobody asked for.
-    pub fn on_refused(&mut self, blocks: &[RawBlock]) -> Vec<PieceIndex> {
+    /// A block may have been asked for twice, given up in between. If the peer choked us, the
+    /// refusal is for the older one, for answers come in the order of the requests. Else it is for
+    /// the older one, or the older one was cancelled in time, which nobody answers, and it is for the
+    /// newer one: then that one is given up, and may come all the same.
+    pub fn on_refused(&mut self, blocks: &[RawBlock], reason: RefuseReason) -> Vec<PieceIndex> {
         let mut pieces: Vec<PieceIndex> = Vec::new();
         for refused in blocks {
-            let is_it = |span: &BlockSpan| RawBlock::from(*span) == *refused;
-            if let Some(at) = self.forgiven.iter().position(is_it) {
-                self.forgiven.remove(at);
-            } else if let Some(span) = self.asked.iter().find(|span| is_it(span)) {
-                pieces.push(span.piece());
-            }
+            let asked = self.asked.iter().find(|span| RawBlock::from(**span) == *refused);
+            let is_older = reason == RefuseReason::Choked && self.is_forgiven(*refused).is_some();
+            pieces.extend(asked.filter(|_| !is_older).map(|span| span.piece()));
         }
         pieces.dedup();
         for piece in &pieces {
             self.give_up(*piece);
         }
-        // What was refused does not come.
-        self.forgiven.retain(|span| {
-            !pieces.contains(&span.piece()) || !blocks.contains(&RawBlock::from(*span))
-        });
+        // What was refused does not come, once for each time.
+        for refused in blocks {
+            if let Some(at) = self.is_forgiven(*refused) {
+                self.forgiven.remove(at);
+            }
+        }
         pieces
+    }
+
+    fn is_forgiven(&self, block: RawBlock) -> Option<usize> {
+        self.forgiven.iter().position(|span| RawBlock::from(*span) == block)
     }
 
     /// This lane no longer fetches the piece. Returns the blocks to cancel.
@@ -319,8 +337,7 @@ impl Download {
         self.asked = kept;
         self.in_flight -= gone.iter().map(|span| u64::from(span.len())).sum::<u64>();
         self.forgiven.extend(&gone);
-        // Bounded: what is older than that will not come any more.
-        let excess = self.forgiven.len().saturating_sub(2 * limits::REQUESTS_IN_FLIGHT_MAX);
+        let excess = self.forgiven.len().saturating_sub(FORGIVEN_MAX);
         self.forgiven.drain(..excess);
         if self.asked.is_empty() {
             self.asked_when_idle = None;
@@ -519,9 +536,12 @@ mod tests {
         let mut again = Some(first);
         lane.top_up(&geometry, Duration::ZERO, || again.take());
         let refused: Vec<_> = spans.iter().map(|span| RawBlock::from(*span)).collect();
-        assert!(lane.on_refused(&refused).is_empty(), "that was for what was asked before");
+        assert!(
+            lane.on_refused(&refused, RefuseReason::Choked).is_empty(),
+            "that was for what was asked before"
+        );
         take(&mut lane, spans[0], Duration::ZERO);
-        assert_eq!(lane.on_refused(&refused[1..2]), [first]);
+        assert_eq!(lane.on_refused(&refused[1..2], RefuseReason::Choked), [first]);
     }
 
     #[test]
@@ -615,6 +635,51 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_after_a_cancellation_is_for_either_of_two_requests() {
+        let geometry = geometry();
+        let (mut lane, spans) = asked(&geometry);
+        let first = spans[0].piece();
+        // Cancelled, and asked for again: the first request may have been dropped without a word.
+        lane.pieces().into_iter().for_each(|piece| drop(lane.give_up(piece)));
+        let mut again = [first, spans[2].piece()].into_iter();
+        lane.top_up(&geometry, Duration::ZERO, || again.next());
+        let refused = [RawBlock::from(spans[0])];
+        assert_eq!(lane.on_refused(&refused, RefuseReason::TooMany), [first]);
+        assert_eq!(lane.pieces(), [spans[2].piece()], "it is not waited for");
+        // If the refusal was for the older request, the newer one is answered.
+        let verdict = lane.on_block(&header(spans[0]), &geometry, Duration::ZERO);
+        assert_eq!(verdict, Ok(Arrival::Discard));
+        take(&mut lane, spans[2], Duration::ZERO);
+    }
+
+    #[test]
+    fn a_block_given_up_is_known_when_it_comes_after_much_else_was_given_up() {
+        let geometry = geometry();
+        let (mut lane, spans) = asked(&geometry);
+        lane.give_up(spans[0].piece());
+        for _ in 0..20 {
+            lane.pieces().into_iter().for_each(|piece| drop(lane.give_up(piece)));
+            let mut others = (100..200).map(|number| geometry.piece(number).unwrap());
+            lane.top_up(&geometry, Duration::ZERO, || others.next());
+        }
+        // More than may be unasked for.
+        let late = (0..2).filter(|at| {
+            let verdict = lane.on_block(&header(spans[*at]), &geometry, Duration::ZERO);
+            assert_eq!(verdict, Ok(Arrival::Discard));
+            lane.unasked == 0
+        });
+        assert_eq!(late.count(), 2);
+    }
+
+    #[test]
+    fn who_merely_refuses_is_asked_again_within_seconds_though_it_has_never_sent_anything() {
+        let now = Duration::from_secs(1);
+        let mut lane = Download::new(BLOCK, now);
+        (0..20).for_each(|_| lane.set_back_by_refusal(now));
+        assert_eq!(lane.rests_until(now), Some(now + REST_MAX));
+    }
+
+    #[test]
     fn a_peer_that_lets_us_down_is_asked_less_and_less_often_until_it_delivers() {
         let geometry = geometry();
         let (mut lane, spans) = asked(&geometry);
@@ -636,7 +701,7 @@ mod tests {
     fn a_refusal_gives_the_whole_piece_back() {
         let geometry = geometry();
         let (mut lane, spans) = asked(&geometry);
-        let pieces = lane.on_refused(&[RawBlock::from(spans[3])]);
+        let pieces = lane.on_refused(&[RawBlock::from(spans[3])], RefuseReason::NotHeld);
         assert_eq!(pieces, [spans[3].piece()]);
         assert!(!lane.pieces().contains(&spans[3].piece()));
     }

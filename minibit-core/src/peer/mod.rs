@@ -12,6 +12,7 @@ mod download;
 pub mod facts;
 mod handshake;
 mod meter;
+mod repeats;
 mod session;
 mod upload;
 
@@ -20,5 +21,6 @@ pub use facts::{Fact, Violation};
 pub use handshake::{Agreed, HandshakeError, Introduction};
 pub(crate) use meter::FAR;
 pub use meter::{RateMeter, lanes_wanted};
+pub use repeats::Repeats;
 pub use session::Session;
 pub use upload::Upload;

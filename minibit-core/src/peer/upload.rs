@@ -92,6 +92,17 @@ impl Upload {
         Some(span)
     }
 
+    /// The next block to send, if it does not follow on the one that was taken last.
+    pub fn next_begins_anew(&self) -> Option<BlockSpan> {
+        let next = self.peek()?;
+        (self.begun != Some((next.piece(), next.offset()))).then_some(next)
+    }
+
+    /// The next block is not to be sent.
+    pub fn skip(&mut self) -> Option<BlockSpan> {
+        self.queue.pop_front()
+    }
+
     /// The block after those already taken, to be read ahead.
     pub fn peek(&self) -> Option<BlockSpan> {
         self.queue.front().copied()

@@ -10,7 +10,7 @@ use super::scenario::{Role, Scenario};
 use super::uplink::Uplink;
 use crate::content::HashBook;
 use crate::peer::Introduction;
-use crate::swarm::{Caps, Choker, Neighbours, Slots};
+use crate::swarm::{Caps, Choker, MovesByRound, Neighbours, Slots};
 use crate::tracker::Announcer;
 use crate::trade::{Manager, Setup, Share};
 use crate::types::{Geometry, PeerId, PieceSet, ShareId};
@@ -78,18 +78,21 @@ pub(super) struct Sums {
     pub(super) wasted: u64,
     pub(super) messages: u64,
     pub(super) refused: u64,
+    /// Rounds by how many slots were moved in them.
+    pub(super) moves: MovesByRound,
 }
 
 impl Sums {
-    fn of(share: &Share) -> Self {
+    fn of(active: &Active) -> Self {
         use std::sync::atomic::Ordering::Relaxed;
-        let counters = &share.counters;
+        let counters = &active.share.counters;
         Self {
             uploaded: counters.uploaded.load(Relaxed),
             downloaded: counters.downloaded.load(Relaxed),
             wasted: counters.wasted.load(Relaxed),
             messages: counters.messages_sent.load(Relaxed),
             refused: counters.pieces_refused.load(Relaxed),
+            moves: active.manager.moves(),
         }
     }
 }
@@ -187,13 +190,14 @@ impl Member {
 
     pub(super) fn sums(&self) -> Sums {
         let Some(active) = &self.active else { return self.before };
-        let (now, before) = (Sums::of(&active.share), self.before);
+        let (now, before) = (Sums::of(active), self.before);
         Sums {
             uploaded: before.uploaded + now.uploaded,
             downloaded: before.downloaded + now.downloaded,
             wasted: before.wasted + now.wasted,
             messages: before.messages + now.messages,
             refused: before.refused + now.refused,
+            moves: std::array::from_fn(|moved| before.moves[moved] + now.moves[moved]),
         }
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::member::at;
 use super::scenario::{Role, Scenario};
 use super::world::World;
+use crate::swarm::MovesByRound;
 
 /// The swarm at one moment.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -42,6 +43,8 @@ pub struct MemberReport {
     pub messages: u64,
     /// Pieces that came wrong.
     pub refused: u64,
+    /// Rounds of its choker by how many slots it moved in them from one peer to another.
+    pub moves: MovesByRound,
 }
 
 /// What came of it.
@@ -143,6 +146,7 @@ impl Report {
                 wasted: sums.wasted,
                 messages: sums.messages,
                 refused: sums.refused,
+                moves: sums.moves,
             }
         });
         let mut timeline = world.timeline.clone();
@@ -189,6 +193,18 @@ impl Report {
     pub fn messages_per_peer(&self) -> f64 {
         let sum: u64 = self.members.iter().map(|member| member.messages).sum();
         sum as f64 / self.members.len().max(1) as f64
+    }
+
+    /// How many regular slots an honest peer moved from one peer to another in a round: less than half
+    /// of the rounds had more than the first, and none more than the second. `None` without a round.
+    pub fn slot_moves(&self) -> Option<(usize, usize)> {
+        let honest = || self.members.iter().filter(|member| member.role.is_honest());
+        let rounds = |moved: usize| honest().map(|m| u64::from(m.moves[moved])).sum::<u64>();
+        let most = (0..MovesByRound::default().len()).rev().find(|moved| rounds(*moved) > 0)?;
+        let all: u64 = (0..=most).map(rounds).sum();
+        let up_to = |moved: usize| (0..=moved).map(rounds).sum::<u64>();
+        let median = (0..=most).find(|moved| 2 * up_to(*moved) >= all)?;
+        Some((median, most))
     }
 
     /// Of all payload that came, the part that was thrown away.

@@ -14,6 +14,7 @@
 //!   chance yet, those before who had one and gives nothing. A seeder goes by what peers pass on,
 //!   a receiver by what it got from them: in the last two rounds to be a giver, ever to be no
 //!   taker. Once a receiver is complete, what it got counts for as long as the link lasts.
+//! - A standing outlives its link: what passed before counts too ([`Past`]).
 //! - Who only takes is left out while others keep the link busy, but for a twentieth of what we
 //!   send. So it is with those who had no chance yet at a seeder that knows enough who pass on.
 //! - Among equals **Contribution** ranks by bytes verified from the peer in the last two rounds and
@@ -37,8 +38,8 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use super::Standing;
 use super::slots::{Auto, per_second};
+use super::{Past, Standing};
 
 /// Time between two full rounds.
 pub const ROUND: Duration = Duration::from_secs(10);
@@ -60,6 +61,11 @@ const BENCHED: Duration = ROUND;
 const LEAVING_MAX: Duration = ROUND.saturating_mul(3);
 /// How long an optimistic slot is kept.
 const TRIAL: Duration = ROUND.saturating_mul(3);
+
+/// Rounds are told apart by up to so many moves, less one.
+const MOVES_COUNTED: usize = 17;
+/// Number of rounds in which none, one, two, … slots were moved.
+pub type MovesByRound = [u32; MOVES_COUNTED];
 
 /// Names one link for as long as it lives; never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -100,9 +106,9 @@ pub struct PeerView {
     pub id: LinkId,
     /// It wants something that we hold.
     pub interested: bool,
-    /// Bytes it sent us in pieces that proved right, since it joined.
+    /// Bytes it sent us in pieces that proved right, over this link.
     pub verified_from: u64,
-    /// Bytes we sent it, since it joined.
+    /// Bytes we sent it over this link.
     pub uploaded_to: u64,
     /// How many pieces it holds.
     pub held: u32,
@@ -115,9 +121,23 @@ pub struct PeerView {
     pub took_at: Duration,
     /// It let us down, and has delivered nothing since.
     pub snubbed: bool,
+    /// What passed over earlier links with it.
+    pub past: Past,
     /// How it stands by what it passes on ([`Guide::standing`](super::Guide::standing)), if we
     /// can tell; else it is judged here, by what it gave us.
     pub passes_on: Option<Standing>,
+}
+
+impl PeerView {
+    /// Bytes we sent it, over earlier links too.
+    fn taken(&self) -> u64 {
+        self.past.taken + self.uploaded_to
+    }
+
+    /// Bytes it sent us, over earlier links too.
+    fn given(&self) -> u64 {
+        self.past.given + self.verified_from
+    }
 }
 
 /// Which slot a peer has, and since when.
@@ -159,6 +179,9 @@ pub struct Choker {
     auto: Auto,
     peers: BTreeMap<LinkId, PeerState>,
     last_round: Option<Duration>,
+    /// Regular slots taken from somebody in this round for others' sake, and rounds by how many were.
+    moved: usize,
+    rounds: MovesByRound,
     /// Who stands worse is answered only as far as it needs them to keep the link busy.
     trusted_from: Standing,
 }
@@ -175,6 +198,8 @@ impl Choker {
             auto,
             peers: BTreeMap::new(),
             last_round: None,
+            moved: 0,
+            rounds: [0; MOVES_COUNTED],
             trusted_from: Standing::New,
         }
     }
@@ -192,6 +217,12 @@ impl Choker {
     /// Whether the peer is unchoked at the moment.
     pub fn is_unchoked(&self, id: LinkId) -> bool {
         self.peers.get(&id).is_some_and(|peer| peer.slot != Slot::None)
+    }
+
+    /// Rounds by how many regular slots were moved from one peer to another in them; the last number
+    /// stands for that many or more. A slot that fell free or was not used was not moved.
+    pub fn moves(&self) -> MovesByRound {
+        self.rounds
     }
 
     /// How many regular and optimistic slots there are at the moment.
@@ -415,7 +446,7 @@ impl Choker {
             }
             // The better one is ranked before all others that wait, and gets the slot once it
             // is free.
-            self.put(now, worse.id, Slot::None);
+            self.move_from(now, worse.id);
             worse.regular = false;
         }
     }
@@ -444,7 +475,7 @@ impl Choker {
             !stays
         });
         for taker in left_out.filter(|taker| taker.regular) {
-            self.put(now, taker.id, Slot::None);
+            self.move_from(now, taker.id);
         }
     }
 
@@ -452,9 +483,9 @@ impl Choker {
     fn takers_had_their_part(&self, peers: &[PeerView]) -> bool {
         let (mut all, mut takers) = (0, 0);
         for view in peers {
-            all += view.uploaded_to;
+            all += view.taken();
             if self.peers[&view.id].standing < self.trusted_from {
-                takers += view.uploaded_to;
+                takers += view.taken();
             }
         }
         takers * CHANCE_PART > all
@@ -493,7 +524,7 @@ impl Choker {
             if !deserves(policy, &ranking[better], &ranking[worse]) {
                 return;
             }
-            self.put(now, ranking[worse].id, Slot::None);
+            self.move_from(now, ranking[worse].id);
             ranking[worse].regular = false;
         }
     }
@@ -547,7 +578,7 @@ impl Choker {
                 let comes_last = now < peer.benched_until || tried.contains(&view.id);
                 let known = peer.standing != Standing::New;
                 let standing = std::cmp::Reverse(peer.standing);
-                let owes = view.uploaded_to as i64 - view.verified_from as i64;
+                let owes = view.taken() as i64 - view.given() as i64;
                 let owes = match peer.standing {
                     Standing::Taker => -i64::from(view.held),
                     _ => owes.div_euclid(self.piece_len as i64),
@@ -563,12 +594,20 @@ impl Choker {
 
     fn close_round(&mut self, now: Duration, peers: &[PeerView]) {
         self.last_round = Some(now);
+        self.rounds[self.moved.min(MOVES_COUNTED - 1)] += 1;
+        self.moved = 0;
         for view in peers {
             if let Some(peer) = self.peers.get_mut(&view.id) {
                 peer.verified_marks = [peer.verified_marks[1], view.verified_from];
                 peer.uploaded_mark = view.uploaded_to;
             }
         }
+    }
+
+    /// Takes a regular slot from a peer that would have kept it.
+    fn move_from(&mut self, now: Duration, id: LinkId) {
+        self.moved += 1;
+        self.put(now, id, Slot::None);
     }
 
     fn put(&mut self, now: Duration, id: LinkId, slot: Slot) {
@@ -653,12 +692,16 @@ impl PeerState {
         policy: ChokePolicy,
     ) -> Standing {
         let counts_from = if policy == ChokePolicy::Seeder { 0 } else { self.verified_marks[0] };
-        let had_its_chance = view.uploaded_to >= piece_len
-            && self.taking_since.is_some_and(|since| now.saturating_sub(since) >= TAKER_AFTER);
-        if had_its_chance && view.verified_from < view.uploaded_to / TAKER_PART {
+        let has_had_time = view.past.taken >= piece_len
+            || self.taking_since.is_some_and(|since| now.saturating_sub(since) >= TAKER_AFTER);
+        let had_its_chance = view.taken() >= piece_len && has_had_time;
+        let given = if policy == ChokePolicy::Seeder { view.given() } else { view.verified_from };
+        if had_its_chance && view.given() < view.taken() / TAKER_PART {
             Standing::Taker
-        } else if view.verified_from > counts_from {
+        } else if given > counts_from {
             Standing::Giver
+        } else if view.past.is_suspect {
+            Standing::OnTrial
         } else {
             Standing::New
         }
@@ -710,6 +753,7 @@ mod tests {
                 rare_pieces: 0,
                 took_at: self.now,
                 snubbed: false,
+                past: Past::default(),
                 passes_on: None,
                 amid_piece: false,
             });
@@ -907,9 +951,27 @@ mod tests {
     fn who_only_takes_is_left_out_while_two_who_give_keep_the_link_busy() {
         let mut room = givers_and_takers();
         assert_eq!(room.tick(), (vec![], vec![2, 3]));
+        assert_eq!(room.choker.moved, 2, "two would have kept their slots");
         room.peer(1).interested = false;
         let (on, _) = room.tick();
         assert_eq!(room.in_slot(Slot::Regular).len(), 2, "one giver and {on:?}");
+    }
+
+    #[test]
+    fn who_only_took_is_not_new_by_coming_anew() {
+        let mut room = givers_and_takers();
+        room.tick();
+        room.leave(2);
+        room.join(9);
+        room.peer(9).past = Past { taken: 4 * u64::from(PIECE), ..Past::default() };
+        // And this one is nobody that we know, from where the other was.
+        room.join(10);
+        room.peer(10).past = Past { is_suspect: true, ..Past::default() };
+        assert_eq!(room.tick(), (vec![], vec![]));
+        room.join(11);
+        assert_eq!(room.tick(), (vec![11], vec![]), "who is new has its chance");
+        room.peer(9).verified_from += u64::from(PIECE);
+        assert_eq!(room.tick(), (vec![9], vec![]), "and who has made up for it");
     }
 
     #[test]
@@ -1216,11 +1278,11 @@ mod tests {
                 let by_giving = policy != ChokePolicy::Rarity || room.complete;
                 let made_way = if by_giving { on.len() } else { 0 };
                 prop_assert!(off.len() <= lost + voluntary + made_way, "{:?} off, {:?} on", off, on);
-                if due {
-                    // What was given before the last two rounds has just ceased to count.
-                    room.tick();
-                }
-                prop_assert_eq!(room.tick(), (vec![], vec![]), "a second look changes nothing");
+                // What was given before the last two rounds may just have ceased to count; and a
+                // slot taken for one that waits goes to a tried one that stands as well, and
+                // another is taken with the next look.
+                room.tick();
+                prop_assert_eq!(room.tick(), (vec![], vec![]), "a third look changes nothing");
             }
         }
     }

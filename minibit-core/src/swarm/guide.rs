@@ -14,6 +14,7 @@
 //! - A peer that has passed on nothing yet is on trial once it has been sent a piece. Of whoever
 //!   passes nothing on, hardly anything that it was sent some seconds ago has come to be with
 //!   anybody else; it only takes. What it was sent is given again, as is what a peer had that left.
+//! - A peer that comes back has passed on and kept what it had before ([`Past`]).
 //! - Of a piece that two were sent nobody knows who passed it on: it speaks for neither.
 //!
 //! Invariant: a piece waits to be fetched by at most one peer at a time.
@@ -23,7 +24,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
-use super::{LinkId, Standing};
+use super::{LinkId, Past, Standing};
 
 /// Pieces that a peer is given first, or so many bytes of them where pieces are small: each
 /// time costs a message or two.
@@ -88,6 +89,8 @@ struct Tally {
     /// Pieces that have come to be with somebody else.
     passed_on: u32,
     only_takes: bool,
+    /// It was sent something over an earlier link, or comes from where others only took.
+    is_known: bool,
 }
 
 impl Tally {
@@ -100,6 +103,7 @@ impl Tally {
             due: 0,
             passed_on: 0,
             only_takes: false,
+            is_known: false,
         }
     }
 
@@ -128,7 +132,9 @@ impl Tally {
             Standing::Taker
         } else if self.passed_on > 0 {
             Standing::Giver
-        } else if self.has_had_some() && now.saturating_sub(self.first) >= TRIAL_AFTER {
+        } else if self.is_known
+            || self.has_had_some() && now.saturating_sub(self.first) >= TRIAL_AFTER
+        {
             Standing::OnTrial
         } else {
             Standing::New
@@ -305,11 +311,22 @@ impl Guide {
         standing
     }
 
-    /// A peer's link is over.
-    pub fn gone(&mut self, link: LinkId) {
+    /// A link begins with a peer that was here before. What it had left with may still be on its way
+    /// on, but it is not waited for any more: that says nothing for or against it.
+    pub fn came(&mut self, now: Duration, link: LinkId, past: Past) {
+        if past.is_on_trial() {
+            let Past { passed_on, kept, .. } = past;
+            let tally = Tally { passed_on, due: kept, is_known: true, ..Tally::new(now) };
+            self.tallies.insert(link, tally);
+        }
+    }
+
+    /// A peer's link is over. Returns how many pieces it has passed on and how many it has kept.
+    pub fn gone(&mut self, link: LinkId) -> (u32, u32) {
         self.forget(link);
-        self.tallies.remove(&link);
+        let tally = self.tallies.remove(&link);
         self.give_again(link);
+        tally.map_or((0, 0), |tally| (tally.passed_on, tally.due))
     }
 
     /// With nothing else left to give: what was sent to one peer long ago and never heard of since.
@@ -620,5 +637,23 @@ mod tests {
             }
             prop_assert!(sent.into_iter().all(|sent| sent));
         }
+    }
+
+    #[test]
+    fn who_comes_back_stands_no_better_than_it_left_and_no_worse() {
+        let mut guide = Guide::new(1000, PIECE);
+        (0..4).for_each(|piece| _ = guide.send(NOW, LinkId(1), piece));
+        let later = NOW + TRIAL_AFTER;
+        assert_eq!(guide.standing(later, LinkId(1)), Standing::OnTrial);
+        let (passed_on, kept) = guide.gone(LinkId(1));
+        let past = Past { taken: 4, passed_on, kept, ..Past::default() };
+        guide.came(later, LinkId(2), past);
+        assert_eq!(guide.standing(later, LinkId(2)), Standing::OnTrial, "it had its chance");
+        guide.came(later, LinkId(3), Past { passed_on: 3, ..past });
+        assert_eq!(guide.standing(later, LinkId(3)), Standing::Giver);
+        guide.came(later, LinkId(4), Past { kept: 3, ..past });
+        assert_eq!(guide.standing(later, LinkId(4)), Standing::Taker);
+        guide.came(later, LinkId(5), Past::default());
+        assert_eq!(guide.standing(later, LinkId(5)), Standing::New);
     }
 }

@@ -12,6 +12,7 @@
 //! choker      whom we answer                 (a value: time and randomness come in)
 //!   slots       how many at a time
 //!   standing    what a peer has shown of whether it gives
+//!   past        what passed with peers that were here before
 //! neighbours  whom we link to                (a value: time and randomness come in)
 //!   book        the addresses we know
 //!   bans        whom we refuse
@@ -32,6 +33,7 @@ mod holdings;
 mod ledger;
 mod neighbours;
 mod news;
+mod past;
 mod picker;
 mod relief;
 mod slots;
@@ -47,11 +49,12 @@ mod loom_models;
 pub(crate) use book::may_name;
 pub use book::{KnownPeer, Source};
 pub use cell::LaneId;
-pub use choker::{ChokePolicy, Choker, LinkId, PeerView, ROUND, Slots};
+pub use choker::{ChokePolicy, Choker, LinkId, MovesByRound, PeerView, ROUND, Slots};
 pub use guide::Guide;
 pub use holdings::Holdings;
 pub use ledger::{Ledger, WriteLease};
 pub use neighbours::{Caps, Direction, Greeting, Neighbours, Refusal, Verdict};
+pub use past::{Past, Pasts, Recent};
 pub use picker::{PickOrder, Picking};
 pub use relief::leave_to_others;
 pub use standing::Standing;

@@ -12,13 +12,16 @@ use std::task::Waker;
 use std::time::Duration;
 
 use super::lock;
-use crate::peer::{Agreed, Violation};
-use crate::swarm::{Holdings, LinkId};
+use crate::peer::{Agreed, Repeats, Violation};
+use crate::swarm::{Holdings, LinkId, Past};
 use crate::types::PieceIndex;
 use crate::wire::LaneKey;
 
 /// Without progress for so long a lane stalls.
 const STALLED: Duration = Duration::from_secs(1);
+
+/// What takes so long drips: more than any slot of a working way out makes of a piece.
+const DRIPS: Duration = Duration::from_secs(30);
 
 fn micros(cell: &AtomicU64) -> Duration {
     Duration::from_micros(cell.load(Relaxed))
@@ -79,6 +82,11 @@ impl LaneStatus {
     /// Whether it has been without progress for longer than any working lane is.
     pub(super) fn stalls(&self, now: Duration) -> bool {
         self.silent(now) >= STALLED
+    }
+
+    /// Whether the piece will take so long that whoever else has it should be kept to have it from.
+    pub(super) fn drips(&self, piece: PieceIndex, now: Duration) -> bool {
+        self.expected_rest(piece, now) >= DRIPS
     }
 
     fn silent(&self, now: Duration) -> Duration {
@@ -153,6 +161,8 @@ pub struct Link {
     pub key: LaneKey,
     /// The pieces that the peer holds.
     pub holdings: Holdings,
+    /// What passed over earlier links with this peer.
+    pub(super) past: Past,
     /// The round trip as the first connection met it, if we made it.
     pub(super) distance: Option<Duration>,
     /// Whether our REGISTRO said that we hold every piece.
@@ -179,6 +189,8 @@ pub struct Link {
     pub(super) suspect: Mutex<Option<Suspicion>>,
     /// How often wrong bytes of its were explained by a withdrawal.
     pub(super) forgiven: AtomicU32,
+    /// What was sent to it, and how much of it again.
+    pub(super) repeats: Mutex<Repeats>,
     pub(super) verified_bytes: AtomicU64,
     pub(super) uploaded_bytes: AtomicU64,
     /// When it last took payload of ours, in microseconds of the shell's clock.

@@ -16,8 +16,8 @@ use super::link::{CloseReason, Guiding, Link};
 use super::share::Share;
 use crate::peer::{Agreed, Introduction};
 use crate::swarm::{
-    Choker, Direction, Greeting, Holdings, KnownPeer, LinkId, Neighbours, PeerView, Refusal,
-    Source, Verdict,
+    Choker, Direction, Greeting, Holdings, KnownPeer, LinkId, MovesByRound, Neighbours, Past,
+    Pasts, PeerView, Refusal, Source, Verdict,
 };
 use crate::types::PeerId;
 use crate::wire::{LaneKey, Register};
@@ -90,6 +90,8 @@ pub struct Manager {
     share: Arc<Share>,
     choker: Choker,
     neighbours: Neighbours,
+    /// What passed with those that were here before.
+    pasts: Pasts,
     /// Whether somebody else brings peers together, so that a seeder need not.
     has_tracker: bool,
     next_link: u32,
@@ -118,6 +120,7 @@ impl Manager {
             share,
             choker,
             neighbours,
+            pasts: Pasts::default(),
             has_tracker,
             next_link: 1,
             news_at: None,
@@ -226,6 +229,11 @@ impl Manager {
         self.choker.has_free_slot()
     }
 
+    /// Rounds by how many slots were moved in them: [`Choker::moves`].
+    pub fn moves(&self) -> MovesByRound {
+        self.choker.moves()
+    }
+
     /// How many regular and optimistic slots there are at the moment.
     pub fn slots(&self) -> (usize, usize) {
         self.choker.slots()
@@ -290,6 +298,7 @@ impl Manager {
             Verdict::Refuse(reason) => return Err(reason),
         }
         let link = Arc::new(self.link(now, id, new));
+        self.share.note_come(now, id, link.past);
         self.share.ledger.add_holder(&link.holdings);
         self.share.links().insert(id, Arc::clone(&link));
         self.share.counters.connections.fetch_add(1, Relaxed);
@@ -307,6 +316,7 @@ impl Manager {
             addr: new.addr,
             initiated: new.initiated,
             distance: new.distance,
+            past: self.pasts.of(new.agreed.peer, new.addr.ip()),
             told_complete: new.told.complete,
             told_unchoked: new.told.unchoked,
             key: new.key,
@@ -322,6 +332,7 @@ impl Manager {
             snubbed: AtomicBool::new(self.share.was_let_down_by(&new.agreed.peer)),
             suspect: Mutex::new(None),
             forgiven: AtomicU32::new(0),
+            repeats: Mutex::default(),
             verified_bytes: AtomicU64::new(0),
             uploaded_bytes: AtomicU64::new(0),
             took_us: AtomicU64::new(now.as_micros() as u64),
@@ -340,7 +351,7 @@ impl Manager {
     pub fn remove_link(&mut self, now: Duration, id: LinkId, ban: bool) -> Option<Arc<Link>> {
         let link = self.share.links().remove(&id)?;
         self.share.ledger.remove_holder(&link.holdings);
-        self.share.note_gone(id);
+        self.remember(&link);
         if ban {
             self.neighbours.ban(id);
         }
@@ -348,6 +359,19 @@ impl Manager {
         self.choose_slots(now);
         self.share.wake_all();
         Some(link)
+    }
+
+    /// What passed over a link that is over counts when its peer comes again.
+    fn remember(&mut self, link: &Link) {
+        let (passed_on, kept) = self.share.note_gone(link.id);
+        let past = Past {
+            given: link.past.given + link.bytes_from(),
+            taken: link.past.taken + link.bytes_to(),
+            passed_on,
+            kept,
+            is_suspect: link.past.is_suspect,
+        };
+        self.pasts.note(link.agreed.peer, link.addr.ip(), past);
     }
 
     // ---- slots and news ----
@@ -390,6 +414,7 @@ impl Manager {
             amid_piece: link.is_amid_piece(now),
             took_at: Duration::from_micros(link.took_us.load(Relaxed)),
             snubbed: link.snubbed.load(Relaxed),
+            past: link.past,
             passes_on: self.share.standing(now, link.id),
         }
     }

@@ -6,7 +6,7 @@
 //! simulated swarm is the same each time.
 //! Not here: files, and what the user is told.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -15,13 +15,13 @@ use std::time::Duration;
 use super::link::{LaneStatus, Link};
 use super::lock;
 use crate::content::HashBook;
-use crate::swarm::{Guide, LaneId, Ledger, LinkId, Picking, Standing};
+use crate::swarm::{Guide, LaneId, Ledger, LinkId, Past, Picking, Recent, Standing};
 use crate::types::{FileIndex, Geometry, PeerId, PieceIndex, PieceSet};
 
 /// So many peers must want something before a seeder deals its pieces out: one alone gets all.
 const GUIDED_MIN: u32 = 2;
 
-/// So many peers that let us down are remembered; those of more are forgotten all at once.
+/// So many peers that let us down are remembered, those that did it last.
 const LET_DOWN_MAX: usize = 1024;
 
 /// What a shell has to hear at once, from any lane on any thread.
@@ -102,7 +102,7 @@ pub struct Share {
     audience: AtomicU32,
     /// Peers that let requests run into their deadline and have delivered nothing since: they
     /// shall not be as new by coming anew.
-    let_down_by: Mutex<BTreeSet<PeerId>>,
+    let_down_by: Mutex<Recent<PeerId, ()>>,
     /// Of the wanted pieces, still to be verified.
     bytes_left: AtomicU64,
     lanes: Mutex<BTreeMap<LaneId, Arc<LaneStatus>>>,
@@ -140,7 +140,7 @@ impl Share {
             setup,
             guide,
             audience: AtomicU32::new(0),
-            let_down_by: Mutex::default(),
+            let_down_by: Mutex::new(Recent::new(LET_DOWN_MAX)),
             ledger: Ledger::new(Arc::clone(&geometry), have, wanted),
             hashes,
             geometry,
@@ -230,11 +230,7 @@ impl Share {
     /// A peer let requests run into their deadline.
     pub(super) fn note_let_down(&self, link: &Link) {
         if !link.snubbed.swap(true, Relaxed) {
-            let mut let_down_by = lock(&self.let_down_by);
-            if let_down_by.len() >= LET_DOWN_MAX {
-                let_down_by.clear();
-            }
-            let_down_by.insert(link.agreed.peer);
+            lock(&self.let_down_by).insert(link.agreed.peer, ());
         }
     }
 
@@ -247,7 +243,7 @@ impl Share {
 
     /// Whether the peer let us down when it was last linked.
     pub(super) fn was_let_down_by(&self, peer: &PeerId) -> bool {
-        lock(&self.let_down_by).contains(peer)
+        lock(&self.let_down_by).get(peer).is_some()
     }
 
     /// So many peers want something of us now. True if links have to heed that: if we deal pieces
@@ -269,11 +265,16 @@ impl Share {
         }
     }
 
-    /// A link is over.
-    pub(super) fn note_gone(&self, link: LinkId) {
+    /// A link begins.
+    pub(super) fn note_come(&self, now: Duration, link: LinkId, past: Past) {
         if let Some(guide) = &self.guide {
-            lock(guide).gone(link);
+            lock(guide).came(now, link, past);
         }
+    }
+
+    /// A link is over. Returns how many pieces its peer has passed on and how many it has kept.
+    pub(super) fn note_gone(&self, link: LinkId) -> (u32, u32) {
+        self.guide.as_ref().map_or((0, 0), |guide| lock(guide).gone(link))
     }
 
     /// A peer has come to hold a piece.

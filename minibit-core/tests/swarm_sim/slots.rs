@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use minibit_core::sim::{Rates, Scenario, World, run};
+use minibit_core::sim::{Faults, Rates, Role, Scenario, World, run};
 use minibit_core::swarm::{ROUND, Slots};
 use minibit_core::types::PieceSize;
+
+use super::mean_rate;
 
 /// Where there is something to choose: few slots, and a share that takes many rounds.
 fn swarm(seed: u64) -> Scenario {
@@ -42,5 +44,17 @@ fn who_can_send_more_gets_more() {
         let report = run(Scenario { upload, ..swarm(seed) });
         let agreement = report.give_and_take().expect("rates differ");
         assert!(agreement >= 0.5, "{agreement} with seed {seed}");
+    }
+}
+
+#[test]
+fn who_only_takes_is_not_as_new_by_coming_anew() {
+    // So often connections break that each of its own lasts a few seconds.
+    let faults = Faults { broken_links: 1200.0, ..Faults::default() };
+    for seed in 1..=2 {
+        let hostile = vec![(Role::FreeRider, 0.4)];
+        let report = run(Scenario { faults, hostile, seeder_upload: 125_000.0, ..swarm(seed) });
+        let takes = mean_rate(&report, Role::FreeRider) / mean_rate(&report, Role::Leecher);
+        assert!(takes <= 0.5, "{takes} of the honest rate with seed {seed}");
     }
 }

@@ -203,7 +203,7 @@ impl Lane {
 
     /// With nothing left to claim, an idle lane takes the piece that would otherwise come
     /// latest, if it can have it here clearly sooner than its owner. Before the endgame only
-    /// from a lane that stalls: what a peer cannot be asked for, others will be, and to take a
+    /// from a lane that stalls or drips: what a peer cannot be asked for, others will be, and to take a
     /// piece that has begun to come throws away what has come.
     ///
     /// A peer that let us wait in vain takes over nothing: liars would take from those who send,
@@ -221,7 +221,7 @@ impl Lane {
             }
             let Some(status) = lanes.get(&owner) else { continue };
             let rest = status.expected_rest(piece, now);
-            if !is_endgame && !status.stalls(now) {
+            if !is_endgame && !status.stalls(now) && !status.drips(piece, now) {
                 continue;
             }
             if latest.is_none_or(|(longest, ..)| rest > longest) {
@@ -244,6 +244,20 @@ impl Lane {
         status.taken_over.store(true, Release);
         status.waker.wake_by_ref();
         Some(piece)
+    }
+
+    /// Whether this peer holds a piece that drips from another.
+    pub(super) fn could_relieve(&self, now: Duration) -> bool {
+        let ledger = &self.share.ledger;
+        if !ledger.wants_any(&self.link.holdings) {
+            return false;
+        }
+        let lanes = self.share.lanes();
+        ledger.in_flight().take(TAKE_OVER_LOOK).any(|(piece, owner)| {
+            owner != self.id
+                && self.link.holdings.contains(piece)
+                && lanes.get(&owner).is_some_and(|status| status.drips(piece, now))
+        })
     }
 
     /// Lets others know how long what is in flight here will take.

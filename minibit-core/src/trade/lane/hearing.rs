@@ -21,10 +21,11 @@ impl Lane {
     /// [`LaneEnd`] if the peer leaves, or must not send this.
     pub fn on_message(&mut self, message: Message, now: Duration) -> Result<(), LaneEnd> {
         match message {
-            Message::Request(blocks) => self.on_request(&blocks),
+            Message::Request(blocks) => self.on_request(&blocks, now),
             Message::Cancel(blocks) => {
                 self.check_inside(&blocks)?;
                 self.upload.on_cancel(&blocks);
+                self.refuse_repeats(now);
                 Ok(())
             }
             Message::Refuse { blocks, reason } => {
@@ -45,7 +46,7 @@ impl Lane {
         }
     }
 
-    fn on_request(&mut self, blocks: &[RawBlock]) -> Result<(), LaneEnd> {
+    fn on_request(&mut self, blocks: &[RawBlock], now: Duration) -> Result<(), LaneEnd> {
         let share = &self.share;
         let refusals = self.upload.on_request(
             blocks,
@@ -55,7 +56,24 @@ impl Lane {
             |piece| share.ledger.have(piece),
         )?;
         self.messages.extend(refusals);
+        self.refuse_repeats(now);
         Ok(())
+    }
+
+    /// What would be sent next, and was sent too often, is refused: here, before the block behind it
+    /// goes, for answers come in the order of the requests.
+    pub(super) fn refuse_repeats(&mut self, now: Duration) {
+        let Self { share, link, upload, .. } = self;
+        let mut refused = Vec::new();
+        while let Some(span) = upload.next_begins_anew()
+            && !lock(&link.repeats).allows(span, &share.geometry, now)
+        {
+            refused.extend(upload.skip().map(RawBlock::from));
+        }
+        if !refused.is_empty() {
+            let reason = RefuseReason::TooMany;
+            self.say(Message::Refuse { blocks: refused, reason });
+        }
     }
 
     /// Blocks that no piece of the share contains are no mistake of timing.
@@ -66,13 +84,13 @@ impl Lane {
     }
 
     fn on_refused(&mut self, blocks: &[RawBlock], reason: RefuseReason, now: Duration) {
-        let pieces = self.download.on_refused(blocks);
+        let pieces = self.download.on_refused(blocks, reason);
         if reason == RefuseReason::NotHeld {
             for piece in &pieces {
                 self.share.ledger.lose(&self.link.holdings, *piece);
             }
         } else if !pieces.is_empty() {
-            self.download.set_back(now);
+            self.download.set_back_by_refusal(now);
         }
         self.part_with(&pieces);
     }

@@ -217,11 +217,16 @@ impl Lane {
 
     /// The next block to send, taken off the queue.
     pub fn take_block(&mut self, now: Duration) -> Option<BlockSpan> {
+        let begins_anew = self.upload.next_begins_anew().is_some();
         let span = self.upload.take_next()?;
+        if begins_anew {
+            lock(&self.link.repeats).on_sending(span, &self.share.geometry);
+        }
         if span.offset() == 0 {
             self.share.note_begun(now, self.link.id, span.piece());
         }
         self.status.sends_piece.store(true, Relaxed);
+        self.refuse_repeats(now);
         Some(span)
     }
 

@@ -97,8 +97,13 @@ impl Lane {
 
     /// A slot that we cannot use is another's: while a peer answers us and has nothing for us, it
     /// hears that we want nothing, and when it has something again, that we do. In the endgame
-    /// we keep what slots we have, for there may be something to take over.
+    /// we keep what slots we have, for there may be something to take over, and before it those of
+    /// peers that hold what drips from others.
     pub(super) fn review_interest(&mut self, now: Duration) {
+        let ledger = &self.share.ledger;
+        let may_serve = !ledger.has_open()
+            || ledger.has_open_of(&self.link.holdings)
+            || self.is_first() && self.could_relieve(now);
         let Self { control: Some(control), share, link, messages, .. } = self else { return };
         let ledger = &share.ledger;
         if ledger.is_complete() {
@@ -107,17 +112,14 @@ impl Lane {
             return;
         }
         if !control.told_interested {
-            if !ledger.has_open() || ledger.has_open_of(&link.holdings) {
+            if may_serve {
                 control.told_interested = true;
                 link.declined.store(false, Relaxed);
                 messages.push(Message::Interested);
             }
             return;
         }
-        let idle = !link.is_choked()
-            && !link.is_busy()
-            && ledger.has_open()
-            && !ledger.has_open_of(&link.holdings);
+        let idle = !may_serve && !link.is_choked() && !link.is_busy();
         if !idle {
             control.idle_since = None;
         } else if now >= *control.idle_since.get_or_insert(now) + IDLE_SLOT {
