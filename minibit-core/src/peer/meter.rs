@@ -110,14 +110,20 @@ impl RateMeter {
 /// How many lanes a link should have.
 ///
 /// One while there is little to move. Else one for each core, up to two: hashing bounds a
-/// lane on a fast network, and more than two gained nothing on two cores. With distance more,
+/// lane on a fast network, and more than two gained nothing on two cores. Where more peers are `answering` than
+/// there are cores, their links keep these busy by themselves, and one lane each is cheaper. With distance more,
 /// since one connection carries no more than its send buffer (4 MiB by default) a round trip.
-pub fn lanes_wanted(round_trip: Option<Duration>, cores: usize, bytes_left: u64) -> u8 {
+pub fn lanes_wanted(
+    round_trip: Option<Duration>,
+    cores: usize,
+    answering: usize,
+    bytes_left: u64,
+) -> u8 {
     const WORTH_A_LANE: u64 = 8 * 1024 * 1024;
     if bytes_left < WORTH_A_LANE {
         return 1;
     }
-    let near = cores.clamp(1, 2) as u8;
+    let near = if answering > cores { 1 } else { cores.clamp(1, 2) as u8 };
     let far = match round_trip.unwrap_or_default().as_millis() {
         0..=2 => near,
         3..=9 => 4,
@@ -186,12 +192,14 @@ mod tests {
     }
 
     #[test]
-    fn lanes_follow_cores_distance_and_what_is_left() {
+    fn lanes_follow_cores_links_distance_and_what_is_left() {
         let far = Some(Duration::from_millis(20));
-        assert_eq!(lanes_wanted(None, 2, MIB), 1);
-        assert_eq!(lanes_wanted(None, 8, 1024 * MIB), 2);
-        assert_eq!(lanes_wanted(None, 1, 1024 * MIB), 1);
-        assert_eq!(lanes_wanted(far, 2, 1024 * MIB), 8);
-        assert_eq!(lanes_wanted(far, 2, 16 * MIB), 3);
+        assert_eq!(lanes_wanted(None, 2, 1, MIB), 1);
+        assert_eq!(lanes_wanted(None, 8, 1, 1024 * MIB), 2);
+        assert_eq!(lanes_wanted(None, 1, 1, 1024 * MIB), 1);
+        assert_eq!(lanes_wanted(None, 2, 2, 1024 * MIB), 2);
+        assert_eq!(lanes_wanted(None, 2, 3, 1024 * MIB), 1);
+        assert_eq!(lanes_wanted(far, 2, 3, 1024 * MIB), 8);
+        assert_eq!(lanes_wanted(far, 2, 1, 16 * MIB), 3);
     }
 }

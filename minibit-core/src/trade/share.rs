@@ -167,6 +167,12 @@ impl Share {
         lock(&self.links)
     }
 
+    /// How many peers that hold anything answer us.
+    pub(super) fn answering(&self) -> usize {
+        let links = self.links();
+        links.values().filter(|link| !link.is_choked() && !link.holdings.is_empty()).count()
+    }
+
     /// Bytes of the wanted pieces that are still to be verified.
     pub fn bytes_left(&self) -> u64 {
         self.bytes_left.load(Relaxed)

@@ -93,12 +93,17 @@ impl Lane {
         }
     }
 
-    /// Whether the link carries so little that its other lanes do: a queue on a slow way looks
-    /// like distance, and each lane more makes it longer.
+    /// Whether the link's other lanes do. Far away, if it carries too little for this one: a queue on a slow way looks
+    /// like distance, and each lane more makes it longer. Nearby, if links that came since keep all cores busy.
     fn is_one_too_many(&self, now: Duration) -> bool {
         let round_trip = self.link.round_trip();
-        let is_young = now < self.began + LANE_YOUTH.max(round_trip * LANE_YOUTH_TRIPS);
-        if self.is_first() || self.share.setup.lanes.is_some() || round_trip < FAR || is_young {
+        if self.is_first() || self.share.setup.lanes.is_some() {
+            return false;
+        }
+        if round_trip < FAR {
+            return self.share.answering() > self.share.setup.cores;
+        }
+        if now < self.began + LANE_YOUTH.max(round_trip * LANE_YOUTH_TRIPS) {
             return false;
         }
         let in_flight = self.link.receiving_rate(now) as f64 * round_trip.as_secs_f64();

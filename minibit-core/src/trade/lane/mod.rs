@@ -301,11 +301,9 @@ impl Lane {
         if self.control.is_none() || share.ledger.is_complete() || self.link.is_choked() {
             return;
         }
-        let wanted = share
-            .setup
-            .lanes
-            .unwrap_or_else(|| lanes_wanted(round_trip, share.setup.cores, share.bytes_left()))
-            .min(self.link.agreed.lanes_max);
+        let by_need =
+            || lanes_wanted(round_trip, share.setup.cores, share.answering(), share.bytes_left());
+        let wanted = share.setup.lanes.unwrap_or_else(by_need).min(self.link.agreed.lanes_max);
         if wanted <= self.link.lanes_asked.load(Relaxed) {
             return;
         }
