@@ -11,12 +11,15 @@
 # `minibit share` runs in one, `minibit get --seed` in the others, all let go at one moment. When all
 # are done, each copy is compared with the original and the same swarm is simulated.
 #
-# The simulator is run twice, and never told how long the real swarm took:
+# The simulator is run three times, and never told how long the real swarm took:
 #   at the set rate      its uploads are --upload, which in the simulator is payload alone;
 #   at the payload rate  its uploads are --upload times the part of the bytes through tbf that was
 #                        payload, from the counters of tc and of the peers. tbf counts whole
 #                        Ethernet frames: TCP/IP headers, acknowledgements, messages and what TCP
-#                        sent again all use up the rate.
+#                        sent again all use up the rate;
+#   with the queue       the same, and whatever is sent takes as long as a frame may wait in tbf
+#                        (--queue): ways out are busy most of the time, so that queue is mostly
+#                        full. The simulator has no queues; this is the nearest that it can be told.
 # It also says how full the ways out were, so that a slow swarm can be told from a full one.
 #
 # Two things differ from the simulator by design, and each has an option to take it away:
@@ -302,9 +305,9 @@ column() { awk -v c="$1" '{ print $c }' "$results" | middle; }
 share=$(column 5)
 # The simulator takes whole milliseconds; the way here is a fraction of one when no queue stands.
 latency=1ms
-simulated() { # bits per second up, and down (0: no bound) -> first median last copies vain bound
+simulated() { # bits per second up, and down (0: no bound), latency -> first median last copies vain bound
     local args=(--peers "$last" --seeders 1 --pieces "$pieces" --piece-size "$((piece_size / 1024))K"
-        --upload "$(($1 / 1000))kbit" --latency "$latency" --runs "$sim_runs" --json)
+        --upload "$(($1 / 1000))kbit" --latency "$3" --runs "$sim_runs" --json)
     if (($2)); then args+=(--download "$(($2 / 1000))kbit"); fi
     "$bin" simulate "${args[@]}" >"$scratch/simulated"
     local f
@@ -313,8 +316,9 @@ simulated() { # bits per second up, and down (0: no bound) -> first median last 
     done | paste -sd ' '
 }
 payload_rate=$(calc %.0f "$rate * $share") payload_down=$(calc %.0f "$down * $share")
-read -r s_first s_median s_last s_copies s_vain s_bound < <(simulated "$rate" "$down")
-read -r p_first p_median p_last p_copies p_vain p_bound < <(simulated "$payload_rate" "$payload_down")
+read -r s_first s_median s_last s_copies s_vain s_bound < <(simulated "$rate" "$down" "$latency")
+read -r p_first p_median p_last p_copies p_vain p_bound < <(simulated "$payload_rate" "$payload_down" "$latency")
+read -r q_first q_median q_last q_copies q_vain q_bound < <(simulated "$payload_rate" "$payload_down" "$queue")
 r_first=$(column 1) r_median=$(column 2) r_last=$(column 3) r_copies=$(column 4) r_vain=$(column 7)
 
 echo
@@ -334,8 +338,10 @@ fullness() { calc %.2f "100 * $last * $size * 1048576 * 8 / (1 - $3 / 100) / ($1
 row "real, medians of $(wc -l <"$results") runs" "$r_first" "$r_median" "$r_last" "$r_copies" "$r_vain" "$(column 6)" ''
 row "simulated at the set rate" "$s_first" "$s_median" "$s_last" "$s_copies" "$s_vain" "$(fullness "$rate" "$s_last" "$s_vain")" "$(calc %.2f "$s_bound")"
 row "simulated at the payload rate" "$p_first" "$p_median" "$p_last" "$p_copies" "$p_vain" "$(fullness "$payload_rate" "$p_last" "$p_vain")" "$(calc %.2f "$p_bound")"
+row "with the queue of $queue" "$q_first" "$q_median" "$q_last" "$q_copies" "$q_vain" "$(fullness "$payload_rate" "$q_last" "$q_vain")" "$(calc %.2f "$q_bound")"
 echo
 echo "real : simulated                     median     last"
 printf '%-34s %8.3f %8.3f\n' "at the set rate ($upload)" "$(calc %f "$r_median / $s_median")" "$(calc %f "$r_last / $s_last")"
 printf '%-34s %8.3f %8.3f\n' "at the payload rate ($((payload_rate / 1000))kbit)" "$(calc %f "$r_median / $p_median")" "$(calc %f "$r_last / $p_last")"
+printf '%-34s %8.3f %8.3f\n' "with the queue of $queue" "$(calc %f "$r_median / $q_median")" "$(calc %f "$r_last / $q_last")"
 ((wrong == 0)) || { echo "not every copy was complete and right" >&2; exit 1; }
