@@ -13,6 +13,7 @@
 
 use std::net::SocketAddr;
 
+use minibit_benches::ballast::Ballast;
 use minibit_benches::minibit::{Minibit, Share, event};
 use minibit_benches::process::Running;
 use minibit_benches::stranger::{Crowd, Stranger};
@@ -89,12 +90,14 @@ fn transfer(
     count: usize,
     size: u64,
 ) -> Outcome<Run> {
+    let ballast = Ballast::hold(size + size / 2)?;
     let (idle_at_sender, _) = crowd(share.ticket.peers()[0], &share, count, 1_000);
     let before = share.running.cpu();
     let mut get = minibit.get(&share.ticket, out)?;
     let (address, _) = get.opened()?;
     let (idle_at_receiver, came) = crowd(address, &share, count, 2_000);
     let got = get.finish(&mut [&mut share.running])?;
+    drop(ballast);
     Ok(Run {
         rate: size as f64 / MIB / got.seconds,
         cpu: (got.cpu + share.running.cpu() - before) / (size as f64 / GIB),

@@ -12,6 +12,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
+use minibit_benches::ballast::Ballast;
 use minibit_benches::process::own_cpu;
 use minibit_benches::{MIB, Outcome, make_source, spread};
 
@@ -35,17 +36,21 @@ pub(crate) fn measure(mut bench: Bench) -> Outcome<()> {
         }
         let mut share = minibit.share(&folder)?;
         let mut rounds = Vec::new();
+        let size: u64 = sizes.iter().sum();
         for round in 0..runs {
+            // For both copies.
+            let ballast = Ballast::hold(3 * size)?;
             let tar = tar(&folder, &scratch.join(format!("{name}-tar-{round}")))?;
             let before = share.running.cpu();
             let get = minibit.get(&share.ticket, &scratch.join(format!("{name}-get-{round}")))?;
             let got = get.finish(&mut [&mut share.running])?;
+            drop(ballast);
             rounds.push((tar, got, share.running.cpu() - before));
         }
         println!(
             "| {} files, {name} | {:.0} | {} | {} | {} | {} | {} | {} |",
             sizes.len(),
-            sizes.iter().sum::<u64>() as f64 / MIB,
+            size as f64 / MIB,
             spread(rounds.iter().map(|(tar, ..)| tar.0)),
             spread(rounds.iter().map(|(tar, ..)| tar.1)),
             spread(rounds.iter().map(|(_, got, _)| got.seconds)),
