@@ -53,7 +53,9 @@ impl Upload {
                 refused.choked.push(span.into());
             } else if !held(span.piece()) {
                 refused.not_held.push(span.into());
-            } else if self.queue.len() >= limits::REQUESTS_IN_FLIGHT_MAX {
+            } else if self.queue.len() >= limits::REQUESTS_IN_FLIGHT_MAX
+                || is_too_short(span, geometry)
+            {
                 refused.too_many.push(span.into());
             } else {
                 self.queue.push_back(span);
@@ -117,6 +119,11 @@ impl Upload {
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
+}
+
+/// Whether so little is asked for that to send it is mostly work.
+fn is_too_short(span: BlockSpan, geometry: &Geometry) -> bool {
+    span.len() < limits::REQUEST_LEN_MIN && span.end() < geometry.piece_len(span.piece())
 }
 
 #[derive(Default)]
@@ -184,11 +191,24 @@ mod tests {
     #[test]
     fn the_257th_request_is_refused_and_the_first_256_stand() {
         let mut upload = Upload::default();
-        let many: Vec<_> = (10..10 + 257).map(|piece| raw(piece, 0, 100)).collect();
+        let many: Vec<_> = (10..10 + 257).map(|piece| raw(piece, 0, 4096)).collect();
         let answers = ask(&mut upload, &many, false);
-        let last = vec![raw(266, 0, 100)];
+        let last = vec![raw(266, 0, 4096)];
         assert_eq!(answers, [Message::Refuse { blocks: last, reason: RefuseReason::TooMany }]);
         assert_eq!(std::iter::from_fn(|| upload.take_next()).count(), 256);
+    }
+
+    #[test]
+    fn a_piece_is_not_sent_in_crumbs() {
+        let mut upload = Upload::default();
+        let reason = RefuseReason::TooMany;
+        let short = vec![raw(1, 0, 1), raw(1, 4096, 4095)];
+        let refused = [Message::Refuse { blocks: short.clone(), reason }];
+        assert_eq!(ask(&mut upload, &short, false), refused);
+        // The ends of a piece and of the share may be short.
+        let sent = [raw(1, 0, 4096), raw(1, 32767, 1), raw(300, 0, 5)];
+        assert!(ask(&mut upload, &sent, false).is_empty());
+        assert_eq!(upload.waiting().count(), 3);
     }
 
     #[test]
@@ -207,9 +227,9 @@ mod tests {
     #[test]
     fn cancelled_and_choked_blocks_are_not_sent() {
         let mut upload = Upload::default();
-        ask(&mut upload, &[raw(1, 0, 10), raw(2, 0, 10)], false);
-        upload.on_cancel(&[raw(1, 0, 10), raw(9, 0, 10)]);
-        assert_eq!(upload.peek().map(RawBlock::from), Some(raw(2, 0, 10)));
+        ask(&mut upload, &[raw(1, 0, 4096), raw(2, 0, 4096)], false);
+        upload.on_cancel(&[raw(1, 0, 4096), raw(9, 0, 4096)]);
+        assert_eq!(upload.peek().map(RawBlock::from), Some(raw(2, 0, 4096)));
         upload.on_choking();
         assert!(upload.is_empty());
     }
@@ -217,7 +237,7 @@ mod tests {
     #[test]
     fn a_piece_that_was_begun_is_sent_to_its_end_despite_a_choke() {
         let mut upload = Upload::default();
-        ask(&mut upload, &[raw(1, 0, 8192), raw(1, 8192, 8192), raw(2, 0, 10)], false);
+        ask(&mut upload, &[raw(1, 0, 8192), raw(1, 8192, 8192), raw(2, 0, 4096)], false);
         upload.take_next();
         upload.on_choking();
         assert_eq!(upload.waiting().map(RawBlock::from).collect::<Vec<_>>(), [raw(1, 8192, 8192)]);

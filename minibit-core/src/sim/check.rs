@@ -49,6 +49,7 @@ impl Check {
         for number in std::mem::take(&mut self.touched) {
             self.look_at_pieces(world, number);
             self.look_at_slots(world, number);
+            self.look_at_moves(world, number);
             self.look_at_requests(world, number);
         }
     }
@@ -73,6 +74,14 @@ impl Check {
         if unchoked > regular.saturating_add(optimistic) {
             let slots = format!("{regular} + {optimistic} slots");
             self.fail(world, &format!("peer {number} answers {unchoked} with {slots}"));
+        }
+    }
+
+    /// In no round more than one slot is taken from a peer that uses it and may keep it.
+    fn look_at_moves(&mut self, world: &World, number: u32) {
+        let Some(active) = &world.members[number as usize].active else { return };
+        if active.manager.moves()[2..].iter().any(|rounds| *rounds > 0) {
+            self.fail(world, &format!("peer {number} moves more than one slot in a round"));
         }
     }
 

@@ -10,7 +10,7 @@
 //!   goes to another, if any wait.
 //! - A piece that was begun is sent to its end even if its peer is choked; until then the slot is
 //!   not free. Else each change would add to what the link carries at a time.
-//! - Who stands better ([`Standing`]) comes first, and at once: who gives before those who had no
+//! - Who stands better ([`Standing`]) comes first, and need not wait for a round: who gives before those who had no
 //!   chance yet, those before who had one and gives nothing. A seeder goes by what peers pass on,
 //!   a receiver by what it got from them: in the last two rounds to be a giver, ever to be no
 //!   taker. Once a receiver is complete, what it got counts for as long as the link lasts.
@@ -21,8 +21,10 @@
 //!   since, takers by how much they hold (others found them worth it); **Rarity** by how many
 //!   rare pieces it holds; **Seeder** (always, once we are complete) gives everybody a turn: who
 //!   waits longest comes next, who was answered longest goes.
-//! - Calm: beyond that, a round takes a slot from at most a quarter of the regular ones (one of 4) for a
-//!   better ranked peer, never for an equal one; the rest only changes where it must.
+//! - Calm: in a round at most one regular slot is taken from a peer that uses it and has done nothing
+//!   to lose it, for one that stands better or, when the round begins, ranks better; never for an
+//!   equal one. All others wait for the rounds to come. Who was sent something and has shown nothing
+//!   for it, or only takes, goes at once and is not counted.
 //! - The optimistic slots go to those who had no chance yet, then to those to whom we owe most, for
 //!   three rounds or until they have shown nothing for it. A tried peer that ranks well enough
 //!   moves to a regular slot, and another is tried at once.
@@ -62,6 +64,8 @@ const LEAVING_MAX: Duration = ROUND.saturating_mul(3);
 /// How long an optimistic slot is kept.
 const TRIAL: Duration = ROUND.saturating_mul(3);
 
+/// Slots that are moved in a round at most.
+const MOVES_MAX: usize = 1;
 /// Rounds are told apart by up to so many moves, less one.
 const MOVES_COUNTED: usize = 17;
 /// Number of rounds in which none, one, two, … slots were moved.
@@ -159,8 +163,8 @@ struct PeerState {
     /// Choked with a piece under way, which still takes the place of this slot.
     leaving: Slot,
     left_at: Duration,
-    /// `verified_from` at the last two rounds, the older first.
-    verified_marks: [u64; 2],
+    /// `verified_from` at the last three rounds, the oldest first.
+    verified_marks: [u64; 3],
     /// `uploaded_to` at the last round.
     uploaded_mark: u64,
     /// When it was first seen to have taken anything.
@@ -179,7 +183,7 @@ pub struct Choker {
     auto: Auto,
     peers: BTreeMap<LinkId, PeerState>,
     last_round: Option<Duration>,
-    /// Regular slots taken from somebody in this round for others' sake, and rounds by how many were.
+    /// Slots moved in this round (see [`Self::moves`]), and the rounds before by how many were.
     moved: usize,
     rounds: MovesByRound,
     /// Who stands worse is answered only as far as it needs them to keep the link busy.
@@ -219,10 +223,13 @@ impl Choker {
         self.peers.get(&id).is_some_and(|peer| peer.slot != Slot::None)
     }
 
-    /// Rounds by how many regular slots were moved from one peer to another in them; the last number
-    /// stands for that many or more. A slot that fell free or was not used was not moved.
+    /// Rounds, the one that goes on included, by how many regular slots were taken in them from peers
+    /// that used them, for others' sake; the last number stands for that many or more. A slot that
+    /// fell free, or whose holder showed nothing for what it was sent, was not moved.
     pub fn moves(&self) -> MovesByRound {
-        self.rounds
+        let mut rounds = self.rounds;
+        rounds[self.moved.min(MOVES_COUNTED - 1)] += u32::from(self.last_round.is_some());
+        rounds
     }
 
     /// How many regular and optimistic slots there are at the moment.
@@ -263,10 +270,13 @@ impl Choker {
     ) -> Vec<(LinkId, bool)> {
         let before = self.unchoked();
         let policy = if complete { ChokePolicy::Seeder } else { self.policy };
-        self.take_note(now, policy, peers);
+        let due = now >= self.next_round();
+        if due {
+            self.begin_round();
+        }
+        self.take_note(now, due, policy, peers);
         let passing_on_shows = peers.iter().any(|view| view.passes_on.is_some());
         self.trusted_from = if passing_on_shows { Standing::Giver } else { Standing::New };
-        let due = now >= self.next_round();
         self.resize(now, due, peers);
         self.free_lost_slots(now, policy, peers);
         self.bench_idle(now, peers);
@@ -286,7 +296,7 @@ impl Choker {
         self.fill_regular(now, &ranking);
         self.fill_optimistic(now, peers, &tried, rng);
         if due {
-            self.close_round(now, peers);
+            self.note_round(now, peers);
         }
         self.changes(&before, peers)
     }
@@ -296,8 +306,9 @@ impl Choker {
         unchoked.map(|(id, _)| *id).collect()
     }
 
-    /// Learns of joins, leaves, interest, and of who gives.
-    fn take_note(&mut self, now: Duration, policy: ChokePolicy, peers: &[PeerView]) {
+    /// Learns of joins, leaves, interest, and of who gives. A round that is `due` has begun by then: what
+    /// no longer counts in it must not count for the choice that it begins with.
+    fn take_note(&mut self, now: Duration, due: bool, policy: ChokePolicy, peers: &[PeerView]) {
         for view in peers {
             let peer = self.peers.entry(view.id).or_insert_with(|| PeerState {
                 slot: Slot::None,
@@ -306,7 +317,7 @@ impl Choker {
                 amid_piece: false,
                 leaving: Slot::None,
                 left_at: Duration::ZERO,
-                verified_marks: [view.verified_from; 2],
+                verified_marks: [view.verified_from; 3],
                 uploaded_mark: view.uploaded_to,
                 taking_since: None,
                 standing: Standing::New,
@@ -322,6 +333,10 @@ impl Choker {
             }
             if view.uploaded_to > 0 {
                 peer.taking_since.get_or_insert(now);
+            }
+            if due {
+                let [_, older, old] = peer.verified_marks;
+                peer.verified_marks = [older, old, view.verified_from];
             }
             peer.standing = view.passes_on.unwrap_or_else(|| match policy {
                 ChokePolicy::Contribution | ChokePolicy::Seeder => {
@@ -429,25 +444,21 @@ impl Choker {
         ranking
     }
 
-    /// Who stands worse has a regular slot only as long as nobody waits who stands better: a
+    /// Who stands worse has a regular slot only as long as nobody is there for it who stands better: a
     /// peer that wants what has just come does not wait for a round while its gifts go to others.
+    /// Those on trial count, too: they come before others of their standing that wait, and if only the
+    /// latter counted, the slot taken for one would be filled with another.
     fn make_way(&mut self, now: Duration, ranking: &mut [Ranked]) {
         let free = self.slots().0.saturating_sub(ranking.iter().filter(|r| r.regular).count());
-        let waiting = ranking.iter().filter(|ranked| !ranked.regular && !ranked.benched);
-        let waiting: Vec<_> = waiting
-            .filter(|ranked| !self.is_unchoked(ranked.id))
-            .map(|ranked| ranked.standing)
-            .skip(free)
-            .collect();
+        let without = ranking.iter().filter(|ranked| !ranked.regular && !ranked.benched);
+        let without: Vec<_> = without.map(|ranked| ranked.standing).skip(free).collect();
         let worst_first = ranking.iter_mut().rev().filter(|ranked| ranked.regular);
-        for (better, worse) in waiting.into_iter().zip(worst_first) {
-            if better <= worse.standing {
+        for (better, worse) in without.into_iter().zip(worst_first) {
+            if better <= worse.standing || !self.take_from(now, worse) {
                 return;
             }
-            // The better one is ranked before all others that wait, and gets the slot once it
-            // is free.
-            self.move_from(now, worse.id);
-            worse.regular = false;
+            // The better one is ranked before all others that have none, and gets the slot once
+            // it is free.
         }
     }
 
@@ -465,18 +476,16 @@ impl Choker {
     fn leave_out_takers(&mut self, now: Duration, ranking: &mut Vec<Ranked>) {
         let mut room = self.to_be_busy();
         let is_busy = room == 0;
-        let trusted_from = self.trusted_from;
-        let left_out = ranking.extract_if(.., |ranked| {
-            if ranked.standing >= trusted_from || ranked.standing == Standing::New && !is_busy {
-                return false;
+        ranking.retain_mut(|ranked| {
+            let stands_well = ranked.standing >= self.trusted_from
+                || ranked.standing == Standing::New && !is_busy;
+            if stands_well {
+                return true;
             }
             let stays = room > 0;
             room -= usize::from(stays);
-            !stays
+            stays || ranked.regular && !self.take_from(now, ranked)
         });
-        for taker in left_out.filter(|taker| taker.regular) {
-            self.move_from(now, taker.id);
-        }
     }
 
     /// Whether those who only take have had their part of what we send.
@@ -519,13 +528,10 @@ impl Choker {
         let free = slots - worst_first.len();
         let candidates: Vec<_> =
             (0..ranking.len()).filter(|at| !ranking[*at].regular).skip(free).collect();
-        let swaps = (slots / 4).max(1);
-        for (worse, better) in worst_first.into_iter().zip(candidates).take(swaps) {
-            if !deserves(policy, &ranking[better], &ranking[worse]) {
-                return;
-            }
-            self.move_from(now, ranking[worse].id);
-            ranking[worse].regular = false;
+        if let (Some(worse), Some(better)) = (worst_first.first(), candidates.first())
+            && deserves(policy, &ranking[*better], &ranking[*worse])
+        {
+            self.take_from(now, &mut ranking[*worse]);
         }
     }
 
@@ -592,22 +598,33 @@ impl Choker {
         }
     }
 
-    fn close_round(&mut self, now: Duration, peers: &[PeerView]) {
-        self.last_round = Some(now);
-        self.rounds[self.moved.min(MOVES_COUNTED - 1)] += 1;
+    /// Slots may be moved again.
+    fn begin_round(&mut self) {
+        self.rounds = self.moves();
         self.moved = 0;
+    }
+
+    fn note_round(&mut self, now: Duration, peers: &[PeerView]) {
+        self.last_round = Some(now);
         for view in peers {
             if let Some(peer) = self.peers.get_mut(&view.id) {
-                peer.verified_marks = [peer.verified_marks[1], view.verified_from];
                 peer.uploaded_mark = view.uploaded_to;
             }
         }
     }
 
-    /// Takes a regular slot from a peer that would have kept it.
-    fn move_from(&mut self, now: Duration, id: LinkId) {
-        self.moved += 1;
-        self.put(now, id, Slot::None);
+    /// Takes a regular slot from a peer that would have kept it, for others' sake; false if no more
+    /// may be moved in this round. Who has shown nothing for what it was sent can always lose it.
+    fn take_from(&mut self, now: Duration, holder: &mut Ranked) -> bool {
+        if holder.standing >= Standing::New {
+            if self.moved >= MOVES_MAX {
+                return false;
+            }
+            self.moved += 1;
+        }
+        self.put(now, holder.id, Slot::None);
+        holder.regular = false;
+        true
     }
 
     fn put(&mut self, now: Duration, id: LinkId, slot: Slot) {
@@ -857,6 +874,55 @@ mod tests {
     }
 
     #[test]
+    fn one_slot_moves_in_a_round_though_several_wait_who_stand_better() {
+        let mut room = Room::classic(12);
+        room.tick();
+        let waiting: Vec<_> = (0..12).filter(|id| !room.unchoked().contains(id)).collect();
+        waiting.iter().for_each(|id| room.peer(*id).verified_from += 1000);
+        for round in 1..=3 {
+            let off = if round == 1 { room.tick().1 } else { room.round().1 };
+            assert_eq!(off.len(), 1, "round {round}");
+            assert_eq!(room.tick(), (vec![], vec![]), "round {round}");
+        }
+        let regular = room.in_slot(Slot::Regular);
+        assert_eq!(regular.iter().filter(|id| waiting.contains(id)).count(), 3);
+        assert_eq!(room.choker.moves()[2..], [0; MOVES_COUNTED - 2]);
+    }
+
+    #[test]
+    fn a_round_begins_with_what_counts_in_it_so_that_a_second_look_changes_nothing() {
+        let mut room = Room::classic(6);
+        room.tick();
+        let regular = room.in_slot(Slot::Regular);
+        let late = (0..6).find(|id| !room.unchoked().contains(id)).unwrap();
+        regular.iter().for_each(|id| room.peer(*id).verified_from += 1);
+        room.round();
+        room.peer(late).verified_from += 1;
+        for _ in 2..=3 {
+            assert!(!room.in_slot(Slot::Regular).contains(&late), "equals");
+            room.round();
+            assert_eq!(room.tick(), (vec![], vec![]));
+        }
+        assert!(room.in_slot(Slot::Regular).contains(&late), "the others gave too long ago");
+    }
+
+    #[test]
+    fn those_on_trial_who_gave_get_slots_of_takers_with_those_who_wait_in_one_look() {
+        let mut room = Room::new(ChokePolicy::Seeder, Slots::Fixed { regular: 2, optimistic: 1 });
+        (0..3).for_each(|id| room.join(id));
+        room.tick();
+        let tried = room.in_slot(Slot::Optimistic)[0];
+        room.join(3);
+        for id in 0..4 {
+            let gives = id == tried || id == 3;
+            room.peer(id).passes_on = Some(if gives { Standing::Giver } else { Standing::Taker });
+        }
+        room.tick();
+        assert_eq!(room.in_slot(Slot::Regular), [tried, 3]);
+        assert_eq!(room.tick(), (vec![], vec![]));
+    }
+
+    #[test]
     fn what_was_contributed_long_ago_does_not_count() {
         let mut room = Room::classic(6);
         room.tick();
@@ -951,7 +1017,7 @@ mod tests {
     fn who_only_takes_is_left_out_while_two_who_give_keep_the_link_busy() {
         let mut room = givers_and_takers();
         assert_eq!(room.tick(), (vec![], vec![2, 3]));
-        assert_eq!(room.choker.moved, 2, "two would have kept their slots");
+        assert_eq!(room.choker.moved, 0, "two had it coming");
         room.peer(1).interested = false;
         let (on, _) = room.tick();
         assert_eq!(room.in_slot(Slot::Regular).len(), 2, "one giver and {on:?}");
@@ -1103,7 +1169,9 @@ mod tests {
         (4..8).for_each(|id| room.peer(id).verified_from = 1000);
         room.now += ROUND * 5;
         room.complete = true;
-        room.tick();
+        (0..4).for_each(|_| {
+            room.round();
+        });
         assert_eq!(room.in_slot(Slot::Regular), [4, 5, 6, 7]);
     }
 
@@ -1219,7 +1287,7 @@ mod tests {
         ) {
             let mut room = Room::new(policy, Slots::Fixed { regular, optimistic });
             room.rng = Rng::with_seed(seed);
-            let mut next = 0;
+            let (mut next, mut moved) = (0, 0);
             for step in steps {
                 let pick = |at: usize, room: &Room| at.checked_rem(room.peers.len());
                 match step {
@@ -1253,6 +1321,7 @@ mod tests {
                 }
                 let due = room.now >= room.choker.next_round();
                 let before = room.unchoked();
+                let had_regular = room.in_slot(Slot::Regular);
                 let (on, off) = room.tick();
                 let unchoked = room.unchoked();
                 prop_assert!(room.in_slot(Slot::Regular).len() <= regular);
@@ -1270,19 +1339,17 @@ mod tests {
                 if waiting.iter().any(|peer| seeding || !peer.snubbed) {
                     prop_assert_eq!(room.in_slot(Slot::Regular).len(), regular);
                 }
-                // Calm: beyond those who lost their right, one regular and the tried ones go.
+                // Calm: beyond those who lost their right, one regular in a round and the tried ones go.
                 let lost = room.peers.iter().filter(|peer| before.contains(&peer.id.0))
                     .filter(|peer| !peer.interested || (peer.snubbed && !seeding)).count();
-                let voluntary = if due { (regular / 4).max(1) + optimistic } else { 0 };
-                // And those who gave nothing make way for those who did.
-                let by_giving = policy != ChokePolicy::Rarity || room.complete;
-                let made_way = if by_giving { on.len() } else { 0 };
-                prop_assert!(off.len() <= lost + voluntary + made_way, "{:?} off, {:?} on", off, on);
-                // What was given before the last two rounds may just have ceased to count; and a
-                // slot taken for one that waits goes to a tried one that stands as well, and
-                // another is taken with the next look.
-                room.tick();
-                prop_assert_eq!(room.tick(), (vec![], vec![]), "a third look changes nothing");
+                let tried = if due { optimistic } else { 0 };
+                prop_assert!(off.len() <= lost + 1 + tried, "{:?} off, {:?} on", off, on);
+                moved = if due { 0 } else { moved } + room.peers.iter()
+                    .filter(|peer| peer.interested && (seeding || !peer.snubbed))
+                    .filter(|peer| had_regular.contains(&peer.id.0) && off.contains(&peer.id.0))
+                    .count();
+                prop_assert!(moved <= 1, "{moved} slots moved in a round");
+                prop_assert_eq!(room.tick(), (vec![], vec![]), "a second look changes nothing");
             }
         }
     }

@@ -42,6 +42,9 @@ pub const JSON_DEPTH_MAX: usize = 8;
 pub const REASON_TEXT_MAX: usize = 256;
 /// Blocks that one peer may have asked for and not yet received.
 pub const REQUESTS_IN_FLIGHT_MAX: usize = 256;
+/// Bytes of the shortest block that is sent, but for one that ends its piece: each costs a look, a
+/// header and a read, whatever its length.
+pub const REQUEST_LEN_MIN: u32 = 4 * 1024;
 /// Control and metadata bytes that may wait for one connection's socket.
 pub const UNSENT_MAX: usize = 1024 * 1024;
 /// Peers in one LISTA_PEERS.

@@ -1,7 +1,8 @@
 //! Which blocks to ask this lane's peer for, and which pieces to give back.
 
-use std::sync::Arc;
+use std::collections::HashSet;
 use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::Lane;
@@ -30,6 +31,12 @@ const TAKE_WAITING: u32 = 2;
 const TAKE_BEGUN: u32 = 4;
 /// What a lane without a known rate is thought to need for a piece.
 const UNKNOWN_PIECE_TIME: Duration = Duration::from_millis(500);
+
+/// Whether a piece is not to be claimed here: the end of an attempt has yet to be reported, and must not
+/// meet a new one.
+fn is_unfinished(unfinished: &Mutex<HashSet<PieceIndex>>, piece: PieceIndex) -> bool {
+    lock(unfinished).contains(&piece)
+}
 
 impl Lane {
     fn may_ask(&self, now: Duration) -> bool {
@@ -124,8 +131,7 @@ impl Lane {
                 return None;
             }
             let piece = share.ledger.claim(&link.holdings, *id, order, rng)?;
-            if lock(unfinished).contains(&piece) {
-                // Its end has yet to be reported, and must not meet a new attempt.
+            if is_unfinished(unfinished, piece) {
                 share.ledger.release(piece, *id);
                 return None;
             }
@@ -137,13 +143,15 @@ impl Lane {
     /// What a seeder deals out to us we fetch from it, and for a while nothing else: what it has
     /// not given us it has given to others. If we have no use for what it gave, we choose.
     fn ask_as_suggested(&mut self, now: Duration, claimed: &mut Vec<PieceIndex>) -> Vec<BlockSpan> {
-        let Self { share, link, download, id, .. } = self;
+        let Self { share, link, download, id, unfinished, .. } = self;
         let mut of_no_use = 0;
         let spans = download.top_up(&share.geometry, now, || {
             loop {
                 let piece = share.geometry.piece(link.next_suggested()?)?;
                 of_no_use += 1;
-                if share.ledger.claim_this(&link.holdings, *id, piece) {
+                if !is_unfinished(unfinished, piece)
+                    && share.ledger.claim_this(&link.holdings, *id, piece)
+                {
                     claimed.push(piece);
                     return Some(piece);
                 }
@@ -221,7 +229,8 @@ impl Lane {
         let lanes = self.share.lanes();
         let mut latest: Option<(Duration, PieceIndex, LaneId)> = None;
         for (piece, owner) in self.share.ledger.in_flight().take(TAKE_OVER_LOOK) {
-            if owner == self.id || !self.link.holdings.contains(piece) {
+            let is_for_us = owner != self.id && self.link.holdings.contains(piece);
+            if !is_for_us || is_unfinished(&self.unfinished, piece) {
                 continue;
             }
             let Some(status) = lanes.get(&owner) else { continue };

@@ -407,6 +407,41 @@ mod tests {
         (share, link)
     }
 
+    /// A lane of the seeder's link that has yet to report the end of all pieces but number 9.
+    fn lane_with_unfinished(share: &Arc<Share>, link: &Arc<Link>) -> Lane {
+        let (share, link) = (Arc::clone(share), Arc::clone(link));
+        link.choked.store(false, Relaxed);
+        let (waker, rng) = (Waker::noop().clone(), fastrand::Rng::with_seed(1));
+        let lane = Lane::new(share, link, false, Duration::ZERO, waker, rng);
+        let pieces = (0..64).filter(|number| *number != 9);
+        let pieces = pieces.filter_map(|number| lane.share.geometry.piece(number));
+        lock(&lane.unfinished).extend(pieces);
+        lane
+    }
+
+    #[test]
+    fn a_piece_whose_end_has_yet_to_be_reported_is_not_fetched_anew_though_its_seeder_deals_it() {
+        let (share, link) = link();
+        let mut lane = lane_with_unfinished(&share, &link);
+        lock(&link.suggested).push_back(7..10);
+        link.guiding.begin();
+        lane.ask(Duration::ZERO);
+        assert_eq!(lane.download().pieces(), [share.geometry.piece(9).unwrap()]);
+    }
+
+    #[test]
+    fn a_piece_whose_end_has_yet_to_be_reported_is_not_taken_over() {
+        let (share, link) = link();
+        let stalled = lane_with_unfinished(&share, &link);
+        for number in 0..64 {
+            let piece = share.geometry.piece(number).unwrap();
+            assert!(share.ledger.claim_this(&link.holdings, stalled.id(), piece));
+        }
+        let mut lane = lane_with_unfinished(&share, &link);
+        lane.ask(Duration::from_secs(20));
+        assert_eq!(lane.download().pieces(), [share.geometry.piece(9).unwrap()]);
+    }
+
     #[test]
     fn a_further_lane_begins_with_the_distance_that_another_has_met() {
         let (share, link) = link();
