@@ -21,7 +21,7 @@ use crate::Outcome;
 const CHUNK: u64 = 64 << 20;
 /// Let go before a run needs it.
 const AHEAD: u64 = 4 * CHUNK;
-/// How often is looked: ten chunks a millisecond is more than any machine writes.
+/// How often is looked: what is let go ahead lasts for longer on any machine.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// Touched memory that becomes free while others take memory. Dropped, all of it is.

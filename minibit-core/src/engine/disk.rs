@@ -175,7 +175,7 @@ mod tests {
     use crate::content::{HashBook, Manifest};
     use crate::engine::context::{NodeContext, ShareContext, ShareParts};
     use crate::engine::share::{self, ManagerParts, ShareHandle};
-    use crate::engine::{Node, NodeConfig};
+    use crate::engine::{Node, NodeConfig, ShareStats};
     use crate::store::{
         PartOptions, PartStore, PieceStore, PrepareOptions, Served, StoreError, prepare,
     };
@@ -244,6 +244,8 @@ mod tests {
         on_network_thread: AtomicUsize,
         under_way: AtomicUsize,
         most_under_way: AtomicUsize,
+        /// So many writes by other threads panic.
+        panics: AtomicUsize,
     }
 
     const PATIENCE: Duration = Duration::from_secs(20);
@@ -258,6 +260,10 @@ mod tests {
             self.most_under_way.fetch_max(under_way, Relaxed);
             thread::sleep(COST);
             self.under_way.fetch_sub(1, Relaxed);
+            let may_panic = thread::current().id() != self.network;
+            let one_less = |left: usize| left.checked_sub(1);
+            let panics = may_panic && self.panics.fetch_update(Relaxed, Relaxed, one_less).is_ok();
+            assert!(!panics, "a fault in the store, made for this test");
             self.disk.write(span, bytes)
         }
 
@@ -323,9 +329,8 @@ mod tests {
         })
     }
 
-    /// There is one network thread, so writes that it makes never overlap.
-    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-    async fn a_slow_disk_is_left_to_other_threads_and_these_write_side_by_side() {
+    /// Fetches two million bytes onto a disk on which every write is slow and some panic.
+    async fn fetched_to_slow_disk(panics: usize) -> (Arc<SlowStore>, ShareStats, usize) {
         let dir = TempDir::new().unwrap();
         let source = dir.path().join("film.mp4");
         let mut bytes = vec![0; 2_000_000];
@@ -341,11 +346,29 @@ mod tests {
             on_network_thread: AtomicUsize::new(0),
             under_way: AtomicUsize::new(0),
             most_under_way: AtomicUsize::new(0),
+            panics: AtomicUsize::new(panics),
         });
         let pieces = manifest.geometry().piece_count() as usize;
         let handle = fetch(manifest, addr, part, Arc::clone(&slow) as Arc<dyn PieceStore>);
         let path = tokio::time::timeout(PATIENCE, handle.completed()).await.unwrap().unwrap();
         assert!(std::fs::read(path).unwrap() == bytes);
+        let stats = handle.stats();
+        handle.stop().await;
+        sender.shutdown().await;
+        (slow, stats, pieces)
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn a_write_that_panics_leaves_no_hole_and_the_piece_comes_again() {
+        let (slow, stats, _) = fetched_to_slow_disk(3).await;
+        assert_eq!(slow.panics.load(Relaxed), 0, "all of them happened");
+        assert!(stats.bytes_downloaded > 2_000_000, "what was lost came again");
+    }
+
+    /// There is one network thread, so writes that it makes never overlap.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn a_slow_disk_is_left_to_other_threads_and_these_write_side_by_side() {
+        let (slow, stats, pieces) = fetched_to_slow_disk(0).await;
 
         let on_network_thread = slow.on_network_thread.load(Relaxed);
         assert!(on_network_thread >= 1, "nobody knew before that the disk is slow");
@@ -353,10 +376,7 @@ mod tests {
         let most_under_way = slow.most_under_way.load(Relaxed);
         // One of them by the network thread, so at least two through the queue.
         assert!((3..=PLACES + 1).contains(&most_under_way), "{most_under_way} at once");
-        let stats = handle.stats();
         assert!((2..=PLACES).contains(&stats.disk_queue_peak), "{} waited", stats.disk_queue_peak);
         assert_eq!((stats.disk_queue_places, stats.bytes_wasted), (PLACES, 0));
-        handle.stop().await;
-        sender.shutdown().await;
     }
 }

@@ -10,6 +10,8 @@ const SAMPLE: Duration = Duration::from_millis(5);
 const WINDOW_MIN: u64 = limits::BLOCK_LEN_MAX as u64;
 /// Bytes in flight to begin with when the peer is far: growing by doubling takes round trips.
 const WINDOW_START_FAR: u64 = 2 * 1024 * 1024;
+/// Up to here it is the processor that bounds a link, not distance.
+pub(crate) const NEAR: Duration = Duration::from_millis(2);
 /// From here on a peer is far.
 pub(crate) const FAR: Duration = Duration::from_millis(5);
 /// Bytes in flight that one lane never exceeds: a gigabit over 130 ms. More distance takes
@@ -110,23 +112,23 @@ impl RateMeter {
 /// How many lanes a link should have.
 ///
 /// One while there is little to move. Else one for each core, up to two: hashing bounds a
-/// lane on a fast network, and more than two gained nothing on two cores. Where more peers are `answering` than
-/// there are cores, their links keep these busy by themselves, and one lane each is cheaper. With distance more,
+/// lane on a fast network, and more than two gained nothing on two cores. Where more links are `carrying` than
+/// there are cores, they keep these busy by themselves, and one lane each is cheaper. With distance more,
 /// since one connection carries no more than its send buffer (4 MiB by default) a round trip.
 pub fn lanes_wanted(
     round_trip: Option<Duration>,
     cores: usize,
-    answering: usize,
+    carrying: usize,
     bytes_left: u64,
 ) -> u8 {
     const WORTH_A_LANE: u64 = 8 * 1024 * 1024;
     if bytes_left < WORTH_A_LANE {
         return 1;
     }
-    let near = if answering > cores { 1 } else { cores.clamp(1, 2) as u8 };
-    let far = match round_trip.unwrap_or_default().as_millis() {
-        0..=2 => near,
-        3..=9 => 4,
+    let near = if carrying > cores { 1 } else { cores.clamp(1, 2) as u8 };
+    let far = match round_trip.unwrap_or_default() {
+        distance if distance <= NEAR => near,
+        distance if distance.as_millis() < 10 => 4,
         _ => 8,
     };
     let worth = (bytes_left / WORTH_A_LANE).clamp(1, u64::from(limits::LANES_MAX)) as u8;

@@ -2,8 +2,8 @@
 //!
 //! Who asks for the same over and over takes what others wait for, and an honest peer hardly ever has
 //! reason to: it lost the beginning of a piece that it gave up, or its disk failed. So some is sent
-//! again: a piece, and a part of what was sent once, and beyond that a piece a minute, for what
-//! somebody needs must be to be had in the end.
+//! again: a piece, and a part of what was sent once, and beyond that a piece a minute or as much as would be all of the
+//! share in five, whichever is more: after a break of the network all that was under way has to come again.
 //!
 //! Invariant: each piece counts as sent once with the first block of it. What begins anew, anywhere in a
 //! piece, is charged with all of it: blocks that follow on what was sent are not looked at, and of one
@@ -16,8 +16,10 @@ use crate::types::{BlockSpan, Geometry, PieceSet};
 
 /// Of what was sent once, one part in so many may be sent again.
 const REPEATED_PART: u64 = 20;
-/// And besides a piece in such a time.
+/// And besides a piece in such a time,
 const PIECE_EVERY: Duration = Duration::from_secs(60);
+/// or the share in such a time.
+const SHARE_EVERY: Duration = Duration::from_secs(300);
 
 /// See the module's header.
 #[derive(Debug, Default)]
@@ -39,7 +41,7 @@ impl Repeats {
             return true;
         }
         let piece = u64::from(geometry.piece_size().bytes());
-        self.forget(piece, now);
+        self.forget(geometry, now);
         self.again + len_of(span, geometry) <= piece + self.once / REPEATED_PART
     }
 
@@ -59,9 +61,11 @@ impl Repeats {
     }
 
     /// What was sent again long ago counts no more.
-    fn forget(&mut self, piece: u64, now: Duration) {
+    fn forget(&mut self, geometry: &Geometry, now: Duration) {
         let passed = now.saturating_sub(self.looked).as_micros();
-        let forgotten = u128::from(piece) * passed / PIECE_EVERY.as_micros();
+        let in_time = |bytes: u64, every: Duration| u128::from(bytes) * passed / every.as_micros();
+        let forgotten = in_time(geometry.piece_size().bytes().into(), PIECE_EVERY)
+            .max(in_time(geometry.total_len(), SHARE_EVERY));
         if forgotten > 0 {
             self.again = self.again.saturating_sub(u64::try_from(forgotten).unwrap_or(u64::MAX));
             self.looked = now;
@@ -83,7 +87,11 @@ mod tests {
     const NOW: Duration = Duration::from_secs(1000);
 
     fn geometry() -> Geometry {
-        Geometry::new(PieceSize::new(PIECE).unwrap(), [200 * u64::from(PIECE)]).unwrap()
+        of_pieces(200)
+    }
+
+    fn of_pieces(pieces: u64) -> Geometry {
+        Geometry::new(PieceSize::new(PIECE).unwrap(), [pieces * u64::from(PIECE)]).unwrap()
     }
 
     /// Asks for a block; true if it is sent.
@@ -120,10 +128,29 @@ mod tests {
 
     #[test]
     fn a_piece_that_is_asked_for_again_and_again_comes_once_a_minute() {
-        let mut repeats = having_sent(1);
+        let geometry = of_pieces(3);
+        let span = geometry.block(0, 0, 16384).unwrap();
+        let mut repeats = Repeats::default();
+        repeats.on_sending(span, &geometry);
         let sent = (0..600)
-            .filter(|second| ask(&mut repeats, 0, 0, NOW + Duration::from_secs(*second)))
+            .filter(|second| {
+                let allowed = repeats.allows(span, &geometry, NOW + Duration::from_secs(*second));
+                if allowed {
+                    repeats.on_sending(span, &geometry);
+                }
+                allowed
+            })
             .count();
         assert!((10..=11).contains(&sent), "{sent} times in ten minutes");
+    }
+
+    #[test]
+    fn what_was_lost_with_the_network_comes_again_within_five_minutes() {
+        let mut repeats = having_sent(200);
+        let mut lost: Vec<u64> = (0..200).collect();
+        for second in 0..300 {
+            lost.retain(|piece| !ask(&mut repeats, *piece, 0, NOW + Duration::from_secs(second)));
+        }
+        assert!(lost.is_empty(), "{} pieces still to come", lost.len());
     }
 }

@@ -371,7 +371,10 @@ impl Manager {
             kept,
             is_suspect: link.past.is_suspect,
         };
-        self.pasts.note(link.agreed.peer, link.addr.ip(), past);
+        // Less than a piece is of no use to anybody, so nothing could have come of it.
+        if past.taken >= u64::from(self.share.geometry.piece_size().bytes()) {
+            self.pasts.note(link.agreed.peer, link.addr.ip(), past);
+        }
     }
 
     // ---- slots and news ----

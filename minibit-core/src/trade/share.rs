@@ -60,6 +60,9 @@ pub struct Counters {
     pub pieces_refused: AtomicU64,
 }
 
+/// For how long it is taken for true how many links carry something.
+const CARRYING_FOR: Duration = Duration::from_millis(5);
+
 /// How a share is to be conducted.
 #[derive(Debug, Clone, Copy)]
 pub struct Setup {
@@ -106,6 +109,9 @@ pub struct Share {
     /// Of the wanted pieces, still to be verified.
     bytes_left: AtomicU64,
     lanes: Mutex<BTreeMap<LaneId, Arc<LaneStatus>>>,
+    /// See [`Self::carrying`].
+    carrying: AtomicU32,
+    carrying_looked_us: AtomicU64,
     links: Mutex<BTreeMap<LinkId, Arc<Link>>>,
 }
 
@@ -153,6 +159,8 @@ impl Share {
             paused: AtomicBool::new(false),
             bytes_left: AtomicU64::new(bytes_left),
             lanes: Mutex::default(),
+            carrying: AtomicU32::new(0),
+            carrying_looked_us: AtomicU64::new(0),
             links: Mutex::default(),
         }
     }
@@ -167,10 +175,20 @@ impl Share {
         lock(&self.links)
     }
 
-    /// How many peers that hold anything answer us.
-    pub(super) fn answering(&self) -> usize {
-        let links = self.links();
-        links.values().filter(|link| !link.is_choked() && !link.holdings.is_empty()).count()
+    /// How many links carry at least an eighth of what the fastest of them does. Looked at anew every
+    /// [`CARRYING_FOR`], for lanes ask often and links may be many.
+    pub(super) fn carrying(&self, now: Duration) -> usize {
+        let now_us = now.as_micros() as u64;
+        let looked = self.carrying_looked_us.load(Relaxed);
+        if now_us < looked + CARRYING_FOR.as_micros() as u64 {
+            return self.carrying.load(Relaxed) as usize;
+        }
+        self.carrying_looked_us.store(now_us, Relaxed);
+        let rates: Vec<u64> = self.links().values().map(|link| link.receiving_rate(now)).collect();
+        let least = rates.iter().max().map_or(0, |fastest| fastest / 8).max(1);
+        let carrying = rates.iter().filter(|rate| **rate >= least).count();
+        self.carrying.store(carrying as u32, Relaxed);
+        carrying
     }
 
     /// Bytes of the wanted pieces that are still to be verified.

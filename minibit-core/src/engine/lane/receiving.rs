@@ -1,8 +1,10 @@
 //! In: socket to pooled buffer, hashed there while in cache, to the file at its final offset.
 
+use std::collections::HashSet;
 use std::io::{self, IoSliceMut};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut};
@@ -14,7 +16,7 @@ use crate::engine::buffers::PooledBuf;
 use crate::engine::context::ShareContext;
 use crate::peer::Arrival;
 use crate::swarm::LaneId;
-use crate::trade::lock;
+use crate::trade::{Link, lock};
 use crate::types::{BlockSpan, PieceIndex};
 use crate::wire::{BLOCK_HEAD_LEN, BlockHeader, FrameHead, WireError, parse_head, parse_message};
 
@@ -387,16 +389,33 @@ impl Lane {
         let piece = span.piece();
         let (context, link) = (Arc::clone(&self.context), Arc::clone(&self.link));
         let (id, unfinished) = (self.mind.id(), self.mind.end_later(piece));
+        let end = EndOfPiece { context, link, piece, id, unfinished, void };
         self.context.disk.push(piece, place, move || {
-            context.write_queued(span, &buf, id, &void);
-            if void.load(Relaxed) {
-                context.share.ledger.release(piece, id);
-                context.share.wake_all();
-            } else {
-                context.keep(&link, piece, id);
-            }
-            lock(&unfinished).remove(&piece);
+            end.context.write_queued(span, &buf, id, &end.void);
+            drop(end);
         });
+    }
+}
+
+/// The end of a piece whose writes were queued, however it comes about: it counts, or is free for others.
+struct EndOfPiece {
+    context: Arc<ShareContext>,
+    link: Arc<Link>,
+    piece: PieceIndex,
+    id: LaneId,
+    unfinished: Arc<Mutex<HashSet<PieceIndex>>>,
+    void: Arc<AtomicBool>,
+}
+
+impl Drop for EndOfPiece {
+    fn drop(&mut self) {
+        if self.void.load(Relaxed) {
+            self.context.share.ledger.release(self.piece, self.id);
+            self.context.share.wake_all();
+        } else {
+            self.context.keep(&self.link, self.piece, self.id);
+        }
+        lock(&self.unfinished).remove(&self.piece);
     }
 }
 
@@ -409,10 +428,22 @@ impl ShareContext {
             void.store(true, Relaxed);
             return;
         };
+        let _guard = VoidOnPanic(void);
         if let Err(error) = self.store.write(span, &buf[..span.len() as usize]) {
             void.store(true, Relaxed);
             self.disk_failed(error);
             ledger.release(span.piece(), id);
+        }
+    }
+}
+
+/// A panic in a write must not leave a hole in a piece that counts.
+struct VoidOnPanic<'a>(&'a AtomicBool);
+
+impl Drop for VoidOnPanic<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.store(true, Relaxed);
         }
     }
 }

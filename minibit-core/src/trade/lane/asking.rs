@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::Lane;
-use crate::peer::FAR;
+use crate::peer::{FAR, NEAR};
 use crate::swarm::{LaneId, PickOrder, Picking, leave_to_others};
 use crate::trade::lock;
 use crate::types::{BlockSpan, PieceIndex};
@@ -107,10 +107,10 @@ impl Lane {
         if self.is_first() || self.share.setup.lanes.is_some() {
             return false;
         }
-        if round_trip < FAR {
-            return self.share.answering() > self.share.setup.cores;
+        if round_trip <= NEAR {
+            return self.share.carrying(now) > self.share.setup.cores;
         }
-        if now < self.began + LANE_YOUTH.max(round_trip * LANE_YOUTH_TRIPS) {
+        if round_trip < FAR || now < self.began + LANE_YOUTH.max(round_trip * LANE_YOUTH_TRIPS) {
             return false;
         }
         let in_flight = self.link.receiving_rate(now) as f64 * round_trip.as_secs_f64();
@@ -244,11 +244,11 @@ impl Lane {
         }
         let (rest, piece, owner) = latest?;
         let meter = self.download.meter();
+        let has_begun = lanes.get(&owner)?.has_begun(piece);
         let own = meter
             .time_for(u64::from(self.share.geometry.piece_len(piece)))
             .unwrap_or(UNKNOWN_PIECE_TIME)
             + meter.round_trip().unwrap_or_default();
-        let has_begun = lanes.get(&owner)?.has_begun(piece);
         let margin = if has_begun { TAKE_BEGUN } else { TAKE_WAITING };
         if rest <= own * margin || !self.share.ledger.take_over(piece, owner, self.id) {
             return None;

@@ -275,7 +275,7 @@ impl Lane {
             self.cancel(&pieces);
             self.download.set_back(now);
         }
-        self.follow_distance();
+        self.follow_distance(now);
         self.review_interest(now);
         let Some(control) = &mut self.control else { return Ok(()) };
         let heard = Duration::from_micros(self.link.last_heard_us.load(Relaxed));
@@ -292,7 +292,7 @@ impl Lane {
     }
 
     /// Publishes the distance, and on the first lane asks for as many lanes as it calls for.
-    fn follow_distance(&mut self) {
+    fn follow_distance(&mut self, now: Duration) {
         let round_trip = self.download.meter().round_trip();
         if let Some(round_trip) = round_trip {
             self.link.round_trip_us.store(round_trip.as_micros() as u64, Relaxed);
@@ -302,7 +302,7 @@ impl Lane {
             return;
         }
         let by_need =
-            || lanes_wanted(round_trip, share.setup.cores, share.answering(), share.bytes_left());
+            || lanes_wanted(round_trip, share.setup.cores, share.carrying(now), share.bytes_left());
         let wanted = share.setup.lanes.unwrap_or_else(by_need).min(self.link.agreed.lanes_max);
         if wanted <= self.link.lanes_asked.load(Relaxed) {
             return;
