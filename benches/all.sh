@@ -31,7 +31,7 @@ run() {
 
 transfers() {
     run transfer --runs 5 --beside cp,pipeline,pipeline-reused,nginx,libtorrent,rqbit,minibit,minibit-reused,minibit-one-lane
-    run transfer --runs 5 --settle 500 --beside aria2,minibit
+    run transfer --runs 5 --beside aria2,minibit
     run transfer --runs 5 --receivers 4 --size 512 --beside cp,pipeline,nginx,libtorrent,rqbit,minibit
     run transfer --runs 5 --receivers 9 --size 256 --beside cp,pipeline,nginx,libtorrent,rqbit,minibit
 }
