@@ -380,6 +380,12 @@ mod tests {
 
     /// A link to a seeder that has dialled us: nothing tells how far it is.
     fn link() -> (Arc<Share>, Arc<Link>) {
+        let (share, mut links) = links(1);
+        (share, links.remove(0))
+    }
+
+    /// So many of them.
+    fn links(count: u64) -> (Arc<Share>, Vec<Arc<Link>>) {
         let hashes = [Digest([1; 32]); 64];
         let len = 64 * u64::from(PieceSize::new(16384).unwrap().bytes());
         let file = FileEntry { path: vec!["film".into()], len, root: merge_pieces(&hashes) };
@@ -400,11 +406,15 @@ mod tests {
         let neighbours = Neighbours::new(me, Caps::default());
         let rng = fastrand::Rng::with_seed(1);
         let mut manager = Manager::new(Arc::clone(&share), choker, neighbours, false, rng);
-        let agreed = introduction(1, false).check(&introduction(2, true).register(true)).unwrap();
-        let addr = ([127, 0, 0, 1], 9).into();
-        let (new, _) = manager.accepted(&introduction(1, false), agreed, addr);
-        let link = manager.add_link(Duration::ZERO, new).unwrap();
-        (share, link)
+        let link_to = |number| {
+            let other = introduction(number, true).register(true);
+            let agreed = introduction(1, false).check(&other).unwrap();
+            let addr = ([127, 0, 0, 1], 9).into();
+            let (new, _) = manager.accepted(&introduction(1, false), agreed, addr);
+            manager.add_link(Duration::ZERO, new).unwrap()
+        };
+        let links = (2..2 + count).map(link_to).collect();
+        (share, links)
     }
 
     /// A lane of the seeder's link that has yet to report the end of all pieces but number 9.
@@ -440,6 +450,34 @@ mod tests {
         let mut lane = lane_with_unfinished(&share, &link);
         lane.ask(Duration::from_secs(20));
         assert_eq!(lane.download().pieces(), [share.geometry.piece(9).unwrap()]);
+    }
+
+    #[test]
+    fn a_further_lane_nearby_asks_for_nothing_while_more_links_than_cores_carry_what_counts() {
+        let (share, links) = links(3);
+        let lane = |link: &Arc<Link>, first, rate| {
+            link.choked.store(false, Relaxed);
+            let (waker, rng) = (Waker::noop().clone(), fastrand::Rng::with_seed(1));
+            let (share, link) = (Arc::clone(&share), Arc::clone(link));
+            let lane = Lane::new(share, link, first, Duration::ZERO, waker, rng);
+            lane.status.rate.store(rate, Relaxed);
+            lane
+        };
+        let firsts: Vec<Lane> = links.iter().map(|link| lane(link, true, 1_000_000)).collect();
+        let mut further = lane(&links[0], false, 0);
+        let mut asks = |now: Duration, rate_of_third| {
+            firsts.iter().for_each(|lane| {
+                lane.status.progress_us.store(now.as_micros() as u64, Relaxed);
+            });
+            firsts[2].status.rate.store(rate_of_third, Relaxed);
+            further.ask(now);
+            !further.download().is_idle()
+        };
+        assert!(
+            !asks(Duration::from_millis(100), 125_000),
+            "three links carry, there are two cores"
+        );
+        assert!(asks(Duration::from_millis(200), 124_000), "one that crawls is none of them");
     }
 
     #[test]
