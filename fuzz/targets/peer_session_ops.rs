@@ -14,7 +14,7 @@ use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use minibit_core::peer::{Arrival, Download, Fact, Session, Upload, Violation};
 use minibit_core::types::{BlockSpan, Geometry, PeerId, PieceSize, limits};
-use minibit_core::wire::{BlockHeader, Holdings, Message, RawBlock, Run};
+use minibit_core::wire::{BlockHeader, Holdings, Message, RawBlock, RefuseReason, Run};
 
 /// Bytes of a piece, and twice those of a block.
 const PIECE: u32 = 32 * 1024;
@@ -271,11 +271,13 @@ impl Link {
         Ok(())
     }
 
+    /// The upper half of the numbers is refused by a peer that chokes.
     fn refused(&mut self, number: usize) {
-        let blocks: Vec<RawBlock> =
-            self.asked.get(number).map(|span| RawBlock::from(*span)).into_iter().collect();
-        let gone = self.download.on_refused(&blocks);
-        // None if it was given up once before: then the refusal is for the older request.
+        let reason = if number < 128 { RefuseReason::TooMany } else { RefuseReason::Choked };
+        let asked = self.asked.get(number % 128);
+        let blocks: Vec<RawBlock> = asked.map(|span| RawBlock::from(*span)).into_iter().collect();
+        let gone = self.download.on_refused(&blocks, reason);
+        // None if it was given up once before: then the refusal may be for the older request.
         assert!(gone.len() <= blocks.len());
         self.asked.retain(|span| !gone.contains(&span.piece()));
     }
