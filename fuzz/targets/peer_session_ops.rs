@@ -1,7 +1,7 @@
 //! One link's state under any order of messages, requests, blocks and time.
 //!
 //! Laws: no panic; every number in a fact lies inside the share; an upload queue holds what was
-//! asked for, in order, at most its cap, and while choking only the rest of a piece that was begun; a download takes exactly the
+//! asked for and is no crumb, in order, at most its cap, and while choking only the rest of a piece that was begun; a download takes exactly the
 //! blocks it asked for, in order, and its count of bytes in flight is that of a plain list.
 
 #![no_main]
@@ -220,7 +220,10 @@ impl Link {
         for raw in blocks {
             let span = self.geometry.block(raw.piece, raw.offset, raw.len).expect("was checked");
             let room = self.to_send.len() < limits::REQUESTS_IN_FLIGHT_MAX;
-            if (!self.choking || self.goes_on(span)) && held(span.piece().get()) && room {
+            let ends_piece = span.end() >= self.geometry.piece_len(span.piece());
+            let is_crumb = span.len() < limits::REQUEST_LEN_MIN && !ends_piece;
+            let answered = !self.choking || self.goes_on(span);
+            if answered && held(span.piece().get()) && room && !is_crumb {
                 self.to_send.push_back(span);
             } else {
                 refused += 1;
