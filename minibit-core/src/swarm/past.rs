@@ -7,7 +7,8 @@
 //! whose chance is running. What it gives makes it a giver, like everybody else.
 //!
 //! Invariant: at most [`PASTS_MAX`] accounts; what was noted longest ago is forgotten first. Only who was
-//! sent something is noted, so that to flush the memory costs as many links to which we gave a slot.
+//! sent a piece's worth is noted: of less nothing could have come, and to flush the memory costs as many links to which
+//! we gave a slot.
 //! Not here: what a standing is worth (`choker`).
 
 use std::collections::BTreeMap;
@@ -93,32 +94,34 @@ impl<K: Copy + Ord, V> Recent<K, V> {
 
 /// The accounts; see the module's header.
 #[derive(Clone, Debug)]
-pub struct Pasts(Recent<(IpAddr, PeerId), Past>);
-
-impl Default for Pasts {
-    fn default() -> Self {
-        Self(Recent::new(PASTS_MAX))
-    }
+pub struct Pasts {
+    accounts: Recent<(IpAddr, PeerId), Past>,
+    piece_len: u64,
 }
 
 impl Pasts {
+    /// No accounts yet, of a share with pieces of `piece_len` bytes.
+    pub fn new(piece_len: u64) -> Self {
+        Self { accounts: Recent::new(PASTS_MAX), piece_len }
+    }
+
     /// A link is over; `past` is all that passed, over this link and those before.
     pub fn note(&mut self, peer: PeerId, from: IpAddr, past: Past) {
-        if past.taken > 0 {
-            self.0.insert((block_of(from), peer), past);
+        if past.taken >= self.piece_len {
+            self.accounts.insert((block_of(from), peer), past);
         }
     }
 
     /// What passed with a peer that comes now.
     pub fn of(&self, peer: PeerId, from: IpAddr) -> Past {
         let block = block_of(from);
-        if let Some(past) = self.0.get(&(block, peer)) {
+        if let Some(past) = self.accounts.get(&(block, peer)) {
             return *past;
         }
         // Of one machine's peers each is its own.
         let only_took =
             |(key, past): (&(IpAddr, PeerId), &Past)| key.0 == block && past.only_took();
-        let is_suspect = !block.is_loopback() && self.0.iter().any(only_took);
+        let is_suspect = !block.is_loopback() && self.accounts.iter().any(only_took);
         Past { is_suspect, ..Past::default() }
     }
 }
@@ -140,7 +143,7 @@ mod tests {
 
     #[test]
     fn who_comes_back_has_the_account_it_left_with_and_nobody_elsewhere_has_it() {
-        let mut pasts = Pasts::default();
+        let mut pasts = Pasts::new(100);
         pasts.note(id(1), ip(1), TOOK);
         assert_eq!(pasts.of(id(1), ip(1)), TOOK);
         assert_eq!(pasts.of(id(1), ip(2)), Past::default(), "anybody may borrow an identity");
@@ -149,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_new_identity_is_not_new_where_another_has_only_taken() {
-        let mut pasts = Pasts::default();
+        let mut pasts = Pasts::new(100);
         pasts.note(id(1), ip(1), TOOK);
         pasts.note(id(1), ip(2), Past { given: 50, ..TOOK });
         pasts.note(id(1), ip(3), Past { passed_on: 1, ..TOOK });
@@ -171,12 +174,13 @@ mod tests {
     }
 
     #[test]
-    fn who_was_sent_nothing_is_not_worth_remembering() {
-        let mut pasts = Pasts::default();
+    fn who_was_sent_less_than_a_piece_is_not_worth_remembering() {
+        let mut pasts = Pasts::new(100);
         pasts.note(id(1), ip(1), TOOK);
         for number in 2..10_000 {
-            pasts.note(id(number), ip(2), Past::default());
+            pasts.note(id(number), ip(2), Past { taken: 99, ..TOOK });
         }
         assert_eq!(pasts.of(id(1), ip(1)), TOOK);
+        assert_eq!(pasts.of(id(2), ip(2)), Past::default());
     }
 }

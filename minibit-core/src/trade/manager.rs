@@ -117,10 +117,10 @@ impl Manager {
         rng: fastrand::Rng,
     ) -> Self {
         Self {
+            pasts: Pasts::new(share.geometry.piece_size().bytes().into()),
             share,
             choker,
             neighbours,
-            pasts: Pasts::default(),
             has_tracker,
             next_link: 1,
             news_at: None,
@@ -371,10 +371,7 @@ impl Manager {
             kept,
             is_suspect: link.past.is_suspect,
         };
-        // Less than a piece is of no use to anybody, so nothing could have come of it.
-        if past.taken >= u64::from(self.share.geometry.piece_size().bytes()) {
-            self.pasts.note(link.agreed.peer, link.addr.ip(), past);
-        }
+        self.pasts.note(link.agreed.peer, link.addr.ip(), past);
     }
 
     // ---- slots and news ----
