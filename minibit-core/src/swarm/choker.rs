@@ -35,7 +35,7 @@
 //! Not here: messages, measuring, the clock. The caller acts on the changes; it may call
 //! [`Choker::tick`] at any event as well as on time.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -155,11 +155,13 @@ enum Slot {
 
 #[derive(Clone, Debug)]
 struct PeerState {
+    /// What was seen of it last.
+    view: PeerView,
     slot: Slot,
     /// When `slot` (or, of one without, the wait for one) began.
     since: Duration,
-    interested: bool,
-    amid_piece: bool,
+    /// It was answered before the decision that is being made.
+    was_answered: bool,
     /// Choked with a piece under way, which still takes the place of this slot.
     leaving: Slot,
     left_at: Duration,
@@ -181,7 +183,9 @@ pub struct Choker {
     slots: Slots,
     piece_len: u64,
     auto: Auto,
-    peers: BTreeMap<LinkId, PeerState>,
+    /// Ascending by link. In one piece and found by their place, for a decision goes over all of
+    /// them many times.
+    peers: Vec<PeerState>,
     last_round: Option<Duration>,
     /// Slots moved in this round (see [`Self::moves`]), and the rounds before by how many were.
     moved: usize,
@@ -200,7 +204,7 @@ impl Choker {
             slots,
             piece_len,
             auto,
-            peers: BTreeMap::new(),
+            peers: Vec::new(),
             last_round: None,
             moved: 0,
             rounds: [0; MOVES_COUNTED],
@@ -220,7 +224,7 @@ impl Choker {
 
     /// Whether the peer is unchoked at the moment.
     pub fn is_unchoked(&self, id: LinkId) -> bool {
-        self.peers.get(&id).is_some_and(|peer| peer.slot != Slot::None)
+        self.place_of(id).is_ok_and(|at| self.peers[at].is_answered())
     }
 
     /// Rounds, the one that goes on included, by how many regular slots were taken in them from peers
@@ -249,7 +253,12 @@ impl Choker {
     /// Slots of a kind that are not free: those of peers that are choked and get the rest of a
     /// piece are not yet.
     fn taken(&self, kind: Slot) -> usize {
-        self.peers.values().filter(|peer| peer.slot == kind || peer.leaving == kind).count()
+        self.peers.iter().filter(|peer| peer.slot == kind || peer.leaving == kind).count()
+    }
+
+    /// Where a peer is among those we know; if it is not, where it belongs.
+    fn place_of(&self, id: LinkId) -> Result<usize, usize> {
+        self.peers.binary_search_by_key(&id, |peer| peer.view.id)
     }
 
     /// Whether [`PeerView::rare_pieces`] is looked at.
@@ -259,8 +268,8 @@ impl Choker {
 
     /// Decides again: a full round if one is due, else only what cannot wait (a slot became
     /// free, a peer came, left or changed its interest). `peers` are all links there are, each
-    /// once, in any order; `complete` says that we hold all we want. Returns the peers to
-    /// unchoke (true) and to choke (false). Time must not go backwards.
+    /// once, in any order (fastest if ascending); `complete` says that we hold all we want. Returns
+    /// the peers to unchoke (true) and to choke (false), ascending. Time must not go backwards.
     pub fn tick(
         &mut self,
         now: Duration,
@@ -268,7 +277,6 @@ impl Choker {
         peers: &[PeerView],
         rng: &mut Rng,
     ) -> Vec<(LinkId, bool)> {
-        let before = self.unchoked();
         let policy = if complete { ChokePolicy::Seeder } else { self.policy };
         let due = now >= self.next_round();
         if due {
@@ -277,15 +285,15 @@ impl Choker {
         self.take_note(now, due, policy, peers);
         let passing_on_shows = peers.iter().any(|view| view.passes_on.is_some());
         self.trusted_from = if passing_on_shows { Standing::Giver } else { Standing::New };
-        self.resize(now, due, peers);
-        self.free_lost_slots(now, policy, peers);
-        self.bench_idle(now, peers);
-        self.end_vain_trials(now, peers);
-        let is_judged = self.peers.values().any(|peer| peer.standing != Standing::New);
+        self.resize(now, due);
+        self.free_lost_slots(now, policy);
+        self.bench_idle(now);
+        self.end_vain_trials(now);
+        let is_judged = self.peers.iter().any(|peer| peer.standing != Standing::New);
         if !due && !is_judged && !self.has_free_slot() {
-            return self.changes(&before, peers);
+            return self.changes();
         }
-        let mut ranking = self.rank(now, policy, peers, rng);
+        let mut ranking = self.rank(now, policy, rng);
         self.make_way(now, &mut ranking);
         self.leave_out_takers(now, &mut ranking);
         let mut tried = Vec::new();
@@ -294,150 +302,101 @@ impl Choker {
             tried = self.end_trials(now);
         }
         self.fill_regular(now, &ranking);
-        self.fill_optimistic(now, peers, &tried, rng);
+        self.fill_optimistic(now, &tried, rng);
         if due {
-            self.note_round(now, peers);
+            self.note_round(now);
         }
-        self.changes(&before, peers)
-    }
-
-    fn unchoked(&self) -> Vec<LinkId> {
-        let unchoked = self.peers.iter().filter(|(_, peer)| peer.slot != Slot::None);
-        unchoked.map(|(id, _)| *id).collect()
+        self.changes()
     }
 
     /// Learns of joins, leaves, interest, and of who gives. A round that is `due` has begun by then: what
     /// no longer counts in it must not count for the choice that it begins with.
     fn take_note(&mut self, now: Duration, due: bool, policy: ChokePolicy, peers: &[PeerView]) {
-        for view in peers {
-            let peer = self.peers.entry(view.id).or_insert_with(|| PeerState {
-                slot: Slot::None,
-                since: now,
-                interested: false,
-                amid_piece: false,
-                leaving: Slot::None,
-                left_at: Duration::ZERO,
-                verified_marks: [view.verified_from; 3],
-                uploaded_mark: view.uploaded_to,
-                taking_since: None,
-                standing: Standing::New,
-                benched_until: Duration::ZERO,
+        for (place, view) in peers.iter().enumerate() {
+            // Most often nobody came or went since the last time.
+            let is_in_place = self.peers.get(place).is_some_and(|peer| peer.view.id == view.id);
+            let found = if is_in_place { Ok(place) } else { self.place_of(view.id) };
+            let at = found.unwrap_or_else(|at| {
+                self.peers.insert(at, PeerState::new(now, *view));
+                at
             });
-            if view.interested && !peer.interested {
-                peer.since = now;
-            }
-            peer.interested = view.interested;
-            peer.amid_piece = view.amid_piece;
-            if !view.amid_piece || now.saturating_sub(peer.left_at) >= LEAVING_MAX {
-                peer.leaving = Slot::None;
-            }
-            if view.uploaded_to > 0 {
-                peer.taking_since.get_or_insert(now);
-            }
-            if due {
-                let [_, older, old] = peer.verified_marks;
-                peer.verified_marks = [older, old, view.verified_from];
-            }
-            peer.standing = view.passes_on.unwrap_or_else(|| match policy {
-                ChokePolicy::Contribution | ChokePolicy::Seeder => {
-                    peer.standing_by_trade(now, view, self.piece_len, policy)
-                }
-                ChokePolicy::Rarity => Standing::New,
-            });
+            self.peers[at].note(now, due, *view);
+            self.peers[at].judge(now, self.piece_len, policy);
         }
         if self.peers.len() > peers.len() {
-            let here: std::collections::BTreeSet<_> = peers.iter().map(|view| view.id).collect();
-            self.peers.retain(|id, _| here.contains(id));
+            let here: BTreeSet<_> = peers.iter().map(|view| view.id).collect();
+            self.peers.retain(|peer| here.contains(&peer.view.id));
         }
     }
 
     /// Sets the number of slots after the last round's rates, or between rounds if there is
     /// plenty for all who are answered.
-    fn resize(&mut self, now: Duration, due: bool, peers: &[PeerView]) {
+    fn resize(&mut self, now: Duration, due: bool) {
         if self.slots != Slots::Auto {
             return;
         }
-        let waiting = self.peers.values().any(|peer| peer.interested && peer.slot == Slot::None);
-        let answered = self.peers.values().filter(|peer| peer.slot != Slot::None).count() as u64;
+        let waiting = self.has_waiting();
+        let answered = self.peers.iter().filter(|peer| peer.is_answered()).count() as u64;
         if !waiting || answered == 0 {
             return self.auto.nobody_waits();
         }
         match self.last_round {
             Some(last) if due => {
-                let sent: u64 = peers
-                    .iter()
-                    .map(|view| view.uploaded_to - self.peers[&view.id].uploaded_mark)
-                    .sum();
+                let of_late = |peer: &PeerState| peer.view.uploaded_to - peer.uploaded_mark;
+                let sent: u64 = self.peers.iter().map(of_late).sum();
                 self.auto.adapt(now, per_second(sent, now.saturating_sub(last)), answered);
             }
             _ => {
-                let sent = peers.iter().map(|view| view.uploaded_to).sum();
+                let sent = self.peers.iter().map(|peer| peer.view.uploaded_to).sum();
                 self.auto.look(now, sent, answered);
             }
         }
     }
 
     /// Takes slots from those that may not keep them, and those there are too many of.
-    fn free_lost_slots(&mut self, now: Duration, policy: ChokePolicy, peers: &[PeerView]) {
-        for view in peers {
-            let lost = match self.peers[&view.id].slot {
+    fn free_lost_slots(&mut self, now: Duration, policy: ChokePolicy) {
+        for peer in &mut self.peers {
+            let lost = match peer.slot {
                 Slot::None => false,
-                Slot::Regular => !may_hold_regular(policy, view),
-                Slot::Optimistic => !view.interested,
+                Slot::Regular => !may_hold_regular(policy, &peer.view),
+                Slot::Optimistic => !peer.view.interested,
             };
             if lost {
-                self.put(now, view.id, Slot::None);
+                peer.put(now, Slot::None);
             }
         }
     }
 
     /// Whether anybody waits for a slot.
     pub fn has_waiting(&self) -> bool {
-        self.peers.values().any(|peer| peer.interested && peer.slot == Slot::None)
+        self.peers.iter().any(PeerState::has_no_slot)
     }
 
     /// Takes slots from those that do not use them, as far as others wait. Else those who ask
     /// for everything and read nothing could hold them all.
-    fn bench_idle(&mut self, now: Duration, peers: &[PeerView]) {
-        let mut waiting = self.peers.values().filter(|peer| peer.is_waiting(now)).count();
-        for view in peers {
-            let Some(peer) = self.peers.get_mut(&view.id) else { continue };
-            let idle = now.saturating_sub(view.took_at.max(peer.since));
-            if waiting > 0 && peer.slot != Slot::None && idle >= IDLE {
+    fn bench_idle(&mut self, now: Duration) {
+        let mut waiting = self.peers.iter().filter(|peer| peer.is_waiting(now)).count();
+        for peer in &mut self.peers {
+            let idle = now.saturating_sub(peer.view.took_at.max(peer.since));
+            if waiting > 0 && peer.is_answered() && idle >= IDLE {
                 peer.benched_until = now + BENCHED;
-                self.put(now, view.id, Slot::None);
+                peer.put(now, Slot::None);
                 waiting -= 1;
             }
         }
     }
 
     /// Those that may hold a regular slot, the best first.
-    fn rank(
-        &self,
-        now: Duration,
-        policy: ChokePolicy,
-        peers: &[PeerView],
-        rng: &mut Rng,
-    ) -> Vec<Ranked> {
-        let mut ranking: Vec<_> = peers
-            .iter()
-            .filter(|view| may_hold_regular(policy, view))
-            .map(|view| {
-                let peer = &self.peers[&view.id];
-                let regular = peer.slot == Slot::Regular;
-                let benched = now < peer.benched_until;
-                let score = match policy {
-                    ChokePolicy::Contribution if peer.standing == Standing::Taker => {
-                        view.held.into()
-                    }
-                    ChokePolicy::Contribution => {
-                        view.verified_from.saturating_sub(peer.verified_marks[0])
-                    }
-                    ChokePolicy::Rarity => u64::from(view.rare_pieces),
-                    ChokePolicy::Seeder => turn_score(now, peer),
-                };
-                let (standing, tie) = (peer.standing, rng.u32(..));
-                Ranked { benched, standing, score, regular, tie, id: view.id }
+    fn rank(&self, now: Duration, policy: ChokePolicy, rng: &mut Rng) -> Vec<Ranked> {
+        let mut ranking: Vec<_> = (self.peers.iter().enumerate())
+            .filter(|(_, peer)| may_hold_regular(policy, &peer.view))
+            .map(|(at, peer)| Ranked {
+                benched: now < peer.benched_until,
+                standing: peer.standing,
+                score: peer.score(now, policy),
+                regular: peer.slot == Slot::Regular,
+                tie: rng.u32(..),
+                at,
             })
             .collect();
         ranking.sort_unstable_by_key(|ranked| std::cmp::Reverse(ranked.key()));
@@ -449,16 +408,28 @@ impl Choker {
     /// Those on trial count, too: they come before others of their standing that wait, and if only the
     /// latter counted, the slot taken for one would be filled with another.
     fn make_way(&mut self, now: Duration, ranking: &mut [Ranked]) {
-        let free = self.slots().0.saturating_sub(ranking.iter().filter(|r| r.regular).count());
-        let without = ranking.iter().filter(|ranked| !ranked.regular && !ranked.benched);
-        let without: Vec<_> = without.map(|ranked| ranked.standing).skip(free).collect();
-        let worst_first = ranking.iter_mut().rev().filter(|ranked| ranked.regular);
-        for (better, worse) in without.into_iter().zip(worst_first) {
-            if better <= worse.standing || !self.take_from(now, worse) {
-                return;
+        let regular = ranking.iter().filter(|ranked| ranked.regular).count();
+        let mut free = self.slots().0.saturating_sub(regular);
+        let mut worst_from = ranking.len();
+        for better in 0..ranking.len() {
+            if ranking[better].regular || ranking[better].benched {
+                continue;
+            }
+            if free > 0 {
+                free -= 1;
+                continue;
             }
             // The better one is ranked before all others that have none, and gets the slot once
             // it is free.
+            let Some(worse) = ranking[..worst_from].iter().rposition(|ranked| ranked.regular)
+            else {
+                return;
+            };
+            let stands_better = ranking[better].standing > ranking[worse].standing;
+            if !stands_better || !self.take_from(now, &mut ranking[worse]) {
+                return;
+            }
+            worst_from = worse;
         }
     }
 
@@ -467,7 +438,7 @@ impl Choker {
     fn to_be_busy(&self) -> usize {
         let trusted = self
             .peers
-            .values()
+            .iter()
             .filter(|peer| peer.slot == Slot::Regular && peer.standing >= self.trusted_from);
         (self.slots().0 / 2).max(BUSY_MIN).saturating_sub(trusted.count())
     }
@@ -489,13 +460,13 @@ impl Choker {
     }
 
     /// Whether those who only take have had their part of what we send.
-    fn takers_had_their_part(&self, peers: &[PeerView]) -> bool {
+    fn takers_had_their_part(&self) -> bool {
         let (mut all, mut takers) = (0, 0);
-        for view in peers {
+        for peer in &self.peers {
             // Over this link: what went to them long ago nobody misses today.
-            all += view.uploaded_to;
-            if self.peers[&view.id].standing < self.trusted_from {
-                takers += view.uploaded_to;
+            all += peer.view.uploaded_to;
+            if peer.standing < self.trusted_from {
+                takers += peer.view.uploaded_to;
             }
         }
         takers * CHANCE_PART > all
@@ -503,16 +474,16 @@ impl Choker {
 
     /// A trial that has shown nothing ends at once if somebody waits who stands better, or if
     /// the link is busy without.
-    fn end_vain_trials(&mut self, now: Duration, peers: &[PeerView]) {
-        let left_out = self.to_be_busy() == 0 && self.takers_had_their_part(peers);
-        let waits = |peer: &&PeerState| peer.is_waiting(now) && peer.standing >= self.trusted_from;
-        let waiting = self.peers.values().filter(waits).count();
+    fn end_vain_trials(&mut self, now: Duration) {
+        let left_out = self.to_be_busy() == 0 && self.takers_had_their_part();
+        let trusted_from = self.trusted_from;
+        let waits = |peer: &&PeerState| peer.is_waiting(now) && peer.standing >= trusted_from;
+        let waiting = self.peers.iter().filter(waits).count();
         let is_vain =
-            |peer: &PeerState| peer.slot == Slot::Optimistic && peer.standing < Standing::New;
-        let vain = self.peers.iter().filter(|(_, peer)| is_vain(peer)).map(|(id, _)| *id);
-        let vain: Vec<_> = if left_out { vain.collect() } else { vain.take(waiting).collect() };
-        for id in vain {
-            self.put(now, id, Slot::None);
+            |peer: &&mut PeerState| peer.slot == Slot::Optimistic && peer.standing < Standing::New;
+        let ended = if left_out { usize::MAX } else { waiting };
+        for peer in self.peers.iter_mut().filter(is_vain).take(ended) {
+            peer.put(now, Slot::None);
         }
     }
 
@@ -523,7 +494,7 @@ impl Choker {
             (0..ranking.len()).rev().filter(|at| ranking[*at].regular).collect();
         let surplus = worst_first.len().saturating_sub(slots);
         for at in worst_first.drain(..surplus) {
-            self.put(now, ranking[at].id, Slot::None);
+            self.peers[ranking[at].at].put(now, Slot::None);
             ranking[at].regular = false;
         }
         let free = slots - worst_first.len();
@@ -536,18 +507,18 @@ impl Choker {
         }
     }
 
-    /// Ends the trials that have lasted, as far as others wait; returns those that were tried.
-    fn end_trials(&mut self, now: Duration) -> Vec<LinkId> {
-        let waiting =
-            self.peers.values().filter(|peer| peer.interested && peer.slot == Slot::None).count();
-        let lasted = self.peers.iter().filter(|(_, peer)| {
+    /// Ends the trials that have lasted, as far as others wait; returns the places of those that were
+    /// tried.
+    fn end_trials(&mut self, now: Duration) -> Vec<usize> {
+        let waiting = self.peers.iter().filter(|peer| peer.has_no_slot()).count();
+        let lasted = self.peers.iter_mut().enumerate().filter(|(_, peer)| {
             peer.slot == Slot::Optimistic && now.saturating_sub(peer.since) >= TRIAL
         });
-        let tried: Vec<_> = lasted.map(|(id, _)| *id).take(waiting).collect();
-        for id in &tried {
-            self.put(now, *id, Slot::None);
-        }
-        tried
+        let ended = lasted.take(waiting).map(|(at, peer)| {
+            peer.put(now, Slot::None);
+            at
+        });
+        ended.collect()
     }
 
     /// Gives free regular slots to the best ranked that have none.
@@ -556,46 +527,38 @@ impl Choker {
         let used = self.taken(Slot::Regular);
         let without = ranking.iter().filter(|ranked| !ranked.regular);
         for ranked in without.take(slots.saturating_sub(used)) {
-            self.put(now, ranked.id, Slot::Regular);
+            self.peers[ranked.at].put(now, Slot::Regular);
         }
     }
 
     /// Gives free optimistic slots to some that have none: first to those who had no chance yet,
     /// then to those that we owe most or that owe us least. To those who only take, while others
     /// keep the link busy, no more than their part.
-    fn fill_optimistic(
-        &mut self,
-        now: Duration,
-        peers: &[PeerView],
-        tried: &[LinkId],
-        rng: &mut Rng,
-    ) {
+    fn fill_optimistic(&mut self, now: Duration, tried: &[usize], rng: &mut Rng) {
         let used = self.taken(Slot::Optimistic);
         let free = self.slots().1.saturating_sub(used);
         if free == 0 {
             return;
         }
-        let left_out = self.to_be_busy() == 0 && self.takers_had_their_part(peers);
-        let mut waiting: Vec<_> = peers
-            .iter()
-            .map(|view| (view, &self.peers[&view.id]))
-            .filter(|(view, peer)| view.interested && peer.slot == Slot::None)
+        let left_out = self.to_be_busy() == 0 && self.takers_had_their_part();
+        let mut waiting: Vec<_> = (self.peers.iter().enumerate())
+            .filter(|(_, peer)| peer.has_no_slot())
             .filter(|(_, peer)| peer.standing >= self.trusted_from || !left_out)
-            .map(|(view, peer)| {
-                let comes_last = now < peer.benched_until || tried.contains(&view.id);
+            .map(|(at, peer)| {
+                let comes_last = now < peer.benched_until || tried.contains(&at);
                 let known = peer.standing != Standing::New;
                 let standing = std::cmp::Reverse(peer.standing);
-                let owes = view.taken() as i64 - view.given() as i64;
+                let owes = peer.view.taken() as i64 - peer.view.given() as i64;
                 let owes = match peer.standing {
-                    Standing::Taker => -i64::from(view.held),
+                    Standing::Taker => -i64::from(peer.view.held),
                     _ => owes.div_euclid(self.piece_len as i64),
                 };
-                (comes_last, known, standing, owes, rng.u32(..), view.id)
+                (comes_last, known, standing, owes, rng.u32(..), at)
             })
             .collect();
         waiting.sort_unstable();
-        for (.., id) in waiting.into_iter().take(free) {
-            self.put(now, id, Slot::Optimistic);
+        for (.., at) in waiting.into_iter().take(free) {
+            self.peers[at].put(now, Slot::Optimistic);
         }
     }
 
@@ -605,12 +568,10 @@ impl Choker {
         self.moved = 0;
     }
 
-    fn note_round(&mut self, now: Duration, peers: &[PeerView]) {
+    fn note_round(&mut self, now: Duration) {
         self.last_round = Some(now);
-        for view in peers {
-            if let Some(peer) = self.peers.get_mut(&view.id) {
-                peer.uploaded_mark = view.uploaded_to;
-            }
+        for peer in &mut self.peers {
+            peer.uploaded_mark = peer.view.uploaded_to;
         }
     }
 
@@ -623,31 +584,14 @@ impl Choker {
             }
             self.moved += 1;
         }
-        self.put(now, holder.id, Slot::None);
+        self.peers[holder.at].put(now, Slot::None);
         holder.regular = false;
         true
     }
 
-    fn put(&mut self, now: Duration, id: LinkId, slot: Slot) {
-        if let Some(peer) = self.peers.get_mut(&id) {
-            peer.left_at = now;
-            peer.leaving =
-                if slot == Slot::None && peer.amid_piece { peer.slot } else { Slot::None };
-            // From optimistic to regular it goes on being answered: its turn is not new.
-            if (peer.slot == Slot::None) != (slot == Slot::None) {
-                peer.since = now;
-            }
-            peer.slot = slot;
-        }
-    }
-
-    fn changes(&self, before: &[LinkId], peers: &[PeerView]) -> Vec<(LinkId, bool)> {
-        let before: std::collections::BTreeSet<_> = before.iter().copied().collect();
-        peers
-            .iter()
-            .map(|view| (view.id, self.is_unchoked(view.id)))
-            .filter(|(id, unchoked)| before.contains(id) != *unchoked)
-            .collect()
+    fn changes(&self) -> Vec<(LinkId, bool)> {
+        let changed = self.peers.iter().filter(|peer| peer.is_answered() != peer.was_answered);
+        changed.map(|peer| (peer.view.id, peer.is_answered())).collect()
     }
 }
 
@@ -659,13 +603,17 @@ struct Ranked {
     score: u64,
     regular: bool,
     tie: u32,
-    id: LinkId,
+    /// Its place among the peers.
+    at: usize,
 }
 
 impl Ranked {
-    /// Among equals those that have a slot keep it; the rest is chance.
-    fn key(&self) -> (bool, Standing, u64, bool, u32) {
-        (!self.benched, self.standing, self.score, self.regular, self.tie)
+    /// Among equals those that have a slot keep it; the rest is chance. In one number, the first to
+    /// be looked at on top: candidates are compared far more often than anything else is done here.
+    fn key(&self) -> u128 {
+        let by_standing = u128::from(!self.benched) << 8 | self.standing as u128;
+        let by_score = by_standing << 64 | u128::from(self.score);
+        by_score << 33 | u128::from(self.regular) << 32 | u128::from(self.tie)
     }
 }
 
@@ -696,19 +644,92 @@ fn deserves(policy: ChokePolicy, better: &Ranked, worse: &Ranked) -> bool {
 }
 
 impl PeerState {
+    fn new(now: Duration, view: PeerView) -> Self {
+        Self {
+            view,
+            slot: Slot::None,
+            since: now,
+            was_answered: false,
+            leaving: Slot::None,
+            left_at: Duration::ZERO,
+            verified_marks: [view.verified_from; 3],
+            uploaded_mark: view.uploaded_to,
+            taking_since: None,
+            standing: Standing::New,
+            benched_until: Duration::ZERO,
+        }
+    }
+
+    /// Learns how the peer is by now.
+    fn note(&mut self, now: Duration, due: bool, view: PeerView) {
+        self.was_answered = self.is_answered();
+        if view.interested && !self.view.interested {
+            self.since = now;
+        }
+        if !view.amid_piece || now.saturating_sub(self.left_at) >= LEAVING_MAX {
+            self.leaving = Slot::None;
+        }
+        if view.uploaded_to > 0 {
+            self.taking_since.get_or_insert(now);
+        }
+        if due {
+            let [_, older, old] = self.verified_marks;
+            self.verified_marks = [older, old, view.verified_from];
+        }
+        self.view = view;
+    }
+
+    /// Sets how it stands.
+    fn judge(&mut self, now: Duration, piece_len: u64, policy: ChokePolicy) {
+        self.standing = self.view.passes_on.unwrap_or_else(|| match policy {
+            ChokePolicy::Contribution | ChokePolicy::Seeder => {
+                self.standing_by_trade(now, piece_len, policy)
+            }
+            ChokePolicy::Rarity => Standing::New,
+        });
+    }
+
+    fn put(&mut self, now: Duration, slot: Slot) {
+        self.left_at = now;
+        self.leaving =
+            if slot == Slot::None && self.view.amid_piece { self.slot } else { Slot::None };
+        // From optimistic to regular it goes on being answered: its turn is not new.
+        if (self.slot == Slot::None) != (slot == Slot::None) {
+            self.since = now;
+        }
+        self.slot = slot;
+    }
+
+    fn is_answered(&self) -> bool {
+        self.slot != Slot::None
+    }
+
+    /// Whether it wants something and has no slot.
+    fn has_no_slot(&self) -> bool {
+        self.view.interested && self.slot == Slot::None
+    }
+
+    /// The same, and it has not given one away of late by not using it.
     fn is_waiting(&self, now: Duration) -> bool {
-        self.interested && self.slot == Slot::None && now >= self.benched_until
+        self.has_no_slot() && now >= self.benched_until
+    }
+
+    /// By what it is ranked among those that stand alike, the best highest.
+    fn score(&self, now: Duration, policy: ChokePolicy) -> u64 {
+        match policy {
+            ChokePolicy::Contribution if self.standing == Standing::Taker => self.view.held.into(),
+            ChokePolicy::Contribution => {
+                self.view.verified_from.saturating_sub(self.verified_marks[0])
+            }
+            ChokePolicy::Rarity => u64::from(self.view.rare_pieces),
+            ChokePolicy::Seeder => turn_score(now, self),
+        }
     }
 
     /// How it stands by what it gave us. Only what it gave of late makes it a giver, as long as
     /// we want anything ourselves.
-    fn standing_by_trade(
-        &self,
-        now: Duration,
-        view: &PeerView,
-        piece_len: u64,
-        policy: ChokePolicy,
-    ) -> Standing {
+    fn standing_by_trade(&self, now: Duration, piece_len: u64, policy: ChokePolicy) -> Standing {
+        let view = &self.view;
         let counts_from = if policy == ChokePolicy::Seeder { 0 } else { self.verified_marks[0] };
         let has_had_time = view.past.taken >= piece_len
             || self.taking_since.is_some_and(|since| now.saturating_sub(since) >= TAKER_AFTER);
@@ -818,8 +839,8 @@ mod tests {
         }
 
         fn in_slot(&self, slot: Slot) -> Vec<u32> {
-            let peers = self.choker.peers.iter().filter(|(_, peer)| peer.slot == slot);
-            peers.map(|(id, _)| id.0).collect()
+            let peers = self.choker.peers.iter().filter(|peer| peer.slot == slot);
+            peers.map(|peer| peer.view.id.0).collect()
         }
     }
 

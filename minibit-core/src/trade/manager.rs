@@ -5,7 +5,6 @@
 //! comes at once when it is told to (see [`Signals`](super::Signals)).
 //! Not here: connecting, handshakes, what is done when a share is complete.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64};
@@ -89,6 +88,8 @@ impl NewLink {
 pub struct Manager {
     share: Arc<Share>,
     choker: Choker,
+    /// What the choker looked at last; kept for its room.
+    views: Vec<PeerView>,
     neighbours: Neighbours,
     /// What passed with those that were here before.
     pasts: Pasts,
@@ -120,6 +121,7 @@ impl Manager {
             pasts: Pasts::new(share.geometry.piece_size().bytes().into()),
             share,
             choker,
+            views: Vec::new(),
             neighbours,
             has_tracker,
             next_link: 1,
@@ -379,26 +381,26 @@ impl Manager {
     /// Decides whom to answer.
     pub fn choose_slots(&mut self, now: Duration) {
         self.chosen_at = now;
-        let links: Vec<Arc<Link>> = self.share.links().values().cloned().collect();
         let complete = self.share.ledger.is_complete();
         let rarity = self.choker.looks_at_rarity(complete);
-        let views: Vec<PeerView> = links.iter().map(|link| self.view(now, link, rarity)).collect();
+        let mut views = std::mem::take(&mut self.views);
+        views.clear();
+        views.extend(self.share.links().values().map(|link| self.view(now, link, rarity)));
         let audience = views.iter().filter(|view| view.interested).count();
         if self.share.note_audience(audience as u32) {
             // Whoever is alone now may choose.
-            links.iter().for_each(|link| link.wake_first());
+            self.share.links().values().for_each(|link| link.wake_first());
         }
         let changes = self.choker.tick(now, complete, &views, &mut self.rng);
-        let changed: BTreeMap<LinkId, bool> = changes.into_iter().collect();
-        for link in links {
-            if let Some(unchoke) = changed.get(&link.id) {
-                link.choking.store(!unchoke, Relaxed);
-                if !unchoke {
-                    link.times_choked.fetch_add(1, Release);
-                    self.share.take_back(link.id);
-                }
-                link.wake();
+        self.views = views;
+        for (id, unchoke) in changes {
+            let Some(link) = self.share.links().get(&id).cloned() else { continue };
+            link.choking.store(!unchoke, Relaxed);
+            if !unchoke {
+                link.times_choked.fetch_add(1, Release);
+                self.share.take_back(id);
             }
+            link.wake();
         }
     }
 
