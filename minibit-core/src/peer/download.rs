@@ -390,6 +390,11 @@ impl Download {
         self.asked.is_empty() && self.asking.is_none()
     }
 
+    /// Whether of a piece that was begun to be asked for there is more to ask for.
+    pub fn is_within_piece(&self) -> bool {
+        self.asking.is_some()
+    }
+
     /// Bytes asked for and not yet received.
     pub fn in_flight(&self) -> u64 {
         self.in_flight

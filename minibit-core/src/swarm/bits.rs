@@ -18,13 +18,14 @@ use super::sync::{AtomicU64, Ordering};
 /// Tiers that [`PIECES_MAX`](crate::types::limits::PIECES_MAX) needs: 64^4 is 16 times that.
 const TIERS_MAX: usize = 4;
 
+/// Small, for there is one for each level of rarity and each peer.
 pub(super) struct Bits {
     /// All tiers, the lowest first.
     words: Box<[AtomicU64]>,
     /// Where each tier starts in `words`.
-    starts: [usize; TIERS_MAX],
+    starts: [u32; TIERS_MAX],
     /// Number of the tier that is a single word.
-    top: usize,
+    top: u8,
 }
 
 impl Bits {
@@ -39,28 +40,32 @@ impl Bits {
         if words.is_empty() {
             words.push(0);
         }
-        let mut starts = [0; TIERS_MAX];
+        let mut starts = [0u32; TIERS_MAX];
         let mut top = 0;
-        while words.len() - starts[top] > 1 {
-            let below = starts[top]..words.len();
+        while words.len() - starts[top] as usize > 1 {
+            let below = starts[top] as usize..words.len();
             let mut tier = vec![0u64; below.len().div_ceil(64)];
             for (at, word) in words[below].iter().enumerate() {
                 tier[at / 64] |= u64::from(*word != 0) << (at % 64);
             }
             top += 1;
-            starts[top] = words.len();
+            starts[top] = words.len() as u32;
             words.extend(tier);
         }
-        Self { words: words.into_iter().map(AtomicU64::new).collect(), starts, top }
+        Self { words: words.into_iter().map(AtomicU64::new).collect(), starts, top: top as u8 }
+    }
+
+    fn top(&self) -> usize {
+        usize::from(self.top)
     }
 
     fn at(&self, tier: usize, word: usize) -> &AtomicU64 {
-        &self.words[self.starts[tier] + word]
+        &self.words[self.starts[tier] as usize + word]
     }
 
     /// How many words the lowest tier has; at least 1.
     pub(super) fn word_count(&self) -> usize {
-        if self.top == 0 { 1 } else { self.starts[1] }
+        if self.top == 0 { 1 } else { self.starts[1] as usize }
     }
 
     /// Word `word` of the lowest tier.
@@ -75,7 +80,7 @@ impl Bits {
 
     /// Whether no bit is set.
     pub(super) fn is_empty(&self) -> bool {
-        self.at(self.top, 0).load(Ordering::Acquire) == 0
+        self.at(self.top(), 0).load(Ordering::Acquire) == 0
     }
 
     /// Sets the bits of `mask` in a word; returns the word as it was.
@@ -99,7 +104,7 @@ impl Bits {
     /// A word has just come to be other than zero: says so in the tiers above.
     fn note_filled(&self, tier: usize, word: usize) {
         let (mut tier, mut word) = (tier, word);
-        while tier < self.top {
+        while tier < self.top() {
             tier += 1;
             let before = self.at(tier, word / 64).fetch_or(1 << (word % 64), Ordering::AcqRel);
             if before != 0 {
@@ -112,7 +117,7 @@ impl Bits {
     /// A word has just come to be zero: says so in the tiers above, and takes it back where
     /// somebody filled the word meanwhile.
     fn note_emptied(&self, tier: usize, word: usize) {
-        if tier == self.top {
+        if tier == self.top() {
             return;
         }
         let bit = 1 << (word % 64);
@@ -146,7 +151,7 @@ impl Bits {
                 common &= other.at(tier, word).load(Ordering::Acquire);
             }
             match (common, tier) {
-                (0, _) if tier == self.top => return None,
+                (0, _) if tier == self.top() => return None,
                 // Nothing more below this word: up, to what comes after it.
                 (0, _) => {
                     mask = (u64::MAX << (word % 64)) << 1;
@@ -165,9 +170,18 @@ impl Bits {
 
     /// All words that are not zero, ascending, with their numbers.
     pub(super) fn filled_words(&self) -> impl Iterator<Item = (usize, u64)> + '_ {
+        self.common_words(None)
+    }
+
+    /// All words that have a bit set here and in `other` (`None` has all bits set), ascending, with
+    /// their numbers and those bits.
+    pub(super) fn common_words<'a>(
+        &'a self,
+        other: Option<&'a Self>,
+    ) -> impl Iterator<Item = (usize, u64)> + 'a {
         let mut from = 0;
         std::iter::from_fn(move || {
-            let (word, bits) = self.next_common(None, from, &mut 0)?;
+            let (word, bits) = self.next_common(other, from, &mut 0)?;
             from = word + 1;
             Some((word, bits))
         })

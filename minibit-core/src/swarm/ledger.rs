@@ -324,17 +324,19 @@ impl Ledger {
         held
     }
 
-    /// The pieces in flight, ascending, with their owners. One that is given up while a write
-    /// goes on has none and is left out.
-    pub fn in_flight(&self) -> impl Iterator<Item = (PieceIndex, LaneId)> + '_ {
-        self.bitmaps[FLYING]
-            .filled_words()
+    /// The pieces in flight that a peer holds, ascending, with their owners. One that is given up
+    /// while a write goes on has none and is left out.
+    pub fn in_flight_of<'a>(
+        &'a self,
+        holdings: &'a Holdings,
+    ) -> impl Iterator<Item = (PieceIndex, LaneId)> + 'a {
+        let words = self.bitmaps[FLYING].common_words(holdings.bits());
+        words
+            .filter(|_| !holdings.is_empty())
             .flat_map(|(word, mask)| ones(mask).map(move |bit| word * 64 + bit))
             .filter_map(|number| {
                 let piece = self.geometry.piece(number as u32)?;
-                let cell = self.cell(piece);
-                let owner = cell.owner().filter(|_| cell.state() == State::InFlight)?;
-                Some((piece, owner))
+                Some((piece, self.owner(piece)?))
             })
     }
 
@@ -597,7 +599,11 @@ mod tests {
         let (lane, only) = (ledger.new_lane(), piece(&ledger, 0));
         assert_eq!((ledger.wanted_left(), ledger.has_open()), (1, true));
         assert_eq!(claim(&ledger, lane), Some(only));
-        assert_eq!(ledger.in_flight().collect::<Vec<_>>(), [(only, lane)]);
+        let (peer, other) = (Holdings::full(1), Holdings::empty(1));
+        assert_eq!(ledger.in_flight_of(&peer).collect::<Vec<_>>(), [(only, lane)]);
+        assert_eq!(ledger.in_flight_of(&other).count(), 0);
+        assert!(ledger.gain(&other, only));
+        assert_eq!(ledger.in_flight_of(&other).collect::<Vec<_>>(), [(only, lane)]);
         assert!(!ledger.has_open() && !ledger.is_complete());
         assert_eq!(claim(&ledger, ledger.new_lane()), None);
 
@@ -607,7 +613,7 @@ mod tests {
         assert!(ledger.is_complete() && ledger.holds_all() && ledger.have(only));
         assert_eq!(ledger.news(0).collect::<Vec<_>>(), [only]);
         assert!(ledger.snapshot().is_full());
-        assert_eq!(ledger.in_flight().count(), 0);
+        assert_eq!(ledger.in_flight_of(&peer).count(), 0);
         assert!(!ledger.release(only, lane));
     }
 
@@ -653,7 +659,7 @@ mod tests {
         let lease = ledger.begin_write(only, lane).unwrap();
         assert!(ledger.release(only, lane));
         assert!(ledger.begin_write(only, lane).is_none(), "given up: no more writes");
-        assert_eq!(ledger.in_flight().count(), 0);
+        assert_eq!(ledger.in_flight_of(&Holdings::full(1)).count(), 0);
         assert_eq!(claim(&ledger, ledger.new_lane()), None, "bytes may still land");
         drop(lease);
         assert_eq!(claim(&ledger, ledger.new_lane()), Some(only));

@@ -625,8 +625,15 @@ mod tests {
                 prop_assert_eq!(ledger.have(piece), naive.have[piece.index()]);
             }
             flying.sort_unstable();
-            let in_flight: Vec<_> = ledger.in_flight().map(|(piece, _)| piece).collect();
-            prop_assert_eq!(in_flight, flying);
+            let seeder = Holdings::full(pieces);
+            let in_flight: Vec<_> =
+                ledger.in_flight_of(&seeder).map(|(piece, _)| piece).collect();
+            prop_assert_eq!(&in_flight, &flying);
+            for (peer, holds) in peers.iter().zip(&naive.holds) {
+                let theirs: Vec<_> = ledger.in_flight_of(peer).map(|(piece, _)| piece).collect();
+                let held = flying.iter().copied().filter(|piece| holds[piece.index()]);
+                prop_assert_eq!(theirs, held.collect::<Vec<_>>());
+            }
         }
     }
 }

@@ -59,11 +59,14 @@ impl Lane {
     pub fn ask(&mut self, now: Duration) {
         let surplus = self.download.take_surplus();
         self.cancel(&surplus);
+        if self.link.is_choked() && !self.download.is_within_piece() {
+            return;
+        }
         if !self.download.wants_more() || !self.may_ask(now) || self.share.ledger.is_complete() {
             return;
         }
-        let mut claimed = Vec::new();
         self.held_back = self.is_one_too_many(now);
+        let mut claimed = Vec::new();
         let mut spans = match self.share.setup.picking {
             // It sends what it has begun, and no more.
             _ if self.link.is_choked() || self.held_back => {
@@ -228,9 +231,9 @@ impl Lane {
         let is_endgame = !self.share.ledger.has_open();
         let lanes = self.share.lanes();
         let mut latest: Option<(Duration, PieceIndex, LaneId)> = None;
-        for (piece, owner) in self.share.ledger.in_flight().take(TAKE_OVER_LOOK) {
-            let is_for_us = owner != self.id && self.link.holdings.contains(piece);
-            if !is_for_us || is_unfinished(&self.unfinished, piece) {
+        let theirs = self.share.ledger.in_flight_of(&self.link.holdings);
+        for (piece, owner) in theirs.take(TAKE_OVER_LOOK) {
+            if owner == self.id || is_unfinished(&self.unfinished, piece) {
                 continue;
             }
             let Some(status) = lanes.get(&owner) else { continue };
@@ -262,16 +265,14 @@ impl Lane {
 
     /// Whether this peer holds a piece that drips from another.
     pub(super) fn could_relieve(&self, now: Duration) -> bool {
-        let ledger = &self.share.ledger;
-        if !ledger.wants_any(&self.link.holdings) {
+        let theirs = self.share.ledger.in_flight_of(&self.link.holdings);
+        let mut others =
+            theirs.take(TAKE_OVER_LOOK).filter(|(_, owner)| *owner != self.id).peekable();
+        if others.peek().is_none() {
             return false;
         }
         let lanes = self.share.lanes();
-        ledger.in_flight().take(TAKE_OVER_LOOK).any(|(piece, owner)| {
-            owner != self.id
-                && self.link.holdings.contains(piece)
-                && lanes.get(&owner).is_some_and(|status| status.drips(piece, now))
-        })
+        others.any(|(piece, owner)| lanes.get(&owner).is_some_and(|lane| lane.drips(piece, now)))
     }
 
     /// Lets others know how long what is in flight here will take.

@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::time::Duration;
 
-use super::{IDLE_SLOT, Lane, LaneEnd};
+use super::{Control, IDLE_SLOT, Lane, LaneEnd};
 use crate::trade::lock;
 use crate::types::PieceIndex;
 use crate::wire::{Holdings, Message, Run};
@@ -100,27 +100,26 @@ impl Lane {
     /// we keep what slots we have, for there may be something to take over, and before it those of
     /// peers that hold what drips from others.
     pub(super) fn review_interest(&mut self, now: Duration) {
-        let ledger = &self.share.ledger;
-        let may_serve = !ledger.has_open()
-            || ledger.has_open_of(&self.link.holdings)
-            || self.is_first() && self.could_relieve(now);
-        let Self { control: Some(control), share, link, messages, .. } = self else { return };
-        let ledger = &share.ledger;
-        if ledger.is_complete() {
+        let Some(Control { told_interested, idle_since, .. }) = &mut self.control else { return };
+        if self.share.ledger.is_complete() {
             // Or the lane would look for ever whether the time has come.
-            control.idle_since = None;
+            *idle_since = None;
             return;
         }
+        // What the peer may serve is looked at last: it is the most work, and most are choking.
+        if *told_interested && (self.link.is_choked() || self.link.is_busy()) {
+            *idle_since = None;
+            return;
+        }
+        let may_serve = self.may_serve(now);
+        let Self { control: Some(control), link, messages, .. } = self else { return };
         if !control.told_interested {
             if may_serve {
                 control.told_interested = true;
                 link.declined.store(false, Relaxed);
                 messages.push(Message::Interested);
             }
-            return;
-        }
-        let idle = !may_serve && !link.is_choked() && !link.is_busy();
-        if !idle {
+        } else if may_serve {
             control.idle_since = None;
         } else if now >= *control.idle_since.get_or_insert(now) + IDLE_SLOT {
             control.idle_since = None;
@@ -128,6 +127,14 @@ impl Lane {
             link.declined.store(true, Relaxed);
             messages.push(Message::NotInterested);
         }
+    }
+
+    /// Whether there is something that we would ask this peer for, or may come to ask it for.
+    fn may_serve(&self, now: Duration) -> bool {
+        let ledger = &self.share.ledger;
+        !ledger.has_open()
+            || ledger.has_open_of(&self.link.holdings)
+            || self.is_first() && self.could_relieve(now)
     }
 
     /// Tells the peer what changed on our side: choke state, news, withdrawals.
@@ -186,14 +193,13 @@ impl Lane {
 
 /// Pieces in any order as runs for the wire.
 fn runs_of(pieces: impl Iterator<Item = PieceIndex>) -> Vec<Run> {
-    let mut numbers: Vec<u64> = pieces.map(|piece| u64::from(piece.get())).collect();
-    numbers.sort_unstable();
-    let mut runs: Vec<Run> = Vec::new();
-    for number in numbers {
-        match runs.last_mut() {
-            Some(run) if run.first + run.count == number => run.count += 1,
-            _ => runs.push(Run { first: number, count: 1 }),
-        }
-    }
+    let alone = pieces.map(|piece| Run { first: piece.get().into(), count: 1 });
+    let mut runs: Vec<Run> = alone.collect();
+    runs.sort_unstable_by_key(|run| run.first);
+    runs.dedup_by(|next, run| {
+        let follows = run.first + run.count == next.first;
+        run.count += u64::from(follows);
+        follows
+    });
     runs
 }
