@@ -167,7 +167,7 @@ impl World {
             return;
         }
         let (pipe, end, role) = (lane.pipe, lane.end, self.members[lane.member as usize].role);
-        let mut messages: Vec<Message> = lane.mind.take_messages().collect();
+        let mut messages = lane.mind.take_messages();
         match role {
             // It does not even say no.
             Role::Liar => messages.retain(|message| !matches!(message, Message::Refuse { .. })),

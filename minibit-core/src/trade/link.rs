@@ -47,8 +47,6 @@ pub struct LaneStatus {
     pub(super) rate: AtomicU64,
     /// Another lane has taken a piece of this one.
     pub(super) taken_over: AtomicBool,
-    /// A piece has begun to be sent to the peer, and there is more of it to come.
-    pub(super) sends_piece: AtomicBool,
 }
 
 impl LaneStatus {
@@ -62,7 +60,6 @@ impl LaneStatus {
             progress_us: AtomicU64::new(0),
             rate: AtomicU64::new(0),
             taken_over: AtomicBool::new(false),
-            sends_piece: AtomicBool::new(false),
         }
     }
 
@@ -147,62 +144,71 @@ impl Guiding {
 }
 
 /// One link; see the module's header.
+///
+/// In this order in memory: what is looked at again and again, for every link of a share in turn (whom
+/// to answer, whom to tell news), is in one line of the processor's cache, and what comes next to it in
+/// the one after.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub struct Link {
-    /// Its name, never used again.
-    pub id: LinkId,
-    /// What both ends agreed on.
-    pub agreed: Agreed,
-    /// The address that the connection came from or went to.
-    pub addr: SocketAddr,
-    /// Whether we made the first connection (and so make the lanes).
-    pub initiated: bool,
-    /// The key by which lanes join.
-    pub key: LaneKey,
-    /// The pieces that the peer holds.
-    pub holdings: Holdings,
-    /// What passed over earlier links with this peer.
-    pub(super) past: Past,
-    /// The round trip as the first connection met it, if we made it.
-    pub(super) distance: Option<Duration>,
-    /// Whether our REGISTRO said that we hold every piece.
-    pub(super) told_complete: bool,
-    /// Whether our REGISTRO said that we answer requests.
-    pub(super) told_unchoked: bool,
-    /// We do not answer its requests.
-    pub(super) choking: AtomicBool,
-    /// How often we have choked it: what it had asked for each time is void.
-    pub(super) times_choked: AtomicU32,
-    /// It does not answer ours.
-    pub(super) choked: AtomicBool,
-    /// Counts its chokes: lanes compare it with what they have seen.
-    pub(super) chokes: AtomicU32,
-    pub(super) interested: AtomicBool,
-    /// We have said that we want nothing of it.
-    pub(super) declined: AtomicBool,
-    /// It deals out its pieces, and these it would have us fetch from it.
-    pub(super) suggested: Mutex<VecDeque<Range<u32>>>,
-    pub(super) guiding: Guiding,
-    /// It let requests run into their deadline and has not delivered since.
-    pub(super) snubbed: AtomicBool,
-    /// It sent wrong bytes; until it is judged nothing is asked of it.
-    pub(super) suspect: Mutex<Option<Suspicion>>,
-    /// How often wrong bytes of its were explained by a withdrawal.
-    pub(super) forgiven: AtomicU32,
-    /// What was sent to it, and how much of it again.
-    pub(super) repeats: Mutex<Repeats>,
     pub(super) verified_bytes: AtomicU64,
     pub(super) uploaded_bytes: AtomicU64,
     /// When it last took payload of ours, in microseconds of the shell's clock.
     pub(super) took_us: AtomicU64,
     /// When bytes last came, on any lane, in microseconds of the shell's clock.
     pub(super) last_heard_us: AtomicU64,
+    pub(super) round_trip_us: AtomicU64,
+    /// How often we have choked it: what it had asked for each time is void.
+    pub(super) times_choked: AtomicU32,
+    /// Counts its chokes: lanes compare it with what they have seen.
+    pub(super) chokes: AtomicU32,
+    /// We do not answer its requests.
+    pub(super) choking: AtomicBool,
+    /// It does not answer ours.
+    pub(super) choked: AtomicBool,
+    pub(super) interested: AtomicBool,
+    /// We have said that we want nothing of it.
+    pub(super) declined: AtomicBool,
+    /// It let requests run into their deadline and has not delivered since.
+    pub(super) snubbed: AtomicBool,
+    pub(super) guiding: Guiding,
     /// Lanes that there are, the first included.
     pub lane_count: AtomicU8,
     pub(super) lanes_asked: AtomicU8,
-    pub(super) round_trip_us: AtomicU64,
-    pub(super) closing: OnceLock<CloseReason>,
+    /// Lanes on which a piece has begun to be sent to the peer, and there is more of it to come.
+    pub(super) lanes_amid_piece: AtomicU8,
+    /// Its name, never used again.
+    pub id: LinkId,
+    /// The pieces that the peer holds.
+    pub holdings: Holdings,
+    /// What passed over earlier links with this peer.
+    pub(super) past: Past,
+    /// Wakes the first lane.
+    pub(super) first: OnceLock<Waker>,
     pub(super) lanes: Mutex<Vec<Arc<LaneStatus>>>,
+    /// It sent wrong bytes; until it is judged nothing is asked of it.
+    pub(super) suspect: Mutex<Option<Suspicion>>,
+    pub(super) closing: OnceLock<CloseReason>,
+    /// What both ends agreed on.
+    pub agreed: Agreed,
+    /// It deals out its pieces, and these it would have us fetch from it.
+    pub(super) suggested: Mutex<VecDeque<Range<u32>>>,
+    /// What was sent to it, and how much of it again.
+    pub(super) repeats: Mutex<Repeats>,
+    /// How often wrong bytes of its were explained by a withdrawal.
+    pub(super) forgiven: AtomicU32,
+    /// The address that the connection came from or went to.
+    pub addr: SocketAddr,
+    /// Whether we made the first connection (and so make the lanes).
+    pub initiated: bool,
+    /// The key by which lanes join.
+    pub key: LaneKey,
+    /// The round trip as the first connection met it, if we made it.
+    pub(super) distance: Option<Duration>,
+    /// Whether our REGISTRO said that we hold every piece.
+    pub(super) told_complete: bool,
+    /// Whether our REGISTRO said that we answer requests.
+    pub(super) told_unchoked: bool,
 }
 
 impl Link {
@@ -215,8 +221,8 @@ impl Link {
 
     /// Wakes the first lane, which has news to tell.
     pub(super) fn wake_first(&self) {
-        if let Some(first) = lock(&self.lanes).first() {
-            first.waker.wake_by_ref();
+        if let Some(first) = self.first.get() {
+            first.wake_by_ref();
         }
     }
 
@@ -274,8 +280,7 @@ impl Link {
     /// Whether a piece is being sent to it that is not all out, and some of it went not long ago.
     pub(super) fn is_amid_piece(&self, now: Duration) -> bool {
         const OF_LATE: Duration = Duration::from_secs(2);
-        micros(&self.took_us) + OF_LATE > now
-            && lock(&self.lanes).iter().any(|lane| lane.sends_piece.load(Relaxed))
+        micros(&self.took_us) + OF_LATE > now && self.lanes_amid_piece.load(Relaxed) > 0
     }
 
     /// Whether either side answers the other.

@@ -342,6 +342,8 @@ impl Manager {
             // The first lane is started by the caller; each counts from before it starts.
             lane_count: AtomicU8::new(1),
             lanes_asked: AtomicU8::new(1),
+            lanes_amid_piece: AtomicU8::new(0),
+            first: OnceLock::new(),
             round_trip_us: AtomicU64::new(0),
             closing: OnceLock::new(),
             lanes: Mutex::default(),

@@ -85,6 +85,8 @@ pub struct Lane {
     control: Option<Control>,
     download: Download,
     upload: Upload,
+    /// A piece has begun to be sent, and there is more of it to come.
+    amid_piece: bool,
     metadata: VecDeque<MetadataWanted>,
     pages_asked: HashSet<PageId>,
     chokes_seen: u32,
@@ -110,6 +112,9 @@ impl Lane {
         rng: fastrand::Rng,
     ) -> Self {
         let id = share.ledger.new_lane();
+        if first {
+            let _ = link.first.set(waker.clone());
+        }
         let status = Arc::new(LaneStatus::new(waker));
         share.lanes().insert(id, Arc::clone(&status));
         lock(&link.lanes).push(Arc::clone(&status));
@@ -131,6 +136,7 @@ impl Lane {
         let mut lane = Self {
             download,
             upload: Upload::default(),
+            amid_piece: false,
             metadata: VecDeque::new(),
             pages_asked: HashSet::new(),
             chokes_seen: link.chokes.load(Relaxed),
@@ -189,8 +195,8 @@ impl Lane {
     }
 
     /// What is to be said, in order.
-    pub fn take_messages(&mut self) -> std::vec::Drain<'_, Message> {
-        self.messages.drain(..)
+    pub fn take_messages(&mut self) -> Vec<Message> {
+        std::mem::take(&mut self.messages)
     }
 
     /// Whether there is anything to be said.
@@ -225,7 +231,7 @@ impl Lane {
         if span.offset() == 0 {
             self.share.note_begun(now, self.link.id, span.piece());
         }
-        self.status.sends_piece.store(true, Relaxed);
+        self.set_amid_piece(true);
         self.refuse_repeats(now);
         Some(span)
     }
@@ -240,7 +246,7 @@ impl Lane {
         if span.end() < self.share.geometry.piece_len(span.piece()) {
             return;
         }
-        self.status.sends_piece.store(false, Relaxed);
+        self.set_amid_piece(false);
         if self.link.is_choking() {
             // Only now is its slot free.
             self.share.signals.slots_changed();
@@ -251,6 +257,17 @@ impl Lane {
             } else {
                 self.link.wake_first();
             }
+        }
+    }
+
+    fn set_amid_piece(&mut self, amid_piece: bool) {
+        if std::mem::replace(&mut self.amid_piece, amid_piece) == amid_piece {
+            return;
+        }
+        if amid_piece {
+            self.link.lanes_amid_piece.fetch_add(1, Relaxed);
+        } else {
+            self.link.lanes_amid_piece.fetch_sub(1, Relaxed);
         }
     }
 
@@ -349,6 +366,7 @@ impl Drop for Lane {
     fn drop(&mut self) {
         self.share.lanes().remove(&self.id);
         lock(&self.link.lanes).retain(|status| !Arc::ptr_eq(status, &self.status));
+        self.set_amid_piece(false);
         self.link.lane_count.fetch_sub(1, Release);
         self.share.signals.lane_gone();
         let pieces = self.download.pieces();
