@@ -98,7 +98,8 @@ impl World {
                 }
                 // Those whose time has passed have lost their event; that of one which comes now
                 // is still to happen.
-                let late = here.coming.iter().filter(|(at, _)| *at < self.now).count();
+                let arrivals = self.transit.arrivals(&here.coming);
+                let late = arrivals.filter(|at| *at < self.now).count();
                 for _ in 0..late {
                     self.queue.push(self.now, Event::Deliver { pipe: number, end });
                 }

@@ -13,7 +13,7 @@ use super::world::World;
 use crate::peer::{Arrival, Violation};
 use crate::trade::{self, Lane, LaneEnd, Link};
 use crate::types::{BlockSpan, PieceIndex};
-use crate::wire::{BlockHeader, Message, Penalty, RawBlock};
+use crate::wire::{BlockHeader, Holdings, Message, Penalty, RawBlock};
 
 /// A flooder asks again for what it has asked for so often at once.
 const FLOOD: usize = 32;
@@ -191,6 +191,17 @@ impl World {
         }
     }
 
+    /// Reads some of what is all over a lane's link and connection; see [`Self::fetch_lanes`].
+    pub(super) fn touch_link(&self, lane: &SimLane) -> u64 {
+        let link = lane.mind.link();
+        let sending =
+            self.pipes[lane.pipe as usize].as_ref().map(|pipe| pipe.ends[lane.end].sending);
+        u64::from(link.is_choked() ^ link.closing().is_some() ^ sending.unwrap_or(false))
+            ^ u64::from(link.holdings.len())
+            ^ link.bytes_from()
+            ^ u64::from(link.agreed.lanes_max)
+    }
+
     /// The lane at the other end of a lane's connection.
     pub(super) fn other_lane(&self, place: u32) -> Option<u32> {
         let lane = self.lanes[place as usize].as_ref()?;
@@ -322,13 +333,27 @@ impl World {
 }
 
 impl SimLane {
-    /// Reads some of what is all over it; see [`World::fetch_ahead`].
+    /// Reads some of what is all over it; see [`World::fetch_lanes`].
     pub(super) fn touch(&self) -> u64 {
         let mind = &self.mind;
         self.timer
+            ^ u64::from(self.generation)
             ^ u64::from(mind.upload().is_empty() ^ mind.has_messages() ^ mind.is_first())
+            ^ u64::from(mind.has_metadata() ^ mind.download().is_within_piece())
             ^ mind.download().in_flight()
             ^ mind.download().meter().rate() as u64
+            ^ u64::from(mind.download().last_progress().subsec_nanos())
+    }
+
+    /// The same of what is known of the pieces that a message tells of.
+    pub(super) fn touch_news(&self, item: &Item) -> u64 {
+        let Item::Message(Message::Have { holdings: Holdings::News(runs), .. }) = item else {
+            return 0;
+        };
+        let (share, held) = (self.mind.share(), &self.mind.link().holdings);
+        let pieces = runs.iter().filter_map(|run| share.geometry.piece(run.first as u32));
+        let known = |piece| u64::from(share.ledger.have(piece)) ^ u64::from(held.contains(piece));
+        pieces.map(known).sum()
     }
 
     /// What was given up does not count any more.

@@ -8,6 +8,7 @@
 //!   faults     what goes wrong                     check      what must hold after every step
 //! member     one peer                            ready      who has been woken
 //! queue      what happens when                   uplink, pipe    rates, distance and order
+//!                                                transit    what is on its way
 //! ```
 //!
 //! No rule of the swarm is written here: [`trade`](crate::trade), [`tracker`](crate::tracker) and
@@ -31,6 +32,7 @@ mod queue;
 mod ready;
 mod report;
 mod scenario;
+mod transit;
 mod uplink;
 mod varied;
 mod world;

@@ -1,7 +1,6 @@
-//! A connection between two members: what is on its way, in order, each way.
+//! A connection between two members: its ends, and what may be on its way between them.
 
-use std::collections::VecDeque;
-
+use super::transit::Line;
 use crate::trade::Told;
 use crate::types::BlockSpan;
 use crate::wire::{BlockHeader, Message, Register};
@@ -45,8 +44,8 @@ pub(super) struct End {
     /// The lane at this end, while there is one.
     pub(super) lane: Option<u32>,
     pub(super) open: bool,
-    /// What is on its way to this end, with its time of arrival.
-    pub(super) coming: VecDeque<(u64, Item)>,
+    /// What is on its way to this end.
+    pub(super) coming: Line,
     /// Payload bytes that this end has sent and the other has not got.
     pub(super) under_way: u32,
     /// A block is being sent from here; messages wait behind it.
@@ -63,7 +62,7 @@ impl End {
             life,
             lane: None,
             open: true,
-            coming: VecDeque::new(),
+            coming: Line::default(),
             under_way: 0,
             sending: false,
             behind: Vec::new(),

@@ -100,7 +100,7 @@ impl Queue {
     }
 
     /// The next events, as far as they are in order already.
-    pub(super) fn soonest(&self) -> impl Iterator<Item = Event> + '_ {
+    pub(super) fn soonest(&self) -> impl Iterator<Item = Event> + Clone + '_ {
         self.current.iter().rev().map(|(.., event)| *event)
     }
 

@@ -4,7 +4,6 @@
 //! the engine; here they put numbers on a list. Atomics and a lock only because those interfaces
 //! ask for them: there is one thread.
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::task::Wake;
@@ -21,15 +20,16 @@ pub(super) enum Ready {
 
 /// The list, first come first served.
 #[derive(Debug, Default)]
-pub(super) struct ReadyList(Mutex<VecDeque<Ready>>);
+pub(super) struct ReadyList(Mutex<Vec<Ready>>);
 
 impl ReadyList {
     fn push(&self, ready: Ready) {
-        lock(&self.0).push_back(ready);
+        lock(&self.0).push(ready);
     }
 
-    pub(super) fn pop(&self) -> Option<Ready> {
-        lock(&self.0).pop_front()
+    /// Puts all there are in place of `old`, which is to be empty.
+    pub(super) fn take(&self, old: &mut Vec<Ready>) {
+        std::mem::swap(&mut *lock(&self.0), old);
     }
 }
 

@@ -13,6 +13,7 @@ use super::queue::{Event, Queue};
 use super::ready::{Ready, ReadyList};
 use super::report::{Report, Timeline};
 use super::scenario::{Role, Scenario, Start};
+use super::transit::Transit;
 use super::uplink::Flow;
 use crate::content::{FileEntry, HashBook, Manifest, merge_pieces};
 use crate::swarm::LinkId;
@@ -22,8 +23,8 @@ use crate::wire::Register;
 
 use super::lanes::SimLane;
 
-/// For so many events at a time what they will touch is fetched from memory.
-const AHEAD: u64 = 16;
+/// For so many events or lanes at a time what they will touch is fetched from memory.
+const AHEAD: usize = 16;
 
 /// A swarm in virtual time.
 #[derive(Debug)]
@@ -33,11 +34,14 @@ pub struct World {
     pub(super) now: u64,
     pub(super) queue: Queue,
     pub(super) ready: Arc<ReadyList>,
+    /// Those of the list whose turn it is; empty between steps.
+    woken: Vec<Ready>,
     pub(super) members: Vec<Member>,
     pub(super) lanes: Vec<Option<SimLane>>,
     pub(super) free_lanes: Vec<u32>,
     pub(super) pipes: Vec<Option<Pipe>>,
     pub(super) free_pipes: Vec<u32>,
+    pub(super) transit: Transit,
     pub(super) tracker: Tracker,
     pub(super) rng: fastrand::Rng,
     pub(super) split: bool,
@@ -97,10 +101,12 @@ impl World {
             now: 0,
             queue: Queue::new(),
             ready: Arc::default(),
+            woken: Vec::new(),
             lanes: Vec::new(),
             free_lanes: Vec::new(),
             pipes: Vec::new(),
             free_pipes: Vec::new(),
+            transit: Transit::default(),
             tracker: Tracker::new(),
             split: false,
             timeline: Timeline::default(),
@@ -202,7 +208,7 @@ impl World {
 
     /// One event and all that follows at once; false when there are no more.
     pub fn step(&mut self) -> bool {
-        if self.events.is_multiple_of(AHEAD) {
+        if self.events.is_multiple_of(AHEAD as u64) {
             self.fetch_ahead();
         }
         let Some((time, event)) = self.queue.pop() else { return false };
@@ -210,12 +216,7 @@ impl World {
         self.events += 1;
         self.note(event);
         self.handle(event);
-        while let Some(ready) = self.ready.pop() {
-            match ready {
-                Ready::Lane(lane) => self.turn(lane),
-                Ready::Member(member) => self.look_around(member),
-            }
-        }
+        self.let_all_look_around();
         if let Some(mut check) = self.check.take() {
             check.look(self);
             self.check = Some(check);
@@ -223,11 +224,31 @@ impl World {
         true
     }
 
-    /// Reads of what the next events will touch: a large swarm is not in the cache, and memory
-    /// answers many such reads in the time that it takes for one. Each event alone would wait for
-    /// one after the other.
+    /// Everybody who was woken looks around, and who is woken by that, until nobody is.
+    fn let_all_look_around(&mut self) {
+        let mut woken = std::mem::take(&mut self.woken);
+        loop {
+            self.ready.take(&mut woken);
+            if woken.is_empty() {
+                break;
+            }
+            for at in 0..woken.len() {
+                if at.is_multiple_of(AHEAD) && woken.len() > 1 {
+                    self.fetch_woken(&woken[at..]);
+                }
+                match woken[at] {
+                    Ready::Lane(lane) => self.turn(lane),
+                    Ready::Member(member) => self.look_around(member),
+                }
+            }
+            woken.clear();
+        }
+        self.woken = woken;
+    }
+
+    /// Reads of what the next events will touch; see [`Self::fetch_lanes`].
     fn fetch_ahead(&self) {
-        let events = || self.queue.soonest().take(AHEAD as usize);
+        let events = || self.queue.soonest().take(AHEAD);
         let ends = || {
             events().filter_map(|event| match event {
                 Event::Deliver { pipe, end } => {
@@ -236,13 +257,35 @@ impl World {
                 _ => None,
             })
         };
-        let lanes = || ends().filter_map(|end| self.lanes[end.lane? as usize].as_ref());
-        let mut seen = ends().filter(|end| end.sending).count() as u64;
-        seen += ends().filter_map(|end| end.coming.front()).map(|(at, _)| *at).sum::<u64>();
-        seen += lanes().map(SimLane::touch).sum::<u64>();
-        seen += lanes().filter(|lane| lane.mind.link().is_choked()).count() as u64;
-        seen += lanes().map(|lane| u64::from(lane.mind.link().holdings.len())).sum::<u64>();
-        seen += lanes().map(|lane| lane.mind.link().bytes_from()).sum::<u64>();
+        let items = || ends().filter_map(|end| Some((end.lane?, self.transit.first(&end.coming)?)));
+        let places = events().filter_map(|event| match event {
+            Event::LaneTimer { lane, .. } => Some(lane),
+            _ => None,
+        });
+        let places = places.chain(items().map(|(lane, _)| lane));
+        self.fetch_lanes(|| places.clone().filter_map(|place| self.lanes[place as usize].as_ref()));
+        let news = items().filter_map(|(lane, item)| {
+            self.lanes[lane as usize].as_ref().map(|lane| lane.touch_news(item))
+        });
+        std::hint::black_box(news.sum::<u64>());
+    }
+
+    /// The same for the next of those that were woken.
+    fn fetch_woken(&self, woken: &[Ready]) {
+        self.fetch_lanes(|| {
+            woken.iter().take(AHEAD).filter_map(|ready| match ready {
+                Ready::Lane(place) => self.lanes[*place as usize].as_ref(),
+                Ready::Member(_) => None,
+            })
+        });
+    }
+
+    /// Reads a little all over some lanes and what belongs to them: a large swarm is not in the
+    /// cache, and memory answers many such reads in the time that it takes for one. Each lane alone
+    /// would wait for one after the other.
+    fn fetch_lanes<'a, L: Iterator<Item = &'a SimLane>>(&'a self, lanes: impl Fn() -> L) {
+        let mut seen = lanes().map(SimLane::touch).sum::<u64>();
+        seen += lanes().map(|lane| self.touch_link(lane)).sum::<u64>();
         std::hint::black_box(seen);
     }
 
@@ -435,9 +478,7 @@ impl World {
     /// Puts something on its way to `end`, behind all that is on its way there already.
     pub(super) fn put(&mut self, pipe: u32, end: usize, arrival: u64, item: Item) {
         let Some(known) = &mut self.pipes[pipe as usize] else { return };
-        let coming = &mut known.ends[end].coming;
-        let arrival = coming.back().map_or(arrival, |(last, _)| arrival.max(*last));
-        coming.push_back((arrival, item));
+        let arrival = self.transit.send(&mut known.ends[end].coming, arrival, item);
         self.queue.push(arrival, Event::Deliver { pipe, end: end as u8 });
     }
 
@@ -451,7 +492,7 @@ impl World {
             return;
         }
         let Some(known) = &mut self.pipes[pipe as usize] else { return };
-        let Some((_, item)) = known.ends[end].coming.pop_front() else { return };
+        let Some(item) = self.transit.take(&mut known.ends[end].coming) else { return };
         self.receive(pipe, end, item);
         if self.pipes[pipe as usize].as_ref().is_some_and(Pipe::is_over) {
             self.pipes[pipe as usize] = None;
@@ -748,7 +789,7 @@ mod tests {
         }
         let arrivals = pipes.map(|pipe| -> Vec<u64> {
             let pipe = world.pipes[pipe as usize].as_ref().expect("it is there");
-            pipe.ends[1].coming.iter().map(|(at, _)| *at).collect()
+            world.transit.arrivals(&pipe.ends[1].coming).collect()
         });
         assert!(arrivals.iter().all(|of_one| of_one.len() == 50 && of_one.is_sorted()));
         let in_order_of_sending = arrivals[0].iter().zip(&arrivals[1]).flat_map(|(a, b)| [a, b]);
