@@ -7,8 +7,12 @@
 mod common;
 mod journal;
 mod relay;
+#[cfg(target_os = "linux")]
+mod slow_disk;
 
 mod demo;
+#[cfg(target_os = "linux")]
+mod disks;
 mod exits;
 mod mission;
 mod names;

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::holdup::{HoldUp, ThreadTime};
+use super::holdup::{self, Began, HoldUp};
 use crate::trade::lock;
 use crate::types::PieceIndex;
 
@@ -38,8 +38,7 @@ struct Job {
 /// A write that a network task makes by itself.
 pub(super) struct AtOnce {
     started: Duration,
-    is_watched: bool,
-    thread: Option<ThreadTime>,
+    began: Began,
 }
 
 /// What waits, by piece. A piece is in here for as long as a thread is at it.
@@ -77,27 +76,23 @@ impl DiskQueue {
     /// slow, and while anything of the piece is queued, because it must not come after ours.
     pub(super) fn must_queue(&self, piece: PieceIndex, now: Duration) -> bool {
         // A line is gone before its last place is free.
-        let any_queued = self.places.available_permits() < PLACES;
+        let any_queued = self.taken() > 0;
         self.hold_up.is_slow(now) || any_queued && lock(&self.lines).contains_key(&piece)
     }
 
     /// A network task is about to write by itself.
     pub(super) fn begin_at_once(&self, now: Duration) -> AtOnce {
-        let is_watched = self.hold_up.watches_next();
-        AtOnce { started: now, is_watched, thread: is_watched.then(ThreadTime::now).flatten() }
+        holdup::before_write();
+        AtOnce { started: now, began: self.hold_up.begin() }
     }
 
-    /// It has: see [`HoldUp::wrote`]. To be told by the thread that began.
+    /// It has, which tells whether the disk keeps up. To be told by the thread that began.
     pub(super) fn wrote_at_once(&self, write: &AtOnce, now: Duration) {
         let took = now.saturating_sub(write.started);
-        let slept = match write.thread {
-            Some(thread) => Some(thread.slept(took)),
-            // Where nobody counts, a long write is the disk's.
-            None => write.is_watched.then_some(took),
-        };
-        if self.hold_up.wrote(took, slept, now) {
-            let places = PLACES;
-            tracing::debug!(?took, ?slept, places, "a long write: the next ones wait in a queue");
+        let Some(slept) = holdup::slept(took) else { return };
+        if self.hold_up.wrote(write.began, took, slept, now) {
+            let (taken, most, places) = (self.taken(), self.deepest(), PLACES);
+            tracing::info!(?slept, taken, most, places, "the disk is slow: writes wait in a queue");
         }
     }
 
@@ -109,6 +104,11 @@ impl DiskQueue {
     /// How many writes may wait.
     pub(super) fn places() -> usize {
         PLACES
+    }
+
+    /// How many writes wait.
+    fn taken(&self) -> usize {
+        PLACES - self.places.available_permits()
     }
 
     /// Most writes that ever waited at once.
@@ -123,7 +123,7 @@ impl DiskQueue {
         place: OwnedSemaphorePermit,
         work: impl FnOnce() + Send + 'static,
     ) {
-        self.deepest.fetch_max(PLACES - self.places.available_permits(), Relaxed);
+        self.deepest.fetch_max(self.taken(), Relaxed);
         let job = Job { work: Box::new(work), place };
         match lock(&self.lines).entry(piece) {
             Entry::Occupied(mut line) => line.get_mut().push_back(job),

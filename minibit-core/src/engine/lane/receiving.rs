@@ -365,14 +365,7 @@ impl Lane {
         let PieceProgress { piece, hasher, last, void, .. } = progress;
         match self.context.share.hashes.expected(piece) {
             Some(expected) if expected == hasher.finish() => {
-                if let Some(last) = last {
-                    self.queue_end(last, void);
-                } else {
-                    // The record is a write as well, and waits as long.
-                    let write = self.context.disk.begin_at_once(self.context.now());
-                    self.context.keep(&self.link, piece, self.mind.id());
-                    self.context.disk.wrote_at_once(&write, self.context.now());
-                }
+                self.end_piece(piece, last, void);
                 Ok(())
             }
             Some(_) => {
@@ -383,21 +376,39 @@ impl Lane {
         }
     }
 
-    /// The piece counts once all its queued writes have been made.
-    fn queue_end(&mut self, last: QueuedWrite, void: Arc<AtomicBool>) {
-        let QueuedWrite { span, buf, place } = last;
-        let piece = span.piece();
+    /// The piece is right, and counts once it is on record. The record is a write as well, and waits as long.
+    fn end_piece(&mut self, piece: PieceIndex, last: Option<QueuedWrite>, void: Arc<AtomicBool>) {
+        if let Some(QueuedWrite { span, buf, place }) = last {
+            let end = self.end_in_queue(piece, void);
+            self.context.disk.push(piece, place, move || {
+                end.context.write_queued(span, &buf, end.id, &end.void);
+                drop(end);
+            });
+        } else if let Some(place) = self.place_for_end(piece) {
+            let end = self.end_in_queue(piece, void);
+            self.context.disk.push(piece, place, move || drop(end));
+        } else {
+            let write = self.context.disk.begin_at_once(self.context.now());
+            self.context.keep(&self.link, piece, self.mind.id());
+            self.context.disk.wrote_at_once(&write, self.context.now());
+        }
+    }
+
+    /// A place for the record of a piece of which nothing is queued, if the disk has become slow since its last bytes were
+    /// taken, maybe by them. If others have taken all places by then, there is none: that record is the last to be waited for.
+    fn place_for_end(&self, piece: PieceIndex) -> Option<OwnedSemaphorePermit> {
+        let disk = &self.context.disk;
+        disk.must_queue(piece, self.context.now()).then(|| disk.try_place()).flatten()
+    }
+
+    fn end_in_queue(&self, piece: PieceIndex, void: Arc<AtomicBool>) -> EndOfPiece {
         let (context, link) = (Arc::clone(&self.context), Arc::clone(&self.link));
         let (id, unfinished) = (self.mind.id(), self.mind.end_later(piece));
-        let end = EndOfPiece { context, link, piece, id, unfinished, void };
-        self.context.disk.push(piece, place, move || {
-            end.context.write_queued(span, &buf, id, &end.void);
-            drop(end);
-        });
+        EndOfPiece { context, link, piece, id, unfinished, void }
     }
 }
 
-/// The end of a piece whose writes were queued, however it comes about: it counts, or is free for others.
+/// The end of a piece that was queued, however it comes about: it counts, or is free for others.
 struct EndOfPiece {
     context: Arc<ShareContext>,
     link: Arc<Link>,
