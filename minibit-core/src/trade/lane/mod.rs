@@ -272,6 +272,7 @@ impl Lane {
         if self.download.deadline().is_some_and(|deadline| now >= deadline) && !we_hold_up {
             self.share.note_let_down(&self.link);
             let pieces = self.download.pieces();
+            self.download.overdue(now);
             self.cancel(&pieces);
             self.download.set_back(now);
         }
