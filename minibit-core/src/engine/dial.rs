@@ -46,7 +46,8 @@ pub(super) struct Established {
     pub(super) inbound: BytesMut,
     pub(super) agreed: Agreed,
     pub(super) addr: SocketAddr,
-    /// How long the connection took to be made: one round trip.
+    /// How long the answer to our REGISTRO took: a round trip to the peer itself, where whatever relays
+    /// the connection would have answered the connect.
     pub(super) distance: Duration,
     /// What our REGISTRO said.
     pub(super) told: Told,
@@ -61,14 +62,14 @@ pub(super) async fn dial(
     next: Option<&Message>,
 ) -> Result<Established, DialError> {
     let work = async {
-        let started = Instant::now();
         let mut stream = TcpStream::connect(addr).await.map_err(DialError::Connect)?;
-        let distance = started.elapsed();
         let register = introduction.register(unchoked);
         let told = Told::by(&register);
         send_register(&mut stream, register, next).await?;
+        let introduced = Instant::now();
         let mut inbound = BytesMut::new();
         let theirs = read_register(&mut stream, &mut inbound).await?;
+        let distance = introduced.elapsed();
         let agreed = introduction.check(&theirs)?;
         Ok(Established { stream, inbound, agreed, addr, distance, told })
     };

@@ -78,6 +78,8 @@ pub struct Download {
     /// The piece of which a block came last.
     begun: Option<PieceIndex>,
     meter: RateMeter,
+    /// See [`Self::guess_rate`].
+    likely_rate: f64,
     /// When the lane was last idle and asked: the next header gives a round trip.
     asked_when_idle: Option<Duration>,
     last_progress: Duration,
@@ -100,6 +102,7 @@ impl Download {
             asking: None,
             begun: None,
             meter: RateMeter::new(now),
+            likely_rate: 0.0,
             asked_when_idle: None,
             last_progress: now,
             asked_unknowing: false,
@@ -121,6 +124,14 @@ impl Download {
         self.rest(now, REST_MAX);
     }
 
+    /// Others will have sooner what was asked for, or nothing of it came in time. Without it a lane that was
+    /// fast and is not any more would take from others what they take back, for ever.
+    pub fn overdue(&mut self, now: Duration) {
+        if let Some(first) = self.asked.front() {
+            self.meter.overdue(first.len(), now);
+        }
+    }
+
     fn rest(&mut self, now: Duration, rest_max: Duration) {
         self.rests_until = now + (REST_MIN * (1 << self.setbacks.min(11))).min(rest_max);
         self.setbacks += 1;
@@ -131,9 +142,14 @@ impl Download {
         (now < self.rests_until).then_some(self.rests_until)
     }
 
-    /// The distance as the connect met it, before the first block has come.
+    /// The distance as others met it, before the first block has come.
     pub fn guess_round_trip(&mut self, distance: Duration) {
         self.meter.guess_round_trip(distance);
+    }
+
+    /// What the lane may be taken to carry, in bytes per second, until its own rate is known.
+    pub fn guess_rate(&mut self, rate: u64) {
+        self.likely_rate = rate as f64;
     }
 
     /// Whether so little is in flight that it is time to ask for more. Half a window, so that
@@ -145,9 +161,10 @@ impl Download {
     }
 
     /// How long a block to ask for: what comes within half a second, as a power of two; the
-    /// shortest while the lane's rate is unknown.
+    /// shortest while nothing is known of the lane's rate.
     fn next_block_len(&self) -> u32 {
-        let rate = self.meter.rate();
+        let known = self.meter.rate();
+        let rate = if known < 1.0 { self.likely_rate } else { known };
         if rate < 1.0 {
             return self.block_len.min(limits::BLOCK_LEN_MIN);
         }

@@ -10,10 +10,11 @@ const SAMPLE: Duration = Duration::from_millis(5);
 const WINDOW_MIN: u64 = limits::BLOCK_LEN_MAX as u64;
 /// Bytes in flight to begin with when the peer is far: growing by doubling takes round trips.
 const WINDOW_START_FAR: u64 = 2 * 1024 * 1024;
-/// Up to here it is the processor that bounds a link, not distance.
-pub(crate) const NEAR: Duration = Duration::from_millis(2);
-/// From here on a peer is far.
-pub(crate) const FAR: Duration = Duration::from_millis(5);
+/// From here on a peer is far. A busy processor makes answers late as well: of ten processes on two
+/// cores most answered within 3 to 16 ms.
+pub(crate) const FAR: Duration = Duration::from_millis(20);
+/// Bytes under way on a link that are worth a lane more: far from what one connection can have.
+pub(crate) const LANE_WORTH: u64 = 256 * 1024;
 /// Bytes in flight that one lane never exceeds: a gigabit over 130 ms. More distance takes
 /// more lanes, because the kernel's send buffer bounds each of them first.
 const WINDOW_MAX: u64 = 16 * 1024 * 1024;
@@ -26,6 +27,8 @@ pub struct RateMeter {
     bytes_per_s: f64,
     sample_started: Duration,
     sample_bytes: u64,
+    /// When the last of them arrived.
+    arrived: Duration,
     round_trip: Option<Duration>,
     /// What to take for the round trip until there is a sample.
     guess: Option<Duration>,
@@ -38,20 +41,22 @@ impl RateMeter {
             bytes_per_s: 0.0,
             sample_started: now,
             sample_bytes: 0,
+            arrived: now,
             round_trip: None,
             guess: None,
         }
     }
 
-    /// The lane goes from idle to waiting: time without requests does not count.
+    /// The lane goes from idle to waiting: time without requests does not count. What came before it
+    /// does, or a lane that is asked for a piece now and then would never be known.
     pub fn resume(&mut self, now: Duration) {
-        self.sample_started = now;
-        self.sample_bytes = 0;
+        self.sample_started += now.saturating_sub(self.arrived.max(self.sample_started));
     }
 
     /// That many payload bytes arrived.
     pub fn arrived(&mut self, bytes: u32, now: Duration) {
         self.sample_bytes += u64::from(bytes);
+        self.arrived = now;
         let took = now.saturating_sub(self.sample_started);
         if took < SAMPLE {
             return;
@@ -64,7 +69,19 @@ impl RateMeter {
         } else {
             self.bytes_per_s * (1.0 - weight) + sample * weight
         };
-        self.resume(now);
+        self.sample_started = now;
+        self.sample_bytes = 0;
+    }
+
+    /// So many bytes should have come by now, and have not: whatever the rate was, it is less. Nothing is
+    /// learnt of a lane whose rate is unknown.
+    pub fn overdue(&mut self, bytes: u32, now: Duration) {
+        let took = now.saturating_sub(self.sample_started);
+        if took < SAMPLE {
+            return;
+        }
+        let at_most = (self.sample_bytes + u64::from(bytes)) as f64 / took.as_secs_f64();
+        self.bytes_per_s = self.bytes_per_s.min(at_most);
     }
 
     /// The first answer to a request on an idle lane took this long.
@@ -75,8 +92,8 @@ impl RateMeter {
         });
     }
 
-    /// The connection took this long to be made. Forgotten with the first real sample, because
-    /// whatever relays connections answers sooner than the peer behind it.
+    /// Something else took this long to be answered. Forgotten with the first sample, for requests
+    /// wait for others to be answered.
     pub fn guess_round_trip(&mut self, guess: Duration) {
         self.guess = Some(guess);
     }
@@ -113,23 +130,25 @@ impl RateMeter {
 ///
 /// One while there is little to move. Else one for each core, up to two: hashing bounds a
 /// lane on a fast network, and more than two gained nothing on two cores. Where more links are `carrying` than
-/// there are cores, they keep these busy by themselves, and one lane each is cheaper. With distance more,
-/// since one connection carries no more than its send buffer (4 MiB by default) a round trip.
+/// there are cores, they keep these busy by themselves, and one lane each is cheaper. More with distance,
+/// since one connection carries no more than its send buffer (4 MiB by default) a round trip: all at once
+/// where the peer is far, for each of them starts slowly, else as bytes `under_way` call for them.
 pub fn lanes_wanted(
     round_trip: Option<Duration>,
     cores: usize,
     carrying: usize,
+    under_way: u64,
     bytes_left: u64,
 ) -> u8 {
     const WORTH_A_LANE: u64 = 8 * 1024 * 1024;
+    const LANES_FAR: u8 = 8;
     if bytes_left < WORTH_A_LANE {
         return 1;
     }
     let near = if carrying > cores { 1 } else { cores.clamp(1, 2) as u8 };
-    let far = match round_trip.unwrap_or_default() {
-        distance if distance <= NEAR => near,
-        distance if distance.as_millis() < 10 => 4,
-        _ => 8,
+    let far = match round_trip {
+        Some(distance) if distance >= FAR => LANES_FAR,
+        _ => (1 + under_way / LANE_WORTH).min(u64::from(LANES_FAR)) as u8,
     };
     let worth = (bytes_left / WORTH_A_LANE).clamp(1, u64::from(limits::LANES_MAX)) as u8;
     far.max(near).min(worth + 1)
@@ -159,6 +178,30 @@ mod tests {
         let want = 2.0 * 100.0 * 0.021;
         let got = meter.window() as f64 / MIB as f64;
         assert!((got / want - 1.0).abs() < 0.1, "{got} MiB, wanted about {want}");
+    }
+
+    #[test]
+    fn time_between_requests_does_not_make_a_lane_slow_and_what_came_before_counts() {
+        let mut meter = RateMeter::new(Duration::ZERO);
+        for second in 1..=3 {
+            let asked = Duration::from_secs(second);
+            meter.resume(asked);
+            meter.arrived(20_000, asked + Duration::from_millis(2));
+        }
+        let rate = meter.rate();
+        assert!((rate - 1e7).abs() < 1e5, "{rate}, and 10 MB/s while it was waited for");
+    }
+
+    #[test]
+    fn a_lane_that_was_fast_and_owes_a_block_for_a_second_is_fast_no_more() {
+        let mut meter = steady(100 * MIB, Duration::from_millis(1));
+        let asked = Duration::from_secs(10);
+        meter.resume(asked);
+        meter.overdue(65_536, asked + Duration::from_secs(1));
+        assert!(meter.rate() <= 65_536.0, "{}", meter.rate());
+        let mut unknown = RateMeter::new(Duration::ZERO);
+        unknown.overdue(65_536, Duration::from_secs(1));
+        assert_eq!(unknown.rate(), 0.0);
     }
 
     #[test]
@@ -196,12 +239,13 @@ mod tests {
     #[test]
     fn lanes_follow_cores_links_distance_and_what_is_left() {
         let far = Some(Duration::from_millis(20));
-        assert_eq!(lanes_wanted(None, 2, 1, MIB), 1);
-        assert_eq!(lanes_wanted(None, 8, 1, 1024 * MIB), 2);
-        assert_eq!(lanes_wanted(None, 1, 1, 1024 * MIB), 1);
-        assert_eq!(lanes_wanted(None, 2, 2, 1024 * MIB), 2);
-        assert_eq!(lanes_wanted(None, 2, 3, 1024 * MIB), 1);
-        assert_eq!(lanes_wanted(far, 2, 3, 1024 * MIB), 8);
-        assert_eq!(lanes_wanted(far, 2, 1, 16 * MIB), 3);
+        assert_eq!(lanes_wanted(None, 2, 1, 0, MIB), 1);
+        assert_eq!(lanes_wanted(None, 8, 1, 0, 1024 * MIB), 2);
+        assert_eq!(lanes_wanted(None, 1, 1, 0, 1024 * MIB), 1);
+        assert_eq!(lanes_wanted(None, 2, 2, 0, 1024 * MIB), 2);
+        assert_eq!(lanes_wanted(None, 2, 3, 0, 1024 * MIB), 1);
+        assert_eq!(lanes_wanted(None, 2, 3, MIB, 1024 * MIB), 5);
+        assert_eq!(lanes_wanted(far, 2, 3, 0, 1024 * MIB), 8);
+        assert_eq!(lanes_wanted(far, 2, 1, 0, 16 * MIB), 3);
     }
 }

@@ -19,7 +19,7 @@ mod upload;
 pub use download::{Arrival, Download};
 pub use facts::{Fact, Violation};
 pub use handshake::{Agreed, HandshakeError, Introduction};
-pub(crate) use meter::{FAR, NEAR};
+pub(crate) use meter::{FAR, LANE_WORTH};
 pub use meter::{RateMeter, lanes_wanted};
 pub use repeats::Repeats;
 pub use session::Session;

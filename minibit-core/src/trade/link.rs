@@ -251,6 +251,17 @@ impl Link {
         active.map(|lane| lane.rate.load(Relaxed)).sum()
     }
 
+    /// Bytes that are under way to us at a time: what comes over it in a round trip.
+    pub(super) fn under_way(&self, now: Duration) -> u64 {
+        (self.receiving_rate(now) as f64 * self.round_trip().as_secs_f64()) as u64
+    }
+
+    /// What one more lane may be taken to receive: as much as each of those that do, on average.
+    pub(super) fn rate_of_one(&self, now: Duration) -> u64 {
+        let lanes = lock(&self.lanes).len().max(1) as u64;
+        self.receiving_rate(now) / lanes
+    }
+
     /// Ends the link; the first reason counts.
     pub fn close(&self, reason: CloseReason) {
         let _ = self.closing.set(reason);

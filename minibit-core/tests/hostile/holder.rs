@@ -19,6 +19,8 @@ use super::world::{Content, loopback};
 pub(crate) enum Answer {
     /// What an honest peer would.
     Right,
+    /// The same after so long, as of a peer with a rate.
+    RightAfter(Duration),
     /// These bytes instead.
     Bytes(Bytes),
     /// Nothing at all.
@@ -208,6 +210,10 @@ impl Serving {
 async fn answer(wire: &mut Wire, answer: Answer, right: &Bytes) -> bool {
     match answer {
         Answer::Right => wire.write(right).await,
+        Answer::RightAfter(pause) => {
+            sleep(pause).await;
+            wire.write(right).await
+        }
         Answer::Bytes(bytes) => wire.write(&bytes).await,
         Answer::Silence => true,
         Answer::Drip => {

@@ -257,6 +257,48 @@ async fn pieces_asked_of_a_peer_that_never_answers_are_taken_over() {
     receiver.shutdown().await;
 }
 
+/// Holds everything, gives the first MiB at once, and `then` does what this says.
+fn fast_at_first(number: u64, then: impl Fn(RawBlock) -> Answer + Send + Sync + 'static) -> Script {
+    let left = AtomicUsize::new(1 << 20);
+    Script::on_block(PeerId::numbered(100 + number), move |_, block| {
+        let less = |left: usize| left.checked_sub(block.len as usize);
+        match left.fetch_update(Relaxed, Relaxed, less) {
+            Ok(_) => Answer::Right,
+            Err(_) => then(block),
+        }
+    })
+}
+
+/// So many bytes a millisecond.
+fn at_rate(block: RawBlock, rate: u64) -> Answer {
+    Answer::RightAfter(Duration::from_micros(1000 * block.len / rate))
+}
+
+/// One that is steady beside twelve that were faster, once.
+async fn finishes_beside_what_was_fast(then: fn(RawBlock) -> Answer) {
+    let world = World::with_pieces_of(1 << 18, 96);
+    let steady = Script::on_block(honest(), |_, block| at_rate(block, 4000));
+    let mut holders = vec![Holder::start(&world.content, steady).await];
+    for number in 0..12 {
+        holders.push(Holder::start(&world.content, fast_at_first(number, then)).await);
+    }
+    let receiver = node().await;
+    let addrs: Vec<_> = holders.iter().map(|holder| holder.addr).collect();
+    let share = world.start(&receiver, &world.ticket(&addrs)).await;
+    world.check(&share).await;
+    receiver.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn peers_that_fall_silent_do_not_hand_the_last_pieces_round() {
+    finishes_beside_what_was_fast(|_| Answer::Silence).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn peers_that_slow_down_do_not_hand_the_last_pieces_round() {
+    finishes_beside_what_was_fast(|block| at_rate(block, 200)).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_last_pieces_of_a_peer_that_drips_are_taken_over() {
     let served = AtomicUsize::new(0);

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::Lane;
-use crate::peer::{FAR, NEAR};
+use crate::peer::{FAR, LANE_WORTH};
 use crate::swarm::{LaneId, PickOrder, Picking, leave_to_others};
 use crate::trade::lock;
 use crate::types::{BlockSpan, PieceIndex};
@@ -21,8 +21,6 @@ const GUIDE_PATIENCE: Duration = Duration::from_secs(3);
 const LANE_YOUTH: Duration = Duration::from_millis(300);
 /// See [`LANE_YOUTH`].
 const LANE_YOUTH_TRIPS: u32 = 5;
-/// Bytes under way on a link that are worth a lane more: far from what one connection can have.
-const LANE_WORTH: f64 = 256.0 * 1024.0;
 /// Pieces in flight looked at for a take-over.
 const TAKE_OVER_LOOK: usize = 256;
 /// How much sooner a lane must have a piece here than its owner to take it over.
@@ -65,6 +63,9 @@ impl Lane {
         if !self.download.wants_more() || !self.may_ask(now) || self.share.ledger.is_complete() {
             return;
         }
+        if self.download.meter().rate() < 1.0 {
+            self.download.guess_rate(self.link.rate_of_one(now));
+        }
         self.held_back = self.is_one_too_many(now);
         let mut claimed = Vec::new();
         let mut spans = match self.share.setup.picking {
@@ -103,21 +104,19 @@ impl Lane {
         }
     }
 
-    /// Whether the link's other lanes do. Far away, if it carries too little for this one: a queue on a slow way looks
-    /// like distance, and each lane more makes it longer. Nearby, if links that came since keep all cores busy.
+    /// Whether the link's other lanes do, for it carries too little for this one. Far away a queue on a slow way
+    /// looks like distance, and each lane more makes it longer. Nearby, if links that came since keep all cores busy.
     fn is_one_too_many(&self, now: Duration) -> bool {
-        let round_trip = self.link.round_trip();
         if self.is_first() || self.share.setup.lanes.is_some() {
             return false;
         }
-        if round_trip <= NEAR {
-            return self.share.carrying(now) > self.share.setup.cores;
-        }
-        if round_trip < FAR || now < self.began + LANE_YOUTH.max(round_trip * LANE_YOUTH_TRIPS) {
-            return false;
-        }
-        let in_flight = self.link.receiving_rate(now) as f64 * round_trip.as_secs_f64();
-        self.link.place_of(&self.status) > (in_flight / LANE_WORTH) as usize
+        let round_trip = self.link.round_trip();
+        let is_due = if round_trip < FAR {
+            self.share.carrying(now) > self.share.setup.cores
+        } else {
+            now >= self.began + LANE_YOUTH.max(round_trip * LANE_YOUTH_TRIPS)
+        };
+        is_due && self.link.place_of(&self.status) as u64 > self.link.under_way(now) / LANE_WORTH
     }
 
     /// Fills the window with claims in this order.

@@ -289,6 +289,7 @@ impl Lane {
         if self.download.deadline().is_some_and(|deadline| now >= deadline) && !we_hold_up {
             self.share.note_let_down(&self.link);
             let pieces = self.download.pieces();
+            self.download.overdue(now);
             self.cancel(&pieces);
             self.download.set_back(now);
         }
@@ -308,18 +309,26 @@ impl Lane {
         Ok(())
     }
 
-    /// Publishes the distance, and on the first lane asks for as many lanes as it calls for.
+    /// Publishes the distance, and on the first lane asks for as many lanes as it calls for. Who was
+    /// dialled leaves that to the peer, which knows the distance better, unless it wants nothing itself.
     fn follow_distance(&mut self, now: Duration) {
-        let round_trip = self.download.meter().round_trip();
+        // A request waits for others to be answered, so the shorter of what is known tells most.
+        let met = self.download.meter().round_trip();
+        let round_trip = self.link.distance.into_iter().chain(met).min();
         if let Some(round_trip) = round_trip {
             self.link.round_trip_us.store(round_trip.as_micros() as u64, Relaxed);
         }
         let share = &self.share;
-        if self.control.is_none() || share.ledger.is_complete() || self.link.is_choked() {
+        let is_mine = self.link.initiated || self.link.holdings.is_full();
+        if self.control.is_none() || !is_mine || share.ledger.is_complete() || self.link.is_choked()
+        {
             return;
         }
-        let by_need =
-            || lanes_wanted(round_trip, share.setup.cores, share.carrying(now), share.bytes_left());
+        let by_need = || {
+            let under_way = self.link.under_way(now);
+            let (cores, carrying) = (share.setup.cores, share.carrying(now));
+            lanes_wanted(round_trip, cores, carrying, under_way, share.bytes_left())
+        };
         let wanted = share.setup.lanes.unwrap_or_else(by_need).min(self.link.agreed.lanes_max);
         if wanted <= self.link.lanes_asked.load(Relaxed) {
             return;

@@ -64,6 +64,7 @@ impl Lane {
             // would hand a piece round for ever.
             self.share.note_let_down(&self.link);
         }
+        self.download.overdue(now);
         self.cancel(&taken);
     }
 
