@@ -79,7 +79,8 @@ fn unpace(_socket: impl AsFd) -> Option<String> {
     None
 }
 
-fn stays_here(stream: &TcpStream) -> bool {
+/// Whether both ends of a connection are on this machine.
+pub(super) fn stays_here(stream: &TcpStream) -> bool {
     let ends = (stream.local_addr(), stream.peer_addr());
     matches!(ends, (Ok(ours), Ok(theirs)) if is_one_machine(ours.ip(), theirs.ip()))
 }

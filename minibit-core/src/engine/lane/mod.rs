@@ -37,6 +37,7 @@ use tokio::time::Sleep;
 use self::receiving::{PieceProgress, Receiving};
 use self::sending::{MetadataReply, Sending};
 use super::context::ShareContext;
+use super::local;
 use crate::peer::Violation;
 use crate::store::StoreError;
 use crate::trade::{self, CloseReason, Link};
@@ -153,7 +154,10 @@ impl Lane {
         );
         // Small requests must not wait for more to go with them.
         let _ = stream.set_nodelay(true);
-        keep_little_unsent(&stream);
+        // Nothing queues up between two processes of one machine.
+        if !local::stays_here(&stream) {
+            keep_little_unsent(&stream);
+        }
         let first_look = context.node.clock.instant(now + FIRST_NAP);
         Self {
             limits: FrameLimits::established(
