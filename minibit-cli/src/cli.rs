@@ -158,9 +158,10 @@ pub(crate) struct Get {
     /// Tracker to ask besides those in the ticket.
     #[arg(long, value_name = "ADDR")]
     pub(crate) tracker: Vec<HostPort>,
-    /// How long to go on with nobody to fetch from, or `forever`.
-    #[arg(long, value_name = "TIME", default_value = "60s")]
-    pub(crate) wait: Patience,
+    /// How long to go on with nobody to fetch from, or `forever`; if left out, 60s, and 1h once
+    /// something is here.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) wait: Option<Patience>,
     /// Also write the manifest to a file, for `verify` and `inspect`.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) manifest_file: Option<PathBuf>,

@@ -10,7 +10,7 @@ use minibit_core::types::limits::TICKET_ADDRS_MAX;
 
 use super::failures::{self, GO_ON};
 use super::node::{self, Role};
-use super::watch::{self, Fetched, Until};
+use super::watch::{self, Fetched, Until, Wait};
 use super::{Session, inspect, share};
 use crate::cli::Get;
 use crate::exit::{Exit, Failure};
@@ -24,13 +24,14 @@ pub(super) async fn run(flags: &Get, session: &Session) -> Result<(), Failure> {
     let ticket = input::ticket(&flags.ticket)?;
     let ticket = with_more(&ticket, flags)?;
     let select = selection(&flags.select)?;
+    let wait = Wait::of(flags.wait);
     let node = node::start(&flags.swarm, Role::Passing, None, session).await?;
     let started = Instant::now();
     let options = GetOptions {
         dir: flags.dir.clone(),
         select,
         force: flags.force,
-        patience: patience(flags.wait),
+        patience: patience(wait.at_first),
         first_pieces: None,
     };
     session.output.say("looking for peers");
@@ -41,7 +42,7 @@ pub(super) async fn run(flags: &Get, session: &Session) -> Result<(), Failure> {
     };
     opened(&share, session);
     share::write_manifest(flags.manifest_file.as_deref(), share.manifest())?;
-    let fetched = watch::fetch(&share, flags.wait, session).await;
+    let fetched = watch::fetch(&share, wait, session).await;
     let outcome = match fetched {
         Ok(Fetched::Complete(path)) => {
             done(&share, &path, started, session);
@@ -49,9 +50,8 @@ pub(super) async fn run(flags: &Get, session: &Session) -> Result<(), Failure> {
             Ok(())
         }
         Ok(Fetched::Interrupted) => Err(failures::interrupted().hint(left(&share))),
-        Ok(Fetched::Deserted) => {
-            Err(Failure::new(Exit::Unreachable, deserted(&share.stats())).hint(left(&share)))
-        }
+        Ok(Fetched::Deserted) => Err(Failure::new(Exit::Unreachable, deserted(&share.stats()))
+            .hint(format!("{}; --wait TIME waits longer", left(&share)))),
         Err(error) => Err(error.into()),
     };
     node.shutdown().await;
@@ -72,6 +72,7 @@ fn refused(error: GetError, select: &[Glob]) -> Failure {
 /// Why nobody can give what is missing.
 fn deserted(stats: &ShareStats) -> String {
     match (stats.links, stats.pieces_refused) {
+        (0, 0) if stats.lost_contact => "lost contact with all peers".to_owned(),
         (0, 0) => "everybody has left".to_owned(),
         (0, refused) => format!(
             "nobody is left: wrong bytes came for {}, and whoever sends such is banned",
@@ -235,9 +236,11 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_left_alone_by_a_ban_is_told_so() {
+    fn whoever_is_left_alone_is_told_by_what() {
         let mut stats = ShareStats::default();
         assert_eq!(deserted(&stats), "everybody has left");
+        stats.lost_contact = true;
+        assert_eq!(deserted(&stats), "lost contact with all peers");
         stats.pieces_refused = 1;
         assert!(deserted(&stats).contains("wrong bytes came for 1 piece,"));
         stats.links = 1;

@@ -10,11 +10,14 @@ use minibit_core::types::ShareId;
 use super::Session;
 use crate::cli::Stay;
 use crate::output::Output;
-use crate::output::progress::{Progress, Standing, TICK, Work};
+use crate::output::progress::{Alone, Progress, Standing, TICK, Work};
 use crate::values::Patience;
 
 /// How often a node that only seeds is looked at: it should cost nothing to leave it alone.
 const SEEDING_TICK: Duration = Duration::from_secs(1);
+
+/// A peer that is about to be replaced is no news.
+const ALONE_SHOWN_AFTER: Duration = Duration::from_secs(2);
 
 /// How fetching ended.
 #[derive(Debug)]
@@ -33,7 +36,7 @@ pub(super) enum Fetched {
 /// The share's own, if it cannot be completed any more.
 pub(super) async fn fetch(
     share: &ShareHandle,
-    patience: Patience,
+    wait: Wait,
     session: &Session,
 ) -> Result<Fetched, CompleteError> {
     let started = Instant::now();
@@ -51,9 +54,11 @@ pub(super) async fn fetch(
             () = session.interrupt.requested() => return Ok(Fetched::Interrupted),
             _ = ticks.tick() => {
                 let (now, stats) = (started.elapsed(), share.stats());
-                progress.update(now, &standing(&stats));
+                company.look(now, &stats);
+                let alone = company.alone(now, wait.with(&stats));
+                progress.update(now, &Standing { alone, ..standing(&stats) });
                 notices.show(share.id(), &stats, &session.output);
-                if company.deserted(now, &stats, patience) {
+                if company.is_deserted(now, wait.with(&stats)) {
                     return Ok(Fetched::Deserted);
                 }
             }
@@ -71,25 +76,64 @@ pub(super) fn standing(stats: &ShareStats) -> Standing {
         peers: stats.links as u64,
         seeders: stats.seeders as u64,
         uploaded: stats.bytes_uploaded,
+        alone: None,
     }
 }
 
-/// Notices when nobody has been there for too long.
+/// How long a download goes on with nobody to fetch from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wait {
+    /// While nothing is here.
+    pub(super) at_first: Patience,
+    /// Once something is: then the ticket is good, and it is likely our own network that is
+    /// gone, or a machine that sleeps.
+    once_begun: Patience,
+}
+
+impl Wait {
+    /// As the flag wants it, if it was given.
+    pub(super) fn of(flag: Option<Patience>) -> Self {
+        let or = |seconds| flag.unwrap_or(Patience(Some(Duration::from_secs(seconds))));
+        Self { at_first: or(60), once_begun: or(3600) }
+    }
+
+    /// For a share that stands so.
+    fn with(self, stats: &ShareStats) -> Patience {
+        if stats.pieces_have > 0 { self.once_begun } else { self.at_first }
+    }
+}
+
+/// Notices when nobody is there to fetch from.
 #[derive(Debug, Default)]
 struct Company {
     alone_since: Option<Duration>,
 }
 
 impl Company {
-    fn deserted(&mut self, now: Duration, stats: &ShareStats, patience: Patience) -> bool {
+    fn look(&mut self, now: Duration, stats: &ShareStats) {
         // A share that waits for its own disk is not alone. Peers that lack what is missing
         // here are no company.
         if stats.sources > 0 || stats.paused.is_some() {
             self.alone_since = None;
-            return false;
+        } else {
+            self.alone_since.get_or_insert(now);
         }
-        let since = *self.alone_since.get_or_insert(now);
-        patience.0.is_some_and(|patience| now.saturating_sub(since) > patience)
+    }
+
+    /// For how long by now.
+    fn alone_for(&self, now: Duration) -> Option<Duration> {
+        self.alone_since.map(|since| now.saturating_sub(since))
+    }
+
+    fn is_deserted(&self, now: Duration, patience: Patience) -> bool {
+        let alone = self.alone_for(now).zip(patience.0);
+        alone.is_some_and(|(alone, patience)| alone > patience)
+    }
+
+    /// What the user is shown of it, once it lasts.
+    fn alone(&self, now: Duration, patience: Patience) -> Option<Alone> {
+        let alone = self.alone_for(now).filter(|alone| *alone >= ALONE_SHOWN_AFTER)?;
+        Some(Alone { gives_up_in: patience.0.map(|patience| patience.saturating_sub(alone)) })
     }
 }
 
@@ -198,14 +242,35 @@ mod tests {
 
     #[test]
     fn a_share_is_deserted_only_after_it_was_alone_for_long() {
-        let patience = Patience(Some(Duration::from_secs(10)));
+        let seconds = Duration::from_secs;
+        let patience = Patience(Some(seconds(10)));
         let mut company = Company::default();
         let mut at = |second, count| {
-            company.deserted(Duration::from_secs(second), &sources(count), patience)
+            company.look(seconds(second), &sources(count));
+            company.is_deserted(seconds(second), patience)
         };
         assert!(!at(0, 0) && !at(9, 0) && !at(10, 1) && !at(20, 0) && !at(30, 0));
         assert!(at(31, 0));
-        assert!(!Company::default().deserted(Duration::MAX, &sources(0), Patience(None)));
+        assert!(!company.is_deserted(Duration::MAX, Patience(None)));
+        assert_eq!(company.alone(seconds(21), patience), None, "it may be over in a moment");
+        let shown = company.alone(seconds(23), patience);
+        assert_eq!(shown, Some(Alone { gives_up_in: Some(seconds(7)) }));
+    }
+
+    #[test]
+    fn once_something_is_here_it_waits_longer_unless_the_user_has_said_how_long() {
+        let mut begun = ShareStats::default();
+        begun.pieces_have = 1;
+        let seconds = |seconds| Patience(Some(Duration::from_secs(seconds)));
+        for (flag, at_first, once_begun) in [
+            (None, seconds(60), seconds(3600)),
+            (Some(seconds(5)), seconds(5), seconds(5)),
+            (Some(Patience(None)), Patience(None), Patience(None)),
+        ] {
+            let wait = Wait::of(flag);
+            assert_eq!(wait.with(&ShareStats::default()), at_first);
+            assert_eq!(wait.with(&begun), once_begun);
+        }
     }
 
     #[test]

@@ -57,6 +57,9 @@ pub(crate) enum Event {
         seeders: u64,
         #[serde(skip_serializing_if = "Option::is_none")]
         seconds_left: Option<u64>,
+        /// With nobody to fetch from.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        gives_up_in: Option<u64>,
     },
     /// Something to know, while the work goes on.
     Warning { message: String },
@@ -171,12 +174,20 @@ impl Event {
             peers: standing.peers,
             seeders: standing.seeders,
             seconds_left: time_left(standing, rate).map(|left| left.as_secs()),
+            gives_up_in: standing
+                .alone
+                .as_ref()
+                .and_then(|alone| alone.gives_up_in)
+                .map(|left| left.as_secs()),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use super::super::progress::Alone;
     use super::*;
 
     fn one_of_each() -> Vec<Event> {
@@ -204,7 +215,11 @@ mod tests {
             },
             Event::progress(
                 Work::Fetching,
-                &Standing { bytes_total: 1, ..Standing::default() },
+                &Standing {
+                    bytes_total: 1,
+                    alone: Some(Alone { gives_up_in: Some(Duration::ZERO) }),
+                    ..Standing::default()
+                },
                 1,
                 1,
             ),

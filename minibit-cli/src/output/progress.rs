@@ -41,6 +41,26 @@ pub(crate) struct Standing {
     pub(crate) seeders: u64,
     /// Bytes sent to others.
     pub(crate) uploaded: u64,
+    /// Nobody has what is missing.
+    pub(crate) alone: Option<Alone>,
+}
+
+/// With nobody to fetch from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Alone {
+    /// Left out if it never does.
+    pub(crate) gives_up_in: Option<Duration>,
+}
+
+impl Standing {
+    /// Whether more has changed than a countdown.
+    fn is_news_after(&self, earlier: &Self) -> bool {
+        let timeless = |standing: &Self| {
+            let alone = standing.alone.as_ref().map(|_| Alone { gives_up_in: None });
+            Self { alone, ..standing.clone() }
+        };
+        timeless(self) != timeless(earlier)
+    }
 }
 
 /// What is being done.
@@ -129,7 +149,7 @@ impl Progress {
             Shown::Now { every, last } => {
                 // The first line comes after a while: short work needs none.
                 let since = *last.get_or_insert(now);
-                if now.saturating_sub(since) < *every || self.last == *standing {
+                if now.saturating_sub(since) < *every || !standing.is_news_after(&self.last) {
                     return;
                 }
                 *last = Some(now);
@@ -184,9 +204,29 @@ fn describe(standing: &Standing, rate: u64) -> String {
 
 /// The same, then `5 peers, 630/1000 pieces`.
 fn describe_fetching(standing: &Standing, rate: u64) -> String {
-    let Standing { pieces, pieces_total, peers, .. } = *standing;
+    let Standing { bytes, bytes_total, pieces, pieces_total, peers, .. } = *standing;
+    if let Some(alone) = &standing.alone {
+        return format!(
+            "{:3} % of {}, {}",
+            percent(bytes, bytes_total),
+            Bytes(bytes_total),
+            describe_alone(alone, peers)
+        );
+    }
     let text = describe(standing, rate);
     format!("{text}, {}, {pieces}/{pieces_total} pieces", Count(peers, "peer"))
+}
+
+/// `no peers; trying again, giving up in 59:43`.
+fn describe_alone(alone: &Alone, peers: u64) -> String {
+    let who = match peers {
+        0 => "no peers".to_owned(),
+        some => format!("{} without what is missing", Count(some, "peer")),
+    };
+    match alone.gives_up_in {
+        Some(left) => format!("{who}; trying again, giving up in {}", Countdown(left)),
+        None => format!("{who}; trying again"),
+    }
 }
 
 /// `5 peers, 3 of them complete, 1.2 GiB sent, 12.3 MiB/s`.
@@ -253,6 +293,23 @@ mod tests {
         let standing = Standing { peers: 2, ..Standing::default() };
         assert_eq!(describe(&standing, 0), "beginning");
         assert_eq!(describe_fetching(&standing, 0), "beginning, 2 peers, 0/0 pieces");
+    }
+
+    #[test]
+    fn whoever_is_alone_sees_for_how_long_it_is_tried_and_no_line_for_each_second() {
+        let alone = |left| Some(Alone { gives_up_in: Some(seconds(left)) });
+        let standing =
+            Standing { bytes: 63, bytes_total: 100, alone: alone(3583), ..Standing::default() };
+        assert_eq!(
+            describe_fetching(&standing, 0),
+            " 63 % of 100 B, no peers; trying again, giving up in 59:43"
+        );
+        let forever = Alone { gives_up_in: None };
+        assert_eq!(describe_alone(&forever, 2), "2 peers without what is missing; trying again");
+        let later = Standing { alone: alone(3500), ..standing.clone() };
+        assert!(!later.is_news_after(&standing));
+        assert!(standing.is_news_after(&Standing { alone: None, ..standing.clone() }));
+        assert!(Standing { peers: 1, ..later }.is_news_after(&standing));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
 
-use super::common::{Sandbox, assert_same, eventually, led, names_in};
+use super::common::{Sandbox, assert_same, eventually, led, names_in, number};
 use super::relay::Relay;
 
 #[test]
@@ -43,6 +43,28 @@ fn when_nobody_is_there_it_gives_up_in_time_with_code_4() {
 fn when_everybody_leaves_in_the_middle_it_gives_up_with_code_4_and_keeps_what_it_has() {
     let sandbox = Sandbox::new();
     let source = sandbox.file("film.mp4", 3_000_000, 1);
+    let sharer = sandbox.share(&[&source]);
+    let relay = Relay::start(sharer.addr(), 1_500_000);
+    // It gets no more than half, and has that to give.
+    let mut half = sandbox.get(&led(&sharer.ticket, &[], &[relay.addr()]), "half", &[]);
+    let listening = half.event("listening", |_| true);
+    relay.wait_for_end();
+    let addr = listening["addresses"][0].as_str().expect("text").parse().expect("an address");
+    let ticket = led(&sharer.ticket, &[], &[addr]);
+    let mut get = sandbox.get(&ticket, "out", &["--wait", "5s"]);
+    let alone = get.event("progress", |event| event["gives_up_in"].is_u64());
+    assert!(number(&alone, "gives_up_in") < 5, "{alone}");
+    half.interrupt();
+    let ended = get.wait().expect(4);
+    assert!(ended.error().contains("everybody has left"), "{}", ended.error());
+    assert!(ended.stderr.contains("run the same command again"), "{}", ended.stderr);
+    assert!(names_in(sandbox.path("out")).contains(&"film.mp4.part.minibit".to_owned()));
+}
+
+#[test]
+fn whoever_loses_the_network_in_the_middle_is_not_told_that_everybody_has_left() {
+    let sandbox = Sandbox::new();
+    let source = sandbox.file("film.mp4", 3_000_000, 1);
     let mut sharer = sandbox.share(&[&source]);
     let relay = Relay::start(sharer.addr(), 1_500_000);
     let ticket = led(&sharer.ticket, &[], &[relay.addr()]);
@@ -51,9 +73,8 @@ fn when_everybody_leaves_in_the_middle_it_gives_up_with_code_4_and_keeps_what_it
     sharer.process.kill();
     drop(relay);
     let ended = get.wait().expect(4);
-    assert!(ended.error().contains("everybody has left"), "{}", ended.error());
-    assert!(ended.stderr.contains("run the same command again"), "{}", ended.stderr);
-    assert!(names_in(sandbox.path("out")).contains(&"film.mp4.part.minibit".to_owned()));
+    assert!(ended.error().contains("lost contact with all peers"), "{}", ended.error());
+    assert!(ended.stderr.contains("--wait"), "{}", ended.stderr);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! need beside its conduct (`trade::Share`).
 
 use std::sync::atomic::{
-    AtomicU64,
+    AtomicBool, AtomicU64,
     Ordering::{Acquire, Relaxed},
 };
 use std::sync::{Arc, Mutex};
@@ -143,6 +143,8 @@ pub(super) struct ShareContext {
     pub(super) bells: Arc<Bells>,
     pub(super) pause_reason: Mutex<Option<String>>,
     pub(super) warnings: Mutex<Vec<String>>,
+    /// A link ended without a goodbye, and none was made since.
+    pub(super) lost_contact: AtomicBool,
     /// What was here before anything was fetched.
     pub(super) bytes_resumed: u64,
     pub(super) bytes_wanted: u64,
@@ -208,6 +210,7 @@ impl ShareContext {
             pieces_wanted: parts.wanted.len(),
             pause_reason: Mutex::default(),
             warnings: Mutex::default(),
+            lost_contact: AtomicBool::new(false),
             node,
             manifest: parts.manifest,
             manifest_bytes: parts.manifest_bytes,

@@ -423,6 +423,7 @@ impl Manager {
                 return;
             }
         };
+        context.lost_contact.store(false, Relaxed);
         tracing::info!(
             peer = %link.agreed.peer.short(), %addr, initiated = link.initiated, "linked"
         );
@@ -437,6 +438,9 @@ impl Manager {
         };
         let Some(link) = self.mind.remove_link(self.context.now(), id, banned) else { return };
         let peer = link.agreed.peer.short();
+        if !matches!(end, Some(LaneEnd::Left | LaneEnd::Closed)) {
+            self.context.lost_contact.store(true, Relaxed);
+        }
         match end {
             Some(end @ (LaneEnd::Violation(_) | LaneEnd::Wire(_))) => {
                 tracing::warn!(%peer, addr = %link.addr, reason = %end, banned, "link ended");

@@ -36,6 +36,8 @@ pub struct ShareStats {
     pub seeders: usize,
     /// Of these, with something that is wanted here and not here yet.
     pub sources: usize,
+    /// A link ended without a goodbye, and none was made since.
+    pub lost_contact: bool,
     /// Connections made or accepted, lanes included.
     pub connections: u64,
     /// Messages sent to peers, BLOCO frames included.
@@ -85,6 +87,7 @@ impl ShareStats {
             links,
             seeders,
             sources,
+            lost_contact: context.lost_contact.load(Relaxed),
             connections: counters.connections.load(Relaxed),
             messages_sent: counters.messages_sent.load(Relaxed),
             blocks_sent: counters.blocks_sent.load(Relaxed),
