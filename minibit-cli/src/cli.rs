@@ -17,7 +17,7 @@ pub(crate) use simulate::{Hostile, Network, Picking, Rules, Simulate};
 
 use crate::exit::EXIT_CODES;
 use crate::settings::SETTINGS_HELP;
-use crate::values::{self, HostPort, Patience, Start, within};
+use crate::values::{self, Announced, HostPort, Patience, Start, within};
 
 /// Share large files from one machine to many.
 ///
@@ -90,6 +90,7 @@ Examples:
   minibit share film.mp4
   minibit share --name holidays photos/ film.mp4 --ticket-file ticket.txt
   minibit share film.mp4 --tracker tracker.example.org:26464 --listen :4000
+  minibit share film.mp4 --announce 203.0.113.5          the router's address, which forwards
   minibit share film.mp4 | ssh other minibit get -")]
 pub(crate) struct Share {
     /// Files and folders; several become one folder.
@@ -106,6 +107,8 @@ pub(crate) struct Share {
     /// Also write the manifest to a file, for `verify` and `inspect`.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) manifest_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) reach: Reach,
     #[command(flatten)]
     pub(crate) swarm: Swarm,
 }
@@ -199,6 +202,8 @@ pub(crate) struct Tracker {
     #[command(flatten)]
     pub(crate) rules: TrackerRules,
     #[command(flatten)]
+    pub(crate) reach: Reach,
+    #[command(flatten)]
     pub(crate) swarm: Swarm,
 }
 
@@ -243,7 +248,18 @@ pub(crate) struct Peer {
     #[command(flatten)]
     pub(crate) source: Source,
     #[command(flatten)]
+    pub(crate) reach: Reach,
+    #[command(flatten)]
     pub(crate) swarm: Swarm,
+}
+
+/// Where others are told to look for this node.
+#[derive(Debug, Args)]
+pub(crate) struct Reach {
+    /// Also put this address into tickets, as that of a router which forwards the port; a name is
+    /// looked up now. The port is the one listened on if left out. May be given several times.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) announce: Vec<Announced>,
 }
 
 /// How this node meets others.

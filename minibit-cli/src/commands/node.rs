@@ -11,9 +11,9 @@ use minibit_core::types::PeerId;
 use minibit_core::types::limits::TICKET_ADDRS_MAX;
 
 use super::Session;
-use crate::advertise;
+use crate::advertise::{self, Reach};
 use crate::cli::{Policy, Swarm, TrackerRules};
-use crate::exit::{Exit, Failure};
+use crate::exit::Failure;
 use crate::output::json::Event;
 use crate::values::DEFAULT_PORT;
 
@@ -113,16 +113,34 @@ pub(super) fn ticket(
     node: &Node,
     manifest: &Manifest,
     trackers: &[SocketAddr],
+    announced: &[SocketAddr],
 ) -> Result<Ticket, Failure> {
     let room = TICKET_ADDRS_MAX.saturating_sub(trackers.len()).max(1);
-    let own = advertise::addresses(node.local_addrs(), room);
+    let own = advertise::addresses(node.local_addrs(), announced, room);
     let trackers = if trackers.is_empty() { &own } else { trackers };
-    Ticket::new(manifest.share_id(), trackers.iter().copied(), own.iter().copied())
-        .map_err(|error| Failure::new(Exit::Usage, error))
+    let ticket = Ticket::new(manifest.share_id(), trackers.iter().copied(), own.iter().copied());
+    ticket.map_err(|error| {
+        let failure = Failure::usage(error);
+        if own.is_empty() { failure.hint(NO_NETWORK) } else { failure }
+    })
+}
+
+/// Said when not even loopback is there.
+const NO_NETWORK: &str = "this machine has no network; bring one up, or name an address by \
+                          --listen or --announce";
+
+/// From how far a ticket can be used.
+pub(super) fn reach(ticket: &Ticket) -> Reach {
+    advertise::reach(ticket.trackers().iter().chain(ticket.peers()))
 }
 
 /// Prints a share's ticket: the line that others need.
-pub(super) fn announce(ticket: &Ticket, manifest: &Manifest, session: &Session) {
+pub(super) fn announce(ticket: &Ticket, manifest: &Manifest, flags: &Swarm, session: &Session) {
+    if flags.listen.is_empty() && reach(ticket) == Reach::Machine {
+        session.output.warn(
+            "this machine has no network but its own: the ticket is good on this machine only",
+        );
+    }
     let geometry = manifest.geometry();
     session.output.event(&Event::Ticket {
         ticket: ticket.to_string(),

@@ -20,6 +20,7 @@ use crate::values::Patience;
 /// Runs the command.
 pub(super) async fn run(flags: &Peer, session: &Session) -> Result<(), Failure> {
     let trackers = input::resolve(&flags.tracker)?;
+    let announced = input::announced(&flags.reach.announce)?;
     let tickets =
         flags.get.iter().map(|text| input::ticket(text)).collect::<Result<Vec<_>, _>>()?;
     let mut prepared = Vec::new();
@@ -36,7 +37,8 @@ pub(super) async fn run(flags: &Peer, session: &Session) -> Result<(), Failure> 
         let manifest = prepared.manifest.clone();
         node.share(prepared, &trackers).await?;
         share::describe(&manifest, session);
-        node::announce(&node::ticket(&node, &manifest, &trackers)?, &manifest, session);
+        let ticket = node::ticket(&node, &manifest, &trackers, &announced)?;
+        node::announce(&ticket, &manifest, &flags.swarm, session);
     }
     let mut downloads = JoinSet::new();
     for ticket in tickets {

@@ -9,6 +9,7 @@ use minibit_core::content::{Manifest, escape};
 use super::node::{self, Role};
 use super::watch::{self, Until};
 use super::{Session, work};
+use crate::advertise::Reach;
 use crate::cli::Share;
 use crate::exit::{Exit, Failure};
 use crate::input;
@@ -21,20 +22,28 @@ const ROOTS_SHOWN: usize = 20;
 /// Runs the command.
 pub(super) async fn run(flags: &Share, session: &Session) -> Result<(), Failure> {
     let trackers = input::resolve(&flags.tracker)?;
+    let announced = input::announced(&flags.reach.announce)?;
     let prepared = work::prepare(&flags.paths, &flags.source, session).await?;
     let manifest = prepared.manifest.clone();
     let own_tracker = trackers.is_empty().then(Default::default);
     let node = node::start(&flags.swarm, Role::Lasting, own_tracker, session).await?;
     let started = Instant::now();
     node.share(prepared, &trackers).await?;
-    let ticket = node::ticket(&node, &manifest, &trackers)?;
+    let ticket = node::ticket(&node, &manifest, &trackers, &announced)?;
     describe(&manifest, session);
     write_manifest(flags.manifest_file.as_deref(), &manifest)?;
     if let Some(path) = &flags.ticket_file {
         write(path, format!("{ticket}\n").as_bytes())?;
     }
-    node::announce(&ticket, &manifest, session);
-    session.output.say("sharing until Ctrl-C; others fetch it with: minibit get TICKET");
+    node::announce(&ticket, &manifest, &flags.swarm, session);
+    session.output.say(format_args!(
+        "sharing until Ctrl-C; {} with: minibit get TICKET",
+        match node::reach(&ticket) {
+            Reach::Machine => "on this machine it is fetched",
+            Reach::Network => "others on this network fetch it",
+            Reach::Anywhere => "others fetch it",
+        }
+    ));
     let uploaded = watch::seed(&node, Until::default(), session).await;
     node.shutdown().await;
     session.output.say(format_args!("stopped; {} sent", Bytes(uploaded)));
