@@ -35,8 +35,23 @@ fn when_nobody_is_there_it_gives_up_in_time_with_code_4() {
     // The sharer is gone by now.
     let ended = sandbox.run(["get", &ticket, "-o", "out", "--wait", "300ms"]).expect(4);
     assert!(ended.error().contains("reached"), "{}", ended.error());
+    // Each address, once, with what became of it.
+    let addr = super::common::parse(&ticket).peers()[0];
+    assert!(ended.error().contains(&format!("{addr} refused: ")), "{}", ended.error());
+    assert_eq!(ended.error().matches(&addr.to_string()).count(), 1, "{}", ended.error());
     assert!(ended.stdout.is_empty());
     assert!(!sandbox.path("out").exists(), "nothing was begun");
+}
+
+#[test]
+fn without_any_time_to_wait_it_does_not_say_that_there_was_nobody_to_ask() {
+    let sandbox = Sandbox::new();
+    let source = sandbox.file("film.mp4", 10, 1);
+    let sharer = sandbox.share(&[&source]);
+    let silent = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
+    let ticket = led(&sharer.ticket, &[], &[silent]);
+    let ended = sandbox.run(["get", &ticket, "--wait", "0"]).expect(4);
+    assert!(ended.error().contains(&silent.to_string()), "{}", ended.error());
 }
 
 #[test]

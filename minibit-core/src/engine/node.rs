@@ -297,7 +297,8 @@ impl Node {
         let at_once = self.inner.config.links.dials_max;
         let mut bootstrapped =
             bootstrap::fetch(&introduction, ticket.peers(), &mut found, options.patience, at_once)
-                .await?;
+                .await
+                .map_err(|error| with_trackers(error, &clients))?;
         let refuted = std::mem::take(&mut bootstrapped.refuted);
         let heard = std::mem::take(&mut bootstrapped.heard);
         let (opened, link) = resume::open_download(bootstrapped, options).await?;
@@ -365,7 +366,8 @@ impl Node {
         let config = &self.inner.config;
         let (tell, events) = mpsc::unbounded_channel();
         let node = Arc::clone(&self.inner.context);
-        let context = Arc::new(ShareContext::new(node, opened.parts, tell));
+        let tracked = trackers.iter().map(|client| Arc::clone(client.tracked())).collect();
+        let context = Arc::new(ShareContext::new(node, opened.parts, tracked, tell));
         let links = config.links.for_share(context.share.geometry.piece_count());
         let piece_len = context.share.geometry.piece_size().bytes();
         let mut neighbours = Neighbours::new(self.id(), links);
@@ -440,6 +442,18 @@ struct FirstLink {
     heard: Vec<Found>,
     /// Who lied about the manifest.
     refuted: Vec<(PeerId, SocketAddr)>,
+}
+
+/// The same failure, with what kept the trackers from helping.
+fn with_trackers(mut error: BootstrapError, clients: &[TrackerClient]) -> BootstrapError {
+    if let BootstrapError::Unreachable { tried, .. } = &mut error {
+        for tracked in clients.iter().map(TrackerClient::tracked) {
+            if let Some(problem) = tracked.problem() {
+                tried.tracker(tracked.addr, &problem);
+            }
+        }
+    }
+    error
 }
 
 fn bind_all(listen: &[SocketAddr]) -> Result<Vec<(TcpListener, Replaced)>, NodeError> {

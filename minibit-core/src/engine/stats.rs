@@ -60,6 +60,18 @@ pub struct ShareStats {
     pub paused: Option<String>,
     /// What the user should know, oldest first.
     pub warnings: Vec<String>,
+    /// Every tracker it is announced to.
+    pub trackers: Vec<TrackerStats>,
+}
+
+/// Where the dealings with one tracker stand.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct TrackerStats {
+    /// Where it is.
+    pub addr: SocketAddr,
+    /// Why it does not answer, if it does not.
+    pub problem: Option<String>,
 }
 
 impl ShareStats {
@@ -101,6 +113,11 @@ impl ShareStats {
                 .map(|completed| completed.saturating_sub(context.opened)),
             paused: lock(&context.pause_reason).clone(),
             warnings: lock(&context.warnings).clone(),
+            trackers: context
+                .trackers
+                .iter()
+                .map(|known| TrackerStats { addr: known.addr, problem: known.problem() })
+                .collect(),
         }
     }
 }
