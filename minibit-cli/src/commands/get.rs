@@ -1,5 +1,6 @@
 //! `get`: from a ticket to a verified file under its final name.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use minibit_core::types::limits::TICKET_ADDRS_MAX;
 
 use super::failures::{self, GO_ON};
 use super::node::{self, Role};
-use super::watch::{self, Fetched, Until, Wait};
+use super::watch::{self, Fetched, Notices, Until, Wait};
 use super::{Session, inspect, share};
 use crate::cli::Get;
 use crate::exit::{Exit, Failure};
@@ -22,7 +23,8 @@ use crate::values::Patience;
 /// Runs the command.
 pub(super) async fn run(flags: &Get, session: &Session) -> Result<(), Failure> {
     let ticket = input::ticket(&flags.ticket)?;
-    let ticket = with_more(&ticket, flags)?;
+    let trackers = input::resolve(&flags.tracker)?;
+    let ticket = with_more(&ticket, &trackers, &input::resolve(&flags.peer)?)?;
     let select = selection(&flags.select)?;
     let wait = Wait::of(flags.wait);
     let node = node::start(&flags.swarm, Role::Passing, None, session).await?;
@@ -42,7 +44,7 @@ pub(super) async fn run(flags: &Get, session: &Session) -> Result<(), Failure> {
     };
     opened(&share, session);
     share::write_manifest(flags.manifest_file.as_deref(), share.manifest())?;
-    let fetched = watch::fetch(&share, wait, session).await;
+    let fetched = watch::fetch(&share, wait, Notices::about(&trackers), session).await;
     let outcome = match fetched {
         Ok(Fetched::Complete(path)) => {
             done(&share, &path, started, session);
@@ -83,8 +85,11 @@ fn deserted(stats: &ShareStats) -> String {
 }
 
 /// The ticket with the addresses that the user added.
-fn with_more(ticket: &Ticket, flags: &Get) -> Result<Ticket, Failure> {
-    let (trackers, peers) = (input::resolve(&flags.tracker)?, input::resolve(&flags.peer)?);
+fn with_more(
+    ticket: &Ticket,
+    trackers: &[SocketAddr],
+    peers: &[SocketAddr],
+) -> Result<Ticket, Failure> {
     // What the user named comes first, and stays if there is not room for all.
     let room = TICKET_ADDRS_MAX.saturating_sub(trackers.len() + peers.len());
     let own_trackers = ticket.trackers().iter().copied().take(room);
@@ -93,9 +98,9 @@ fn with_more(ticket: &Ticket, flags: &Get) -> Result<Ticket, Failure> {
         // Written once where it follows the same tracker, so it takes no room of its own.
         ticket.trackers().contains(peer) || room > 0
     });
-    let trackers: Vec<_> = trackers.into_iter().chain(own_trackers).collect();
-    let peers: Vec<_> = peers.into_iter().chain(own_peers).collect();
-    Ticket::new(ticket.share(), trackers, peers).map_err(|error| Failure::new(Exit::Usage, error))
+    let trackers = trackers.iter().copied().chain(own_trackers);
+    let peers = peers.iter().copied().chain(own_peers);
+    Ticket::new(ticket.share(), trackers, peers).map_err(Failure::usage)
 }
 
 /// How long to look for somebody, as the engine takes it.
@@ -188,7 +193,7 @@ async fn stay(node: &Node, until: Option<Until>, session: &Session) {
     let Some(until) = until else { return };
     session.output.say("complete; seeding");
     let started = Instant::now();
-    let uploaded = watch::seed(node, until, session).await;
+    let uploaded = watch::seed(node, until, Notices::default(), session).await;
     let seconds = started.elapsed().as_secs_f64();
     session.output.event(&Event::Stopped { uploaded, seconds });
 }

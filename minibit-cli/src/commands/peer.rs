@@ -8,7 +8,7 @@ use minibit_core::engine::{GetOptions, Node};
 use tokio::task::JoinSet;
 
 use super::node::{self, Role};
-use super::watch::{self, Until};
+use super::watch::{self, Notices, Until};
 use super::{Session, get, share, work};
 use crate::cli::Peer;
 use crate::exit::{Exit, Failure};
@@ -44,8 +44,10 @@ pub(super) async fn run(flags: &Peer, session: &Session) -> Result<(), Failure> 
     for ticket in tickets {
         downloads.spawn(download(Arc::clone(&node), ticket, options(flags), session.clone()));
     }
-    let (failed, uploaded) =
-        tokio::join!(collect(downloads, session), watch::seed(&node, Until::default(), session),);
+    let (failed, uploaded) = tokio::join!(
+        collect(downloads, session),
+        watch::seed(&node, Until::default(), Notices::about(&trackers), session),
+    );
     for share in node.shares() {
         share.stop().await;
     }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use minibit_core::content::{Manifest, escape};
 
 use super::node::{self, Role};
-use super::watch::{self, Until};
+use super::watch::{self, Notices, Until};
 use super::{Session, work};
 use crate::advertise::Reach;
 use crate::cli::Share;
@@ -44,7 +44,7 @@ pub(super) async fn run(flags: &Share, session: &Session) -> Result<(), Failure>
             Reach::Anywhere => "others fetch it",
         }
     ));
-    let uploaded = watch::seed(&node, Until::default(), session).await;
+    let uploaded = watch::seed(&node, Until::default(), Notices::about(&trackers), session).await;
     node.shutdown().await;
     session.output.say(format_args!("stopped; {} sent", Bytes(uploaded)));
     let seconds = started.elapsed().as_secs_f64();

@@ -5,7 +5,7 @@ use std::time::Instant;
 use minibit_core::types::limits::TICKET_ADDRS_MAX;
 
 use super::node::{self, Role};
-use super::watch::{self, Until};
+use super::watch::{self, Notices, Until};
 use super::{Session, share, work};
 use crate::advertise;
 use crate::cli::Tracker;
@@ -37,7 +37,7 @@ pub(super) async fn run(flags: &mut Tracker, session: &Session) -> Result<(), Fa
     let addresses = advertise::addresses(node.local_addrs(), &announced, TICKET_ADDRS_MAX);
     let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
     session.output.say(format_args!("tracker on {}, until Ctrl-C", addresses.join(", ")));
-    let uploaded = watch::seed(&node, Until::default(), session).await;
+    let uploaded = watch::seed(&node, Until::default(), Notices::default(), session).await;
     node.shutdown().await;
     let seconds = started.elapsed().as_secs_f64();
     session.output.event(&Event::Stopped { uploaded, seconds });

@@ -1,6 +1,7 @@
 //! Watching shares while the node works: progress, warnings, and when it is over.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -37,11 +38,11 @@ pub(super) enum Fetched {
 pub(super) async fn fetch(
     share: &ShareHandle,
     wait: Wait,
+    mut notices: Notices,
     session: &Session,
 ) -> Result<Fetched, CompleteError> {
     let started = Instant::now();
     let mut progress = Progress::new(&session.output, Work::Fetching);
-    let mut notices = Notices::default();
     let mut company = Company::default();
     let mut ticks = tokio::time::interval(TICK);
     loop {
@@ -159,10 +160,14 @@ impl Until {
 
 /// Shows all shares of a node until the user stops it, or enough was given back. Returns the
 /// bytes sent.
-pub(super) async fn seed(node: &Node, until: Until, session: &Session) -> u64 {
+pub(super) async fn seed(
+    node: &Node,
+    until: Until,
+    mut notices: Notices,
+    session: &Session,
+) -> u64 {
     let started = Instant::now();
     let mut progress = Progress::new(&session.output, Work::Seeding);
-    let mut notices = Notices::default();
     let mut ticks = tokio::time::interval(SEEDING_TICK);
     loop {
         tokio::select! {
@@ -202,6 +207,16 @@ fn node_standing(node: &Node, notices: &mut Notices, session: &Session) -> Stand
 #[derive(Debug, Default)]
 pub(super) struct Notices {
     shown: HashMap<ShareId, Shown>,
+    /// Those that the user named. What else a ticket names may well be out of reach from here.
+    trackers: HashMap<SocketAddr, Contact>,
+}
+
+/// What the user knows of a tracker.
+#[derive(Debug, Default)]
+struct Contact {
+    /// All shares announced there would say the same; the first speaks for them.
+    speaker: Option<ShareId>,
+    is_missing: bool,
 }
 
 #[derive(Debug, Default)]
@@ -211,8 +226,27 @@ struct Shown {
 }
 
 impl Notices {
+    /// Notices that also tell how it stands with these trackers.
+    pub(super) fn about(trackers: &[SocketAddr]) -> Self {
+        let trackers = trackers.iter().map(|addr| (*addr, Contact::default())).collect();
+        Self { shown: HashMap::new(), trackers }
+    }
+
     /// Prints what is new.
     pub(super) fn show(&mut self, share: ShareId, stats: &ShareStats, output: &Output) {
+        for tracker in &stats.trackers {
+            match self.contact(share, tracker.addr, tracker.problem.is_some()) {
+                Some(true) => output.warn(format_args!(
+                    "the tracker {} does not answer ({}); trying again",
+                    tracker.addr,
+                    tracker.problem.as_deref().unwrap_or_default()
+                )),
+                Some(false) => {
+                    output.say(format_args!("the tracker {} answers now", tracker.addr));
+                }
+                None => {}
+            }
+        }
         let shown = self.shown.entry(share).or_default();
         for warning in stats.warnings.iter().skip(shown.warnings) {
             output.warn(warning);
@@ -225,6 +259,17 @@ impl Notices {
             }
             shown.paused.clone_from(&stats.paused);
         }
+    }
+
+    /// Takes in whether a tracker is missing; what the user is to be told, if that is new.
+    fn contact(&mut self, share: ShareId, addr: SocketAddr, is_missing: bool) -> Option<bool> {
+        let contact = self.trackers.get_mut(&addr)?;
+        let speaks = *contact.speaker.get_or_insert(share) == share;
+        if !speaks || contact.is_missing == is_missing {
+            return None;
+        }
+        contact.is_missing = is_missing;
+        Some(is_missing)
     }
 }
 
@@ -271,6 +316,20 @@ mod tests {
             assert_eq!(wait.with(&ShareStats::default()), at_first);
             assert_eq!(wait.with(&begun), once_begun);
         }
+    }
+
+    #[test]
+    fn a_tracker_is_missing_once_and_back_once_and_only_if_the_user_named_it() {
+        let addr = |port: u16| SocketAddr::from(([192, 0, 2, 7], port));
+        let (one, other) = (ShareId([1; 32]), ShareId([2; 32]));
+        let mut notices = Notices::about(&[addr(1)]);
+        let mut told = |share, port, missing| notices.contact(share, addr(port), missing);
+        assert_eq!(told(one, 1, false), None, "nothing is wrong");
+        assert_eq!(told(one, 1, true), Some(true));
+        assert_eq!(told(one, 1, true), None);
+        assert_eq!(told(other, 1, false), None, "one of them speaks");
+        assert_eq!(told(one, 1, false), Some(false));
+        assert_eq!(told(one, 2, true), None);
     }
 
     #[test]

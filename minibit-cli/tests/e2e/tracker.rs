@@ -148,6 +148,20 @@ fn a_tracker_that_is_not_there_is_no_reason_to_fail() {
 }
 
 #[test]
+fn a_named_tracker_that_is_not_there_is_told_once_and_so_is_its_coming() {
+    let sandbox = Sandbox::new();
+    let addr = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
+    let sharer = announced(&sandbox, addr, 1000);
+    let said = |words: &str| {
+        eventually(words, || sharer.process.stderr().contains(words).then_some(()));
+    };
+    said(&format!("warning: the tracker {addr} does not answer (refused: "));
+    let (_tracker, _) = tracker(&sandbox, &addr.to_string(), &[]);
+    said(&format!("the tracker {addr} answers now"));
+    assert_eq!(sharer.process.stderr().matches("does not answer").count(), 1);
+}
+
+#[test]
 fn a_tracker_ends_in_order_when_it_is_told_to() {
     let sandbox = Sandbox::new();
     let (tracker, _) = tracker(&sandbox, "127.0.0.1:0", &[]);
