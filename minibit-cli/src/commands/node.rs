@@ -1,7 +1,7 @@
 //! From flags to a running node, and from a node to a ticket.
 
 use std::io;
-use std::net::{Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 
 use minibit_core::content::{Manifest, Ticket};
 use minibit_core::engine::{Node, NodeConfig};
@@ -45,6 +45,10 @@ pub(super) async fn start(
         session.output.say(format_args!("listening on {}", addresses.join(", ")));
     }
     session.output.event(&Event::Listening { peer: node.id().to_string(), addresses });
+    let port = node.local_addrs().first().map_or(0, SocketAddr::port);
+    if let Some(warning) = other_port(flags, role, port) {
+        session.output.warn(warning);
+    }
     Ok(node)
 }
 
@@ -74,13 +78,32 @@ fn config(flags: &Swarm, role: Role, tracker: Option<Rules>) -> NodeConfig {
 
 /// The engine's default is any port on all addresses.
 fn default_listen(role: Role) -> Vec<SocketAddr> {
-    let usual = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), DEFAULT_PORT);
-    if role == Role::Lasting && is_free(usual) { vec![usual] } else { Vec::new() }
+    match role {
+        Role::Lasting => usual_addr().into_iter().collect(),
+        Role::Passing => Vec::new(),
+    }
 }
 
-fn is_free(addr: SocketAddr) -> bool {
-    let tried: io::Result<TcpListener> = TcpListener::bind(addr);
-    tried.is_ok()
+/// All addresses with the usual port, if it is free: IPv6 and IPv4, or IPv4 where there is no other.
+fn usual_addr() -> Option<SocketAddr> {
+    let on = |ip| SocketAddr::new(ip, DEFAULT_PORT);
+    let (both, ipv4) = (on(Ipv6Addr::UNSPECIFIED.into()), on(Ipv4Addr::UNSPECIFIED.into()));
+    match TcpListener::bind(both) {
+        Ok(_) => Some(both),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => None,
+        Err(_) => TcpListener::bind(ipv4).is_ok().then_some(ipv4),
+    }
+}
+
+/// What to know of the port if it is not the one that lasting nodes have.
+fn other_port(flags: &Swarm, role: Role, port: u16) -> Option<String> {
+    let by_chance = role == Role::Lasting && flags.listen.is_empty() && port != DEFAULT_PORT;
+    by_chance.then(|| {
+        format!(
+            "port {DEFAULT_PORT} is in use, so this listens on port {port}: its address is good \
+             only as long as it runs; --listen chooses a port"
+        )
+    })
 }
 
 /// The swarm's word for a policy.

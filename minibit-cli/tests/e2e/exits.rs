@@ -20,6 +20,24 @@ fn a_port_that_is_taken_is_a_failure_that_says_so() {
 }
 
 #[test]
+fn a_share_that_finds_the_usual_port_taken_says_which_it_uses_instead() {
+    let usual = usual_port();
+    let sandbox = Sandbox::new();
+    sandbox.file("film.mp4", 10, 1);
+    let mut sharer = sandbox.start(["share", "film.mp4"]);
+    let ticket = super::common::parse(&sharer.line());
+    let words = format!("so this listens on port {}", ticket.peers()[0].port());
+    eventually("a warning", || sharer.stderr().contains(&words).then_some(()));
+    assert!(sharer.stderr().contains("port 26464 is in use"), "{}", sharer.stderr());
+    drop(usual);
+}
+
+/// Holds the port that shares have unless told otherwise, if nobody else does.
+fn usual_port() -> Option<TcpListener> {
+    TcpListener::bind("[::]:26464").or_else(|_| TcpListener::bind("0.0.0.0:26464")).ok()
+}
+
+#[test]
 fn what_is_not_there_cannot_be_shared() {
     let sandbox = Sandbox::new();
     let ended = sandbox.run(["share", "--listen", "127.0.0.1:0", "no such film"]).expect(2);
