@@ -51,9 +51,8 @@ pub(super) async fn run(flags: &Get, session: &Session) -> Result<(), Failure> {
             stay(&node, Until::of(&flags.stay), session).await;
             Ok(())
         }
-        Ok(Fetched::Interrupted) => Err(failures::interrupted().hint(left(&share))),
-        Ok(Fetched::Deserted) => Err(Failure::new(Exit::Unreachable, deserted(&share.stats()))
-            .hint(format!("{}; --wait TIME waits longer", left(&share)))),
+        Ok(Fetched::Interrupted) => Err(failures::interrupted().hint(left(&share.stats()))),
+        Ok(Fetched::Deserted) => Err(deserted(&share.stats())),
         Err(error) => Err(error.into()),
     };
     node.shutdown().await;
@@ -71,9 +70,26 @@ fn refused(error: GetError, select: &[Glob]) -> Failure {
     failure.hint(format!("--select {} matches none of them", globs.join(" --select ")))
 }
 
-/// Why nobody can give what is missing.
-fn deserted(stats: &ShareStats) -> String {
+/// Nobody can give what is missing.
+fn deserted(stats: &ShareStats) -> Failure {
+    let failure = Failure::new(Exit::Unreachable, why_deserted(stats));
+    if stats.pieces_withdrawn > 0 {
+        return failure.hint(format!("{}; {NEW_TICKET}", done_so_far(stats)));
+    }
+    let go_on = format!("{}; --wait TIME waits longer", left(stats));
+    // Whoever shared a file that was changed since has it no more.
+    failure.hint(if stats.links > 0 { format!("{go_on}; or {NEW_TICKET}") } else { go_on })
+}
+
+/// What helps when a file was changed where it is shared.
+const NEW_TICKET: &str =
+    "if the file was changed where it is shared, ask for a new ticket: this one is for what it was";
+
+fn why_deserted(stats: &ShareStats) -> String {
     match (stats.links, stats.pieces_refused) {
+        _ if stats.pieces_withdrawn > 0 => {
+            "what is missing was changed where it is shared, and nobody else has it".to_owned()
+        }
         (0, 0) if stats.lost_contact => "lost contact with all peers".to_owned(),
         (0, 0) => "everybody has left".to_owned(),
         (0, refused) => format!(
@@ -199,9 +215,12 @@ async fn stay(node: &Node, until: Option<Until>, session: &Session) {
 }
 
 /// How far it came, and how to go on.
-fn left(share: &ShareHandle) -> String {
-    let stats = share.stats();
-    format!("{} % done; {GO_ON}", percent(stats.bytes_have, stats.bytes_total))
+fn left(stats: &ShareStats) -> String {
+    format!("{}; {GO_ON}", done_so_far(stats))
+}
+
+fn done_so_far(stats: &ShareStats) -> String {
+    format!("{} % done", percent(stats.bytes_have, stats.bytes_total))
 }
 
 #[cfg(test)]
@@ -241,15 +260,22 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_left_alone_is_told_by_what() {
+    fn whoever_is_left_alone_is_told_by_what_and_what_helps() {
         let mut stats = ShareStats::default();
-        assert_eq!(deserted(&stats), "everybody has left");
+        let error = |stats: &ShareStats| deserted(stats).to_string();
+        let hint = |stats: &ShareStats| deserted(stats).advice().unwrap().to_owned();
+        assert_eq!(error(&stats), "everybody has left");
         stats.lost_contact = true;
-        assert_eq!(deserted(&stats), "lost contact with all peers");
+        assert_eq!(error(&stats), "lost contact with all peers");
+        assert!(hint(&stats).contains("--wait") && !hint(&stats).contains("new ticket"));
         stats.pieces_refused = 1;
-        assert!(deserted(&stats).contains("wrong bytes came for 1 piece,"));
+        assert!(error(&stats).contains("wrong bytes came for 1 piece,"));
         stats.links = 1;
-        assert!(deserted(&stats).starts_with("nobody who is there"));
+        assert!(error(&stats).starts_with("nobody who is there"));
+        assert!(hint(&stats).contains("--wait") && hint(&stats).contains("new ticket"));
+        stats.pieces_withdrawn = 1;
+        assert!(error(&stats).contains("was changed"));
+        assert!(!hint(&stats).contains("run the same command"), "that would never help");
     }
 
     #[test]

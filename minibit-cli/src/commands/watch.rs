@@ -100,7 +100,9 @@ impl Wait {
 
     /// For a share that stands so.
     fn with(self, stats: &ShareStats) -> Patience {
-        if stats.pieces_have > 0 { self.once_begun } else { self.at_first }
+        // What was changed where it was shared does not come back.
+        let may_come = stats.pieces_have > 0 && stats.pieces_withdrawn == 0;
+        if may_come { self.once_begun } else { self.at_first }
     }
 }
 
@@ -223,6 +225,8 @@ struct Contact {
 struct Shown {
     warnings: usize,
     paused: Option<String>,
+    /// That a file was changed where it is shared.
+    withdrawn: bool,
 }
 
 impl Notices {
@@ -252,6 +256,10 @@ impl Notices {
             output.warn(warning);
         }
         shown.warnings = shown.warnings.max(stats.warnings.len());
+        if stats.pieces_withdrawn > 0 && stats.sources == 0 && !shown.withdrawn {
+            shown.withdrawn = true;
+            output.warn("a file was changed where it is shared; nobody here has it as it was");
+        }
         if shown.paused != stats.paused {
             match &stats.paused {
                 Some(reason) => output.warn(format_args!("paused: {reason}")),
@@ -315,6 +323,9 @@ mod tests {
             let wait = Wait::of(flag);
             assert_eq!(wait.with(&ShareStats::default()), at_first);
             assert_eq!(wait.with(&begun), once_begun);
+            let mut changed = begun.clone();
+            changed.pieces_withdrawn = 1;
+            assert_eq!(wait.with(&changed), at_first);
         }
     }
 

@@ -224,12 +224,28 @@ fn a_source_cut_short_while_it_is_shared_is_withdrawn_and_nobody_dies() {
         .and_then(|file| file.set_len(1000))
         .expect("cut");
     let failed = sandbox.run(["get", &sharer.ticket, "-o", "none", "--wait", "1s"]).expect(4);
-    assert!(failed.error().contains("nobody who is there"), "{}", failed.error());
+    assert!(failed.error().contains("was changed where it is shared"), "{}", failed.error());
+    assert!(failed.stderr.contains("ask for a new ticket"), "{}", failed.stderr);
+    assert!(!failed.stderr.contains("run the same command"), "{}", failed.stderr);
     eventually("the sharer's words", || sharer.process.stderr().contains("film.mp4").then_some(()));
     assert!(sharer.process.is_running());
     // What is still whole is still shared.
     sandbox.run(["get", &sharer.ticket, "-o", "out", "--select", "*.mp3"]).expect(0);
     assert_same(&whole, sandbox.path("out/all/music.mp3"));
+    let told = sharer.process.stderr();
+    assert!(told.contains("share it again") && !told.contains("nothing else is left"), "{told}");
+}
+
+#[test]
+fn whoever_has_nothing_left_to_share_is_told_how_to_share_anew() {
+    let sandbox = Sandbox::new();
+    let source = sandbox.file("film.mp4", 3_000_000, 1);
+    let sharer = sandbox.share(&[&source]);
+    sandbox.file("film.mp4", 3_000_000, 2);
+    sandbox.run(["get", &sharer.ticket, "-o", "none", "--wait", "1s"]).expect(4);
+    let words = "nothing else is left of the share; share it again";
+    eventually("its words", || sharer.process.stderr().contains(words).then_some(()));
+    assert_eq!(sharer.process.stderr().matches("film.mp4 was changed").count(), 1);
 }
 
 #[test]

@@ -107,8 +107,17 @@ impl ShareContext {
         if !self.share.withdraw(self.share.geometry.file_of(piece)) {
             return;
         }
-        tracing::warn!(%error, "withdrawn from the share");
-        self.warn(format!("{}; it is no longer shared", with_causes(error)));
+        // Users are told by the warning.
+        tracing::info!(%error, "withdrawn from the share");
+        let left = if self.share.ledger.have_count() == 0 {
+            "it is no longer shared, and nothing else is left of the share"
+        } else {
+            "it is no longer shared"
+        };
+        self.warn(format!(
+            "{}; {left}; share it again for a ticket of what it is now",
+            with_causes(error)
+        ));
     }
 }
 

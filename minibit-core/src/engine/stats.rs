@@ -48,6 +48,8 @@ pub struct ShareStats {
     pub pieces_fetched: u64,
     /// Pieces fetched whose bytes were wrong.
     pub pieces_refused: u64,
+    /// Pieces not here that peers had and withdrew, as they do when their file was changed.
+    pub pieces_withdrawn: u64,
     /// Most buffers that ever waited for the disk at once.
     pub disk_queue_peak: usize,
     /// How many may wait; then sockets are not read.
@@ -105,6 +107,7 @@ impl ShareStats {
             blocks_sent: counters.blocks_sent.load(Relaxed),
             pieces_fetched: counters.pieces_fetched.load(Relaxed),
             pieces_refused: counters.pieces_refused.load(Relaxed),
+            pieces_withdrawn: counters.pieces_withdrawn.load(Relaxed),
             disk_queue_peak: context.disk.deepest(),
             disk_queue_places: DiskQueue::places(),
             elapsed: context.now().saturating_sub(context.opened),
