@@ -262,7 +262,8 @@ impl Notices {
         }
         if shown.paused != stats.paused {
             match &stats.paused {
-                Some(reason) => output.warn(format_args!("paused: {reason}")),
+                Some(reason) => output
+                    .warn(format_args!("paused: {reason}; make room, and it goes on by itself")),
                 None => output.say("going on"),
             }
             shown.paused.clone_from(&stats.paused);

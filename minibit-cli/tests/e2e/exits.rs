@@ -218,10 +218,12 @@ fn a_disk_that_fills_up_pauses_it_with_a_reason_and_it_goes_on_when_there_is_roo
     relay.open();
     let warning = get.event("warning", |_| true)["message"].as_str().expect("text").to_owned();
     assert!(warning.contains("paused") && warning.contains("space"), "{warning}");
+    assert!(warning.contains("make room"), "{warning}");
     assert!(get.is_running());
     drop(other);
     fs::remove_file(ballast).expect("removed");
-    get.wait().expect(0);
+    let ended = get.wait().expect(0);
+    assert_eq!(ended.stderr.lines().count(), 1, "it is said once: {}", ended.stderr);
     assert_same(sandbox.path("all"), place.join("all"));
 }
 
