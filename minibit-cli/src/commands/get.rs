@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use globset::{Glob, GlobSet, GlobSetBuilder};
-use minibit_core::content::{Manifest, Ticket};
+use minibit_core::content::{FileEntry, Manifest, Ticket, escape};
 use minibit_core::engine::{GetError, GetOptions, Node, Selection, ShareHandle, ShareStats};
 use minibit_core::types::limits::TICKET_ADDRS_MAX;
 
@@ -42,12 +42,14 @@ pub(super) async fn run(flags: &Get, session: &Session) -> Result<(), Failure> {
         () = session.interrupt.requested() => return Err(failures::interrupted().hint(GO_ON)),
         share = node.get(&ticket, options) => share.map_err(|error| refused(error, &flags.select))?,
     };
-    opened(&share, session);
+    let select = selection(&flags.select)?;
+    let chosen = Chosen::of(share.manifest(), select.as_ref());
+    opened(&share, &chosen, session);
     share::write_manifest(flags.manifest_file.as_deref(), share.manifest())?;
     let fetched = watch::fetch(&share, wait, Notices::about(&trackers), session).await;
     let outcome = match fetched {
         Ok(Fetched::Complete(path)) => {
-            done(&share, &path, started, session);
+            done(&share, &chosen, &path, started, session);
             stay(&node, Until::of(&flags.stay), session).await;
             Ok(())
         }
@@ -148,10 +150,59 @@ fn is_selected(set: &GlobSet, path: &[String]) -> bool {
     (1..=path.len()).any(|depth| set.is_match(path[..depth].join("/")))
 }
 
+/// What of a share is fetched.
+pub(super) struct Chosen<'a> {
+    manifest: &'a Manifest,
+    /// The files, in the manifest's order.
+    files: Vec<&'a FileEntry>,
+    bytes: u64,
+    pieces: u64,
+}
+
+impl<'a> Chosen<'a> {
+    /// All of it, or what was selected.
+    pub(super) fn of(manifest: &'a Manifest, select: Option<&Selection>) -> Self {
+        let geometry = manifest.geometry();
+        let selected =
+            select.map_or_else(|| vec![true; manifest.files().len()], |select| select(manifest));
+        let mut chosen = Self { manifest, files: Vec::new(), bytes: 0, pieces: 0 };
+        for (number, file) in (0..).zip(manifest.files()) {
+            if selected[number as usize]
+                && let Some(index) = geometry.file(number)
+            {
+                chosen.files.push(file);
+                chosen.bytes += file.len;
+                chosen.pieces += geometry.pieces_of(index).len() as u64;
+            }
+        }
+        chosen
+    }
+
+    fn is_all(&self) -> bool {
+        self.files.len() == self.manifest.files().len()
+    }
+
+    fn describe(&self, session: &Session) {
+        if self.is_all() {
+            return share::describe(self.manifest, session);
+        }
+        let manifest = self.manifest;
+        session.output.say(format_args!(
+            "{}: {} of {}, {} of {}",
+            escape(manifest.name()),
+            self.files.len(),
+            Count(manifest.files().len() as u64, "file"),
+            Bytes(self.bytes),
+            Bytes(manifest.geometry().total_len()),
+        ));
+        share::list(self.files.iter().copied(), session);
+    }
+}
+
 /// Says what is fetched, and what is here already.
-pub(super) fn opened(share: &ShareHandle, session: &Session) {
+pub(super) fn opened(share: &ShareHandle, chosen: &Chosen<'_>, session: &Session) {
     let (manifest, stats) = (share.manifest(), share.stats());
-    share::describe(manifest, session);
+    chosen.describe(session);
     if stats.bytes_resumed > 0 {
         session.output.say(format_args!(
             "{} of {} were here already",
@@ -162,21 +213,27 @@ pub(super) fn opened(share: &ShareHandle, session: &Session) {
     session.output.event(&Event::Manifest {
         share: share.id().to_string(),
         name: manifest.name().to_owned(),
-        bytes: stats.bytes_total,
-        files: manifest.files().len() as u64,
-        pieces: stats.pieces_total.into(),
+        bytes: chosen.bytes,
+        files: chosen.files.len() as u64,
+        pieces: chosen.pieces,
         piece_size: manifest.piece_size().bytes().into(),
-        resumed_bytes: stats.bytes_resumed,
+        resumed_bytes: stats.bytes_resumed.min(chosen.bytes),
     });
 }
 
 /// Says that every byte is in place.
-pub(super) fn done(share: &ShareHandle, path: &Path, started: Instant, session: &Session) {
+pub(super) fn done(
+    share: &ShareHandle,
+    chosen: &Chosen<'_>,
+    path: &Path,
+    started: Instant,
+    session: &Session,
+) {
     let stats = share.stats();
     let elapsed = started.elapsed();
     session.output.say(format_args!(
         "every byte verified: {} in {}, {} fetched, {} sent on",
-        Bytes(stats.bytes_total),
+        Bytes(chosen.bytes),
         Time(elapsed),
         Bytes(stats.bytes_downloaded),
         Bytes(stats.bytes_uploaded),
@@ -187,13 +244,13 @@ pub(super) fn done(share: &ShareHandle, path: &Path, started: Instant, session: 
     session.output.event(&Event::Done {
         share: share.id().to_string(),
         path: path.to_owned(),
-        bytes: stats.bytes_total,
+        bytes: chosen.bytes,
         seconds: elapsed.as_secs_f64(),
         downloaded: stats.bytes_downloaded,
         uploaded: stats.bytes_uploaded,
         messages_sent: stats.messages_sent,
         disk_queue_peak: stats.disk_queue_peak as u64,
-        files: inspect::files(share.manifest()),
+        files: chosen.files.iter().map(|file| inspect::file(file)).collect(),
     });
     session.output.result(path.display());
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use minibit_core::content::{Manifest, Ticket, escape};
+use minibit_core::content::{FileEntry, Manifest, Ticket, escape};
 
 use crate::cli::Inspect;
 use crate::exit::Failure;
@@ -82,13 +82,13 @@ fn kind(manifest: &Manifest) -> String {
 }
 
 /// The files as events list them.
-pub(super) fn files(manifest: &Manifest) -> Vec<File> {
-    let file = |entry: &minibit_core::content::FileEntry| File {
-        path: entry.path.join("/"),
-        bytes: entry.len,
-        root: entry.root.to_string(),
-    };
+fn files(manifest: &Manifest) -> Vec<File> {
     manifest.files().iter().map(file).collect()
+}
+
+/// A file as events list it.
+pub(super) fn file(entry: &FileEntry) -> File {
+    File { path: entry.path.join("/"), bytes: entry.len, root: entry.root.to_string() }
 }
 
 fn extensions(manifest: &Manifest) -> BTreeMap<String, u64> {

@@ -7,6 +7,7 @@ use minibit_core::content::Ticket;
 use minibit_core::engine::{GetOptions, Node};
 use tokio::task::JoinSet;
 
+use super::get::Chosen;
 use super::node::{self, Role};
 use super::watch::{self, Notices, Until};
 use super::{Session, get, share, work};
@@ -76,9 +77,10 @@ async fn download(
 ) -> Result<(), Failure> {
     let started = Instant::now();
     let share = node.get(&ticket, options).await?;
-    get::opened(&share, &session);
+    let chosen = Chosen::of(share.manifest(), None);
+    get::opened(&share, &chosen, &session);
     let path = share.completed().await?;
-    get::done(&share, &path, started, &session);
+    get::done(&share, &chosen, &path, started, &session);
     Ok(())
 }
 

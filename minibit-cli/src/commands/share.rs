@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use minibit_core::content::{Manifest, escape};
+use minibit_core::content::{FileEntry, Manifest, escape};
 
 use super::node::{self, Role};
 use super::watch::{self, Notices, Until};
@@ -62,10 +62,19 @@ pub(super) fn describe(manifest: &Manifest, session: &Session) {
         Count(geometry.piece_count().into(), "piece"),
         Bytes(geometry.piece_size().bytes().into()),
     ));
-    for file in manifest.files().iter().take(ROOTS_SHOWN) {
+    list(manifest.files(), session);
+}
+
+/// Names files with their roots.
+pub(super) fn list<'a>(
+    files: impl IntoIterator<Item = &'a FileEntry, IntoIter: ExactSizeIterator>,
+    session: &Session,
+) {
+    let mut files = files.into_iter();
+    for file in files.by_ref().take(ROOTS_SHOWN) {
         session.output.say(format_args!("{}  {}", file.root, escape(&file.path.join("/"))));
     }
-    if let Some(more @ 1..) = manifest.files().len().checked_sub(ROOTS_SHOWN) {
+    if let more @ 1.. = files.len() {
         session.output.say(format_args!("and {} more", Count(more as u64, "file")));
     }
 }

@@ -224,7 +224,7 @@ struct Contact {
 #[derive(Debug, Default)]
 struct Shown {
     warnings: usize,
-    paused: Option<String>,
+    paused: bool,
     /// That a file was changed where it is shared.
     withdrawn: bool,
 }
@@ -260,13 +260,14 @@ impl Notices {
             shown.withdrawn = true;
             output.warn("a file was changed where it is shared; nobody here has it as it was");
         }
-        if shown.paused != stats.paused {
+        // Not each reason: the next piece may be of another file.
+        if shown.paused != stats.paused.is_some() {
             match &stats.paused {
                 Some(reason) => output
                     .warn(format_args!("paused: {reason}; make room, and it goes on by itself")),
                 None => output.say("going on"),
             }
-            shown.paused.clone_from(&stats.paused);
+            shown.paused = stats.paused.is_some();
         }
     }
 

@@ -127,7 +127,15 @@ fn only_selected_files_are_fetched_and_the_rest_can_follow() {
     sandbox.file("all/notes/b.txt", 5, 4);
     let sharer = sandbox.share(&[&sandbox.path("all")]);
     let flags = ["--select", "*.mp4", "--select", "notes/**"];
-    let done = sandbox.get(&sharer.ticket, "out", &flags).wait().expect(0).event("done");
+    let ended = sandbox.get(&sharer.ticket, "out", &flags).wait().expect(0);
+    let (manifest, done) = (ended.event("manifest"), ended.event("done"));
+    assert_eq!((number(&manifest, "files"), number(&manifest, "bytes")), (3, 340_005));
+    let paths = done["files"].as_array().expect("a list").iter().map(|file| file["path"].clone());
+    assert_eq!(paths.collect::<Vec<_>>(), ["film.mp4", "notes/a.txt", "notes/b.txt"]);
+    let words = sandbox.run(["get", &sharer.ticket, "-o", "said", "--select", "film.mp4"]);
+    let words = words.expect(0).stderr;
+    assert!(words.contains("all: 1 of 4 files, 293.0 KiB of 527.3 KiB"), "{words}");
+    assert!(words.contains("  film.mp4\n") && !words.contains("music.mp3"), "{words}");
     assert_eq!(number(&done, "bytes"), 340_005);
     assert!(number(&done, "downloaded") >= 340_005);
     for name in ["film.mp4", "notes/a.txt", "notes/b.txt"] {
