@@ -136,6 +136,7 @@ pub(crate) struct Source {
 Examples:
   minibit get minibit1...
   minibit get @ticket.txt -o ~/films
+  minibit get minibit1... --list                            what is in it?
   minibit get - --select '*.mp4' --select 'notes/**' < ticket.txt
   minibit get minibit1... --seed-ratio 2 --seed-time 1h     stay until either is reached")]
 #[command(group = ArgGroup::new("until_stopped").args(["seed"]).conflicts_with_all(["seed_ratio", "seed_time"]))]
@@ -146,9 +147,13 @@ pub(crate) struct Get {
     /// Directory to put it in.
     #[arg(short = 'o', long, value_name = "DIR", default_value = ".", value_hint = ValueHint::DirPath)]
     pub(crate) dir: PathBuf,
-    /// Fetch only files whose path in the share matches; may be given several times.
+    /// Fetch only files whose path in the share matches; a * matches through /, and the name of a
+    /// folder selects all that is in it. May be given several times.
     #[arg(long, value_name = "GLOB")]
     pub(crate) select: Vec<Glob>,
+    /// Fetch nothing but the list of files, and print it as `inspect` does.
+    #[arg(long, conflicts_with_all = ["select", "force", "seed", "seed_ratio", "seed_time"])]
+    pub(crate) list: bool,
     /// Replace a file that has the share's name, or a folder that has it and holds nothing but
     /// files that are fetched; a folder with anything else in it is left alone.
     #[arg(long)]

@@ -92,7 +92,10 @@ impl From<CompleteError> for Failure {
 
 fn store_hint(error: &StoreError) -> Option<&'static str> {
     match error {
-        StoreError::TargetExists { .. } => Some("--force replaces it, -o DIR puts it elsewhere"),
+        StoreError::TargetExists { .. } => Some(
+            "--force replaces it and fetches everything again, -o DIR puts it elsewhere; \
+             to a folder of selected files none can be added",
+        ),
         StoreError::WouldLose { .. } => {
             Some("move it out of there, or use -o DIR to put the download elsewhere")
         }

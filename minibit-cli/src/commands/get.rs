@@ -37,6 +37,9 @@ pub(super) async fn run(flags: &Get, session: &Session) -> Result<(), Failure> {
         first_pieces: None,
     };
     session.output.say("looking for peers");
+    if flags.list {
+        return list(&node, &ticket, options.patience, flags, session).await;
+    }
     let share = tokio::select! {
         biased;
         () = session.interrupt.requested() => return Err(failures::interrupted().hint(GO_ON)),
@@ -59,6 +62,24 @@ pub(super) async fn run(flags: &Get, session: &Session) -> Result<(), Failure> {
     };
     node.shutdown().await;
     outcome
+}
+
+/// Shows what the share consists of.
+async fn list(
+    node: &Node,
+    ticket: &Ticket,
+    patience: Duration,
+    flags: &Get,
+    session: &Session,
+) -> Result<(), Failure> {
+    let manifest = tokio::select! {
+        biased;
+        () = session.interrupt.requested() => return Err(failures::interrupted()),
+        manifest = node.look_up(ticket, patience) => manifest.map_err(GetError::from)?,
+    };
+    share::write_manifest(flags.manifest_file.as_deref(), &manifest)?;
+    inspect::show_manifest(&manifest, &session.output);
+    Ok(())
 }
 
 /// A failure to begin; if no file was selected, with what was asked for.

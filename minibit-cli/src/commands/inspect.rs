@@ -43,7 +43,8 @@ fn show_ticket(ticket: &Ticket, output: &Output) {
     output.event(&Event::InspectedTicket { share: ticket.share().to_string(), trackers, peers });
 }
 
-fn show_manifest(manifest: &Manifest, output: &Output) {
+/// Prints what a share consists of.
+pub(super) fn show_manifest(manifest: &Manifest, output: &Output) {
     let geometry = manifest.geometry();
     output.result(format_args!("share       {}", manifest.share_id()));
     output.result(format_args!("name        {}", escape(manifest.name())));

@@ -143,6 +143,10 @@ fn only_selected_files_are_fetched_and_the_rest_can_follow() {
     }
     assert!(!sandbox.path("out/all/music.mp3").exists());
 
+    let listed = sandbox.run(["get", &sharer.ticket, "-o", "none", "--list"]).expect(0).stdout;
+    assert!(listed.iter().any(|line| line.ends_with("  notes/a.txt")), "{listed:#?}");
+    assert!(!sandbox.path("none").exists(), "nothing but the list was fetched");
+
     let ended = sandbox.get(&sharer.ticket, "out", &["--select", "*.wav"]).wait().expect(2);
     assert!(ended.error().contains("selected"), "{}", ended.error());
 }

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tracing::Instrument;
 
-use super::bootstrap::{self, BootstrapError};
+use super::bootstrap::{self, BootstrapError, Bootstrapped};
 use super::context::{NodeContext, ShareContext, ShareParts};
 use super::dial::Established;
 use super::local::{self, Replaced};
@@ -280,13 +280,21 @@ impl Node {
         self.fetch(ticket, options).instrument(self.inner.context.span.clone()).await
     }
 
-    async fn fetch(&self, ticket: &Ticket, options: GetOptions) -> Result<ShareHandle, GetError> {
-        // A share that was stopped holds its target for as long as somebody has it.
-        lock(&self.inner.shares).retain(|_, share| !share.is_over());
-        if self.inner.share_of(&ticket.share()).is_some() {
-            return Err(GetError::Duplicate);
-        }
-        let _opening = Opening::of(&self.inner, ticket.share()).ok_or(GetError::Duplicate)?;
+    /// Fetches the manifest alone: what a download would get.
+    ///
+    /// # Errors
+    /// [`BootstrapError`].
+    pub async fn look_up(
+        &self,
+        ticket: &Ticket,
+        patience: Duration,
+    ) -> Result<Manifest, BootstrapError> {
+        let meeting = self.meet(ticket, patience).instrument(self.inner.context.span.clone());
+        Ok(meeting.await?.bootstrapped.manifest)
+    }
+
+    /// Asks whoever the ticket leads to for the manifest.
+    async fn meet(&self, ticket: &Ticket, patience: Duration) -> Result<Met, BootstrapError> {
         let introduction = Introduction {
             id: self.id(),
             share: ticket.share(),
@@ -295,10 +303,20 @@ impl Node {
         };
         let (clients, mut found) = self.trackers(ticket.share(), ticket.trackers(), false);
         let at_once = self.inner.config.links.dials_max;
-        let mut bootstrapped =
-            bootstrap::fetch(&introduction, ticket.peers(), &mut found, options.patience, at_once)
-                .await
-                .map_err(|error| with_trackers(error, &clients))?;
+        let meeting =
+            bootstrap::fetch(&introduction, ticket.peers(), &mut found, patience, at_once);
+        let bootstrapped = meeting.await.map_err(|error| with_trackers(error, &clients))?;
+        Ok(Met { bootstrapped, clients, found })
+    }
+
+    async fn fetch(&self, ticket: &Ticket, options: GetOptions) -> Result<ShareHandle, GetError> {
+        // A share that was stopped holds its target for as long as somebody has it.
+        lock(&self.inner.shares).retain(|_, share| !share.is_over());
+        if self.inner.share_of(&ticket.share()).is_some() {
+            return Err(GetError::Duplicate);
+        }
+        let _opening = Opening::of(&self.inner, ticket.share()).ok_or(GetError::Duplicate)?;
+        let Met { mut bootstrapped, clients, found } = self.meet(ticket, options.patience).await?;
         let refuted = std::mem::take(&mut bootstrapped.refuted);
         let heard = std::mem::take(&mut bootstrapped.heard);
         let (opened, link) = resume::open_download(bootstrapped, options).await?;
@@ -433,6 +451,13 @@ impl Opened {
         };
         Self { parts, part: None, done: Some(path) }
     }
+}
+
+/// The manifest is here, and trackers know of us.
+struct Met {
+    bootstrapped: Bootstrapped,
+    clients: Vec<TrackerClient>,
+    found: mpsc::Receiver<Found>,
 }
 
 struct FirstLink {
