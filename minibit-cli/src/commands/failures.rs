@@ -23,6 +23,12 @@ impl From<PrepareError> for Failure {
                 Self::new(Exit::Disk, error)
             }
             PrepareError::Changed { .. } => Self::new(Exit::Failed, error),
+            PrepareError::Name { .. } | PrepareError::NotUtf8 { .. } => {
+                Self::usage(error).hint("rename it; other systems could not have that name")
+            }
+            PrepareError::Names { .. } => {
+                Self::usage(error).hint("rename them; other systems could not have those names")
+            }
             // The rest is about what was asked to be shared.
             _ => Self::usage(error),
         }
