@@ -6,10 +6,11 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::Serialize;
 
-use super::progress::{Standing, Work, time_left};
+use super::progress::{Standing, Work};
 use super::simulated::Simulated;
 use super::units::percent;
 
@@ -100,7 +101,13 @@ pub(crate) enum Event {
     /// One run of a simulated swarm, at its end.
     Simulated(Box<Simulated>),
     /// The command failed; the last event.
-    Failed { code: u8, error: String },
+    Failed {
+        code: u8,
+        error: String,
+        /// What to do about it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        hint: Option<String>,
+    },
 }
 
 /// A file of a share.
@@ -160,7 +167,13 @@ pub(crate) struct Demo {
 
 impl Event {
     /// Where some work stands, at these rates in bytes per second.
-    pub(crate) fn progress(work: Work, standing: &Standing, rate: u64, upload_rate: u64) -> Self {
+    pub(crate) fn progress(
+        work: Work,
+        standing: &Standing,
+        rate: u64,
+        upload_rate: u64,
+        left: Option<Duration>,
+    ) -> Self {
         Self::Progress {
             what: work.name(),
             bytes: standing.bytes,
@@ -173,7 +186,7 @@ impl Event {
             uploaded: standing.uploaded,
             peers: standing.peers,
             seeders: standing.seeders,
-            seconds_left: time_left(standing, rate).map(|left| left.as_secs()),
+            seconds_left: left.map(|left| left.as_secs()),
             gives_up_in: standing
                 .alone
                 .as_ref()
@@ -185,8 +198,6 @@ impl Event {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::super::progress::Alone;
     use super::*;
 
@@ -222,6 +233,7 @@ mod tests {
                 },
                 1,
                 1,
+                Some(Duration::ZERO),
             ),
             Event::Warning { message: text() },
             Event::Done {
@@ -287,7 +299,7 @@ mod tests {
                 free_rider_rate: Some(0.0),
                 ..Simulated::default()
             })),
-            Event::Failed { code: 1, error: text() },
+            Event::Failed { code: 1, error: text(), hint: Some(text()) },
         ]
     }
 

@@ -135,10 +135,11 @@ impl Progress {
     pub(crate) fn update(&mut self, now: Duration, standing: &Standing) {
         let rate = self.rate.record(now, standing.bytes);
         let upload_rate = self.uploads.record(now, standing.uploaded);
+        let left = time_left(standing, rate).filter(|_| self.rate.is_steady(now));
         let text = || match self.work {
             Work::Seeding => describe_seeding(standing, upload_rate),
-            Work::Fetching => describe_fetching(standing, rate),
-            Work::Hashing | Work::Verifying | Work::Simulating => describe(standing, rate),
+            Work::Fetching => describe_fetching(standing, rate, left),
+            Work::Hashing | Work::Verifying | Work::Simulating => describe(standing, rate, left),
         };
         match &mut self.shown {
             Shown::Bar(bar) => {
@@ -154,7 +155,7 @@ impl Progress {
                 }
                 *last = Some(now);
                 self.output.say(format_args!("{}: {}", self.work.name(), text()));
-                let event = Event::progress(self.work, standing, rate, upload_rate);
+                let event = Event::progress(self.work, standing, rate, upload_rate, left);
                 self.output.event(&event);
                 self.last = standing.clone();
             }
@@ -189,21 +190,21 @@ impl Drop for Progress {
 const BEGINNING: &str = "beginning";
 
 /// `63 % of 6.5 GiB, 12.3 MiB/s, 0:12 left`.
-fn describe(standing: &Standing, rate: u64) -> String {
+fn describe(standing: &Standing, rate: u64, left: Option<Duration>) -> String {
     let Standing { bytes, bytes_total, .. } = *standing;
     if bytes_total == 0 {
         return BEGINNING.to_owned();
     }
     let mut text = format!("{:3} % of {}", percent(bytes, bytes_total), Bytes(bytes_total));
     _ = write!(text, ", {}/s", Bytes(rate));
-    if let Some(left) = time_left(standing, rate) {
+    if let Some(left) = left {
         _ = write!(text, ", {} left", Countdown(left));
     }
     text
 }
 
 /// The same, then `5 peers, 630/1000 pieces`.
-fn describe_fetching(standing: &Standing, rate: u64) -> String {
+fn describe_fetching(standing: &Standing, rate: u64, left: Option<Duration>) -> String {
     let Standing { bytes, bytes_total, pieces, pieces_total, peers, .. } = *standing;
     if let Some(alone) = &standing.alone {
         return format!(
@@ -213,7 +214,7 @@ fn describe_fetching(standing: &Standing, rate: u64) -> String {
             describe_alone(alone, peers)
         );
     }
-    let text = describe(standing, rate);
+    let text = describe(standing, rate, left);
     format!("{text}, {}, {pieces}/{pieces_total} pieces", Count(peers, "peer"))
 }
 
@@ -237,7 +238,7 @@ fn describe_seeding(standing: &Standing, rate: u64) -> String {
 }
 
 /// How long the rest takes at this rate, in whole seconds rounded up.
-pub(super) fn time_left(standing: &Standing, rate: u64) -> Option<Duration> {
+fn time_left(standing: &Standing, rate: u64) -> Option<Duration> {
     let left = standing.bytes_total.saturating_sub(standing.bytes);
     (rate > 0 && left > 0).then(|| Duration::from_secs(left.div_ceil(rate)))
 }
@@ -246,11 +247,21 @@ pub(super) fn time_left(standing: &Standing, rate: u64) -> Option<Duration> {
 #[derive(Debug, Default)]
 struct Rate {
     samples: VecDeque<(Duration, u64)>,
+    /// When the count last changed, and since when it has never stood still for a whole window.
+    changed: Duration,
+    moving_since: Duration,
 }
 
 impl Rate {
     /// Takes in a count so far; gives the rate now.
     fn record(&mut self, now: Duration, count: u64) -> u64 {
+        let last = self.samples.back().map(|(_, count)| *count);
+        if last.is_none_or(|last| last != count) {
+            if last.is_none() || now.saturating_sub(self.changed) >= RATE_WINDOW {
+                self.moving_since = now;
+            }
+            self.changed = now;
+        }
         self.samples.push_back((now, count));
         // One sample older than the window stays, so that the window is always covered.
         while self.samples.get(1).is_some_and(|(at, _)| now.saturating_sub(*at) >= RATE_WINDOW) {
@@ -259,6 +270,12 @@ impl Rate {
         let (since, before) = self.samples[0];
         let elapsed = now.saturating_sub(since).as_secs_f64();
         if elapsed > 0.0 { (count.saturating_sub(before) as f64 / elapsed) as u64 } else { 0 }
+    }
+
+    /// Whether the rate is that of a whole window: before, and after a pause, it says nothing of
+    /// what is to come.
+    fn is_steady(&self, now: Duration) -> bool {
+        now.saturating_sub(self.moving_since) >= RATE_WINDOW
     }
 }
 
@@ -289,10 +306,22 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_foretold_before_a_whole_window_and_after_a_pause() {
+        let mut rate = Rate::default();
+        let mut steady = |second, count| {
+            rate.record(seconds(second), count);
+            rate.is_steady(seconds(second))
+        };
+        assert!(!steady(0, 0) && !steady(4, 400) && steady(5, 500));
+        assert!(steady(9, 500), "a moment's silence");
+        assert!(!steady(20, 501) && !steady(24, 900) && steady(25, 1000));
+    }
+
+    #[test]
     fn what_has_no_size_yet_shows_no_percentage() {
         let standing = Standing { peers: 2, ..Standing::default() };
-        assert_eq!(describe(&standing, 0), "beginning");
-        assert_eq!(describe_fetching(&standing, 0), "beginning, 2 peers, 0/0 pieces");
+        assert_eq!(describe(&standing, 0, None), "beginning");
+        assert_eq!(describe_fetching(&standing, 0, None), "beginning, 2 peers, 0/0 pieces");
     }
 
     #[test]
@@ -301,7 +330,7 @@ mod tests {
         let standing =
             Standing { bytes: 63, bytes_total: 100, alone: alone(3583), ..Standing::default() };
         assert_eq!(
-            describe_fetching(&standing, 0),
+            describe_fetching(&standing, 0, None),
             " 63 % of 100 B, no peers; trying again, giving up in 59:43"
         );
         let forever = Alone { gives_up_in: None };
@@ -323,7 +352,7 @@ mod tests {
             ..Standing::default()
         };
         assert_eq!(
-            describe_fetching(&standing, 10),
+            describe_fetching(&standing, 10, time_left(&standing, 10)),
             " 63 % of 1000 B, 10 B/s, 0:37 left, 1 peer, 63/100 pieces"
         );
         assert_eq!(time_left(&standing, 0), None);
