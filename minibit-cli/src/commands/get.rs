@@ -285,7 +285,7 @@ fn disk_behind(stats: &ShareStats) -> Option<String> {
 
 async fn stay(node: &Node, until: Option<Until>, session: &Session) {
     let Some(until) = until else { return };
-    session.output.say("complete; seeding");
+    session.output.say(format_args!("complete; seeding {until}"));
     let started = Instant::now();
     let uploaded = watch::seed(node, until, Notices::default(), session).await;
     let seconds = started.elapsed().as_secs_f64();

@@ -1,6 +1,7 @@
 //! Watching shares while the node works: progress, warnings, and when it is over.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use super::Session;
 use crate::cli::Stay;
 use crate::output::Output;
 use crate::output::progress::{Alone, Progress, Standing, TICK, Work};
+use crate::output::units::Time;
 use crate::values::Patience;
 
 /// How often a node that only seeds is looked at: it should cost nothing to leave it alone.
@@ -157,6 +159,19 @@ impl Until {
     fn reached(self, seeding_for: Duration, uploaded: u64, size: u64) -> bool {
         self.time.is_some_and(|time| seeding_for >= time)
             || self.ratio.is_some_and(|ratio| uploaded as f64 >= ratio * size as f64)
+    }
+}
+
+impl fmt::Display for Until {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.time, self.ratio) {
+            (None, None) => f.write_str("until Ctrl-C"),
+            (Some(time), None) => write!(f, "for {}", Time(time)),
+            (None, Some(ratio)) => write!(f, "until {ratio} times its size is sent"),
+            (Some(time), Some(ratio)) => {
+                write!(f, "for {}, or until {ratio} times its size is sent", Time(time))
+            }
+        }
     }
 }
 
@@ -352,6 +367,8 @@ mod tests {
         assert!(!both.reached(second, 199, 100));
         assert!(both.reached(second, 200, 100));
         assert!(both.reached(10 * second, 0, 100));
+        assert_eq!(both.to_string(), "for 10.00 s, or until 2 times its size is sent");
+        assert_eq!(Until::default().to_string(), "until Ctrl-C");
         assert!(!Until::default().reached(Duration::MAX, u64::MAX, 1));
     }
 }
