@@ -116,7 +116,7 @@ pub(crate) struct Share {
 /// How files become a share.
 #[derive(Debug, Args)]
 pub(crate) struct Source {
-    /// Name of the share; the path's own name if left out.
+    /// Name of the share; if left out the path's own, or for several that of the folder they are in.
     #[arg(long)]
     pub(crate) name: Option<String>,
     /// Length of a piece, a power of two from 16K to 16M; follows the total if left out.
@@ -328,7 +328,7 @@ pub(crate) struct Demo {
     /// Length of a piece, a power of two from 16K to 16M; follows the total if left out.
     #[arg(long, value_name = "SIZE", value_parser = values::parse_piece_size)]
     pub(crate) piece_size: Option<PieceSize>,
-    /// Directory for the copies; files/downloads beside the sample if left out.
+    /// Directory for the copies; files/downloads under the current one if left out.
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) dir: Option<PathBuf>,
     /// The classic setting: the tracker's sample of 4, 4 + 1 slots every 10 s.
@@ -388,6 +388,16 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_flag_of_simulate_that_is_of_no_group_stands_under_none() {
+        let command = Cli::command();
+        let simulate = command.find_subcommand("simulate").expect("a command");
+        for name in ["seed", "runs", "varied", "plot"] {
+            let flag = simulate.get_arguments().find(|arg| arg.get_id() == name).expect("a flag");
+            assert_eq!(flag.get_help_heading(), None, "{name}");
+        }
     }
 
     #[test]
