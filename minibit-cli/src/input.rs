@@ -23,6 +23,8 @@ enum InputError {
     Ticket { from: String, source: TicketError },
     #[error("cannot read the manifest {}", path.display())]
     ManifestUnreadable { path: PathBuf, source: io::Error },
+    #[error("{} is too large to be a manifest", path.display())]
+    NoManifest { path: PathBuf },
     #[error("{} is not a manifest", path.display())]
     Manifest { path: PathBuf, source: ManifestError },
     #[error("cannot find the address of {host}")]
@@ -48,9 +50,12 @@ pub(crate) fn ticket(argument: &str) -> Result<Ticket, Failure> {
         Err(source) => return Err(Failure::usage(InputError::TicketUnreadable { from, source })),
     };
     text.trim().parse().map_err(|source| {
+        let is_prefix = source == TicketError::Prefix;
         let failure = Failure::usage(InputError::Ticket { from, source });
         if Path::new(argument).is_file() {
             failure.hint(format!("{argument} is a file: did you mean @{argument}?"))
+        } else if is_prefix && argument != "-" && !argument.starts_with('@') {
+            failure.hint("nor is there a file of that name")
         } else {
             failure
         }
@@ -78,8 +83,13 @@ pub(crate) fn manifest(path: &Path) -> Result<Manifest, Failure> {
         .map_err(|source| {
             Failure::usage(InputError::ManifestUnreadable { path: path.into(), source })
         })?;
+    if bytes.len() > MANIFEST_LEN_MAX {
+        let error = InputError::NoManifest { path: path.into() };
+        return Err(Failure::new(Exit::Integrity, error).hint("is this the shared file itself?"));
+    }
     Manifest::decode(&bytes).map_err(|source| {
         Failure::new(Exit::Integrity, InputError::Manifest { path: path.into(), source })
+            .hint("is this the shared file itself? --manifest-file of share and get writes one")
     })
 }
 

@@ -142,7 +142,9 @@ fn a_damaged_ticket_is_refused_with_its_reason() {
         let output = run(["inspect", argument]);
         assert_eq!(code(&output), 2, "{argument:?}");
         assert!(stderr(&output).contains(reason), "{argument:?}: {}", stderr(&output));
-        assert_eq!(stderr(&output).lines().count(), 1, "{argument:?}");
+        // What may be meant as a file's name is answered as that, too.
+        let lines = if argument == "hello" { 2 } else { 1 };
+        assert_eq!(stderr(&output).lines().count(), lines, "{argument:?}");
     }
 }
 

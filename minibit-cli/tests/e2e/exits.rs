@@ -180,6 +180,18 @@ fn inspect_prints_a_manifest_with_the_meaning_of_the_mission() {
 }
 
 #[test]
+fn a_slip_of_files_and_tickets_is_answered_with_what_was_meant() {
+    let sandbox = Sandbox::new();
+    sandbox.file("film.mp4", 40_000, 1);
+    let ended = sandbox.run(["inspect", "film.mp4"]).expect(3);
+    assert!(ended.stderr.contains("is this the shared file itself?"), "{}", ended.stderr);
+    for command in ["get", "inspect"] {
+        let ended = sandbox.run([command, "no-film.mp4"]).expect(2);
+        assert!(ended.stderr.contains("nor is there a file"), "{}", ended.stderr);
+    }
+}
+
+#[test]
 fn a_peer_that_sends_wrong_bytes_is_banned_and_the_pieces_come_from_another() {
     let sandbox = Sandbox::new();
     let source = sandbox.file("film.mp4", 2_000_000, 1);
