@@ -65,8 +65,10 @@ impl From<GetError> for Failure {
             GetError::Store(error) => error.into(),
             GetError::Bootstrap(error) => match error {
                 BootstrapError::Manifest { .. } => Self::new(Exit::Integrity, error),
-                _ => Self::new(Exit::Unreachable, error)
-                    .hint("is somebody sharing it, and can this machine connect to them?"),
+                _ => Self::new(Exit::Unreachable, error).hint(
+                    "is somebody sharing it, and can this machine connect to them? \
+                         --wait TIME waits longer",
+                ),
             },
             GetError::NothingSelected { .. } => Self::usage(error),
             other => Self::new(Exit::Failed, other),
