@@ -2,18 +2,65 @@
 //!
 //! A node that listens on one address is reached there. One that listens on all of them does
 //! not know from where it will be asked for, so the ticket names every address of the
-//! machine that others can use, the likeliest first.
+//! machine that others can use, the likeliest first. What a router forwards it cannot know: that
+//! the user announces.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use minibit_core::types::limits::TICKET_ADDRS_MAX;
 
-/// Addresses at which a node that listens on `local` can be reached, at most `room` of them.
-pub(crate) fn addresses(local: &[SocketAddr], room: usize) -> Vec<SocketAddr> {
+/// Addresses at which a node that listens on `local` can be reached, at most `room` of them: first
+/// those that the user announced, where port 0 is the one that the node listens on.
+pub(crate) fn addresses(
+    local: &[SocketAddr],
+    announced: &[SocketAddr],
+    room: usize,
+) -> Vec<SocketAddr> {
     // Without a list of interfaces the loopback address is still true.
     let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
     let interfaces: Vec<IpAddr> = interfaces.iter().map(if_addrs::Interface::ip).collect();
-    choose(local, &interfaces, room.min(TICKET_ADDRS_MAX))
+    let port = local.first().map_or(0, SocketAddr::port);
+    let mut all: Vec<SocketAddr> = announced.iter().map(|addr| with_port(*addr, port)).collect();
+    let room = room.min(TICKET_ADDRS_MAX).saturating_sub(all.len());
+    all.extend(choose(local, &interfaces, room));
+    all
+}
+
+fn with_port(addr: SocketAddr, port: u16) -> SocketAddr {
+    SocketAddr::new(addr.ip(), if addr.port() == 0 { port } else { addr.port() })
+}
+
+/// From how far a ticket can be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Reach {
+    /// It names nothing but loopback addresses.
+    Machine,
+    /// It names none that means anything outside of this network.
+    Network,
+    /// As far as its addresses tell.
+    Anywhere,
+}
+
+/// From how far any of these addresses can be used.
+pub(crate) fn reach<'a>(addrs: impl Iterator<Item = &'a SocketAddr>) -> Reach {
+    addrs.map(|addr| reach_of(addr.ip())).max().unwrap_or(Reach::Machine)
+}
+
+fn reach_of(ip: IpAddr) -> Reach {
+    match ip {
+        ip if ip.is_loopback() => Reach::Machine,
+        IpAddr::V4(ip) if ip.is_private() || ip.is_link_local() || is_behind_carrier(ip) => {
+            Reach::Network
+        }
+        IpAddr::V6(ip) if ip.is_unique_local() || ip.is_unicast_link_local() => Reach::Network,
+        _ => Reach::Anywhere,
+    }
+}
+
+/// What providers give out behind a translator of theirs, 100.64.0.0/10.
+fn is_behind_carrier(ip: Ipv4Addr) -> bool {
+    let [first, second, ..] = ip.octets();
+    first == 100 && second & 0xc0 == 64
 }
 
 fn choose(local: &[SocketAddr], interfaces: &[IpAddr], room: usize) -> Vec<SocketAddr> {
@@ -92,6 +139,31 @@ mod tests {
             chosen(&["127.0.0.1:5", "0.0.0.0:6"], &INTERFACES),
             ["192.0.2.7:6", "127.0.0.1:5"]
         );
+    }
+
+    #[test]
+    fn what_the_user_announces_comes_first_with_its_port_or_ours() {
+        let addrs = |texts: &[&str]| -> Vec<SocketAddr> {
+            texts.iter().map(|text| text.parse().unwrap()).collect()
+        };
+        let announced = addrs(&["203.0.113.5:0", "203.0.113.6:80"]);
+        let all = addresses(&addrs(&["192.0.2.7:5"]), &announced, 16);
+        assert_eq!(all, addrs(&["203.0.113.5:5", "203.0.113.6:80", "192.0.2.7:5"]));
+        let little_room = addresses(&addrs(&["192.0.2.7:5"]), &announced, 1);
+        assert_eq!(little_room.len(), 2, "what was asked for is not left out in silence");
+    }
+
+    #[test]
+    fn a_ticket_reaches_as_far_as_the_best_of_its_addresses() {
+        let reach = |texts: &[&str]| {
+            let addrs: Vec<SocketAddr> = texts.iter().map(|text| text.parse().unwrap()).collect();
+            super::reach(addrs.iter())
+        };
+        assert_eq!(reach(&["127.0.0.1:5", "[::1]:5"]), Reach::Machine);
+        for private in ["10.0.0.1:5", "192.168.1.2:5", "100.64.0.1:5", "[fd00::7]:5"] {
+            assert_eq!(reach(&["127.0.0.1:5", private]), Reach::Network, "{private}");
+        }
+        assert_eq!(reach(&["192.168.1.2:5", "100.128.0.1:5"]), Reach::Anywhere);
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub(crate) use simulate::{Hostile, Network, Picking, Rules, Simulate};
 
 use crate::exit::EXIT_CODES;
 use crate::settings::SETTINGS_HELP;
-use crate::values::{self, HostPort, Patience, Start, within};
+use crate::values::{self, Announced, HostPort, Patience, Start, within};
 
 /// Share large files from one machine to many.
 ///
@@ -90,6 +90,7 @@ Examples:
   minibit share film.mp4
   minibit share --name holidays photos/ film.mp4 --ticket-file ticket.txt
   minibit share film.mp4 --tracker tracker.example.org:26464 --listen :4000
+  minibit share film.mp4 --announce 203.0.113.5          the router's address, which forwards
   minibit share film.mp4 | ssh other minibit get -")]
 pub(crate) struct Share {
     /// Files and folders; several become one folder.
@@ -107,13 +108,15 @@ pub(crate) struct Share {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) manifest_file: Option<PathBuf>,
     #[command(flatten)]
+    pub(crate) reach: Reach,
+    #[command(flatten)]
     pub(crate) swarm: Swarm,
 }
 
 /// How files become a share.
 #[derive(Debug, Args)]
 pub(crate) struct Source {
-    /// Name of the share; the path's own name if left out.
+    /// Name of the share; if left out the path's own, or for several that of the folder they are in.
     #[arg(long)]
     pub(crate) name: Option<String>,
     /// Length of a piece, a power of two from 16K to 16M; follows the total if left out.
@@ -133,6 +136,7 @@ pub(crate) struct Source {
 Examples:
   minibit get minibit1...
   minibit get @ticket.txt -o ~/films
+  minibit get minibit1... --list                            what is in it?
   minibit get - --select '*.mp4' --select 'notes/**' < ticket.txt
   minibit get minibit1... --seed-ratio 2 --seed-time 1h     stay until either is reached")]
 #[command(group = ArgGroup::new("until_stopped").args(["seed"]).conflicts_with_all(["seed_ratio", "seed_time"]))]
@@ -143,9 +147,13 @@ pub(crate) struct Get {
     /// Directory to put it in.
     #[arg(short = 'o', long, value_name = "DIR", default_value = ".", value_hint = ValueHint::DirPath)]
     pub(crate) dir: PathBuf,
-    /// Fetch only files whose path in the share matches; may be given several times.
+    /// Fetch only files whose path in the share matches; a * matches through /, and the name of a
+    /// folder selects all that is in it. May be given several times.
     #[arg(long, value_name = "GLOB")]
     pub(crate) select: Vec<Glob>,
+    /// Fetch nothing but the list of files, and print it as `inspect` does.
+    #[arg(long, conflicts_with_all = ["select", "force", "seed", "seed_ratio", "seed_time"])]
+    pub(crate) list: bool,
     /// Replace a file that has the share's name, or a folder that has it and holds nothing but
     /// files that are fetched; a folder with anything else in it is left alone.
     #[arg(long)]
@@ -158,9 +166,10 @@ pub(crate) struct Get {
     /// Tracker to ask besides those in the ticket.
     #[arg(long, value_name = "ADDR")]
     pub(crate) tracker: Vec<HostPort>,
-    /// How long to go on with nobody to fetch from, or `forever`.
-    #[arg(long, value_name = "TIME", default_value = "60s")]
-    pub(crate) wait: Patience,
+    /// How long to go on with nobody to fetch from, or `forever`; if left out, 60s, and 1h once
+    /// something is here.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) wait: Option<Patience>,
     /// Also write the manifest to a file, for `verify` and `inspect`.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) manifest_file: Option<PathBuf>,
@@ -197,6 +206,8 @@ pub(crate) struct Tracker {
     pub(crate) source: Source,
     #[command(flatten)]
     pub(crate) rules: TrackerRules,
+    #[command(flatten)]
+    pub(crate) reach: Reach,
     #[command(flatten)]
     pub(crate) swarm: Swarm,
 }
@@ -242,7 +253,18 @@ pub(crate) struct Peer {
     #[command(flatten)]
     pub(crate) source: Source,
     #[command(flatten)]
+    pub(crate) reach: Reach,
+    #[command(flatten)]
     pub(crate) swarm: Swarm,
+}
+
+/// Where others are told to look for this node.
+#[derive(Debug, Args)]
+pub(crate) struct Reach {
+    /// Also put this address into tickets, as that of a router which forwards the port; a name is
+    /// looked up now. The port is the one listened on if left out. May be given several times.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) announce: Vec<Announced>,
 }
 
 /// How this node meets others.
@@ -306,7 +328,7 @@ pub(crate) struct Demo {
     /// Length of a piece, a power of two from 16K to 16M; follows the total if left out.
     #[arg(long, value_name = "SIZE", value_parser = values::parse_piece_size)]
     pub(crate) piece_size: Option<PieceSize>,
-    /// Directory for the copies; files/downloads beside the sample if left out.
+    /// Directory for the copies; files/downloads under the current one if left out.
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) dir: Option<PathBuf>,
     /// The classic setting: the tracker's sample of 4, 4 + 1 slots every 10 s.
@@ -366,6 +388,16 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_flag_of_simulate_that_is_of_no_group_stands_under_none() {
+        let command = Cli::command();
+        let simulate = command.find_subcommand("simulate").expect("a command");
+        for name in ["seed", "runs", "varied", "plot"] {
+            let flag = simulate.get_arguments().find(|arg| arg.get_id() == name).expect("a flag");
+            assert_eq!(flag.get_help_heading(), None, "{name}");
+        }
     }
 
     #[test]

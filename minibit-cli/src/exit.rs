@@ -40,7 +40,8 @@ Exit codes:
     3  integrity: bytes are not what the ticket or the manifest says
     4  nobody reachable
     5  disk: full, read-only, in use or in the way
-  130  interrupted; what was verified is kept";
+  130  interrupted; what was verified is kept
+  Once share, tracker and peer run, Ctrl-C is how they end, with 0.";
 
 /// Why a command did not do what it was asked to.
 #[derive(Debug)]

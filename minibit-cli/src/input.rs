@@ -12,7 +12,7 @@ use minibit_core::content::{Manifest, ManifestError, Ticket, TicketError};
 use minibit_core::types::limits::{MANIFEST_LEN_MAX, TICKET_LEN_MAX};
 
 use crate::exit::{Exit, Failure};
-use crate::values::HostPort;
+use crate::values::{Announced, HostPort};
 
 /// Why something could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -23,12 +23,14 @@ enum InputError {
     Ticket { from: String, source: TicketError },
     #[error("cannot read the manifest {}", path.display())]
     ManifestUnreadable { path: PathBuf, source: io::Error },
+    #[error("{} is too large to be a manifest", path.display())]
+    NoManifest { path: PathBuf },
     #[error("{} is not a manifest", path.display())]
     Manifest { path: PathBuf, source: ManifestError },
     #[error("cannot find the address of {host}")]
-    Host { host: HostPort, source: io::Error },
+    Host { host: String, source: io::Error },
     #[error("{host} has no address")]
-    NoAddress { host: HostPort },
+    NoAddress { host: String },
 }
 
 /// A ticket given as itself, as `@FILE`, or as `-` for stdin.
@@ -48,9 +50,12 @@ pub(crate) fn ticket(argument: &str) -> Result<Ticket, Failure> {
         Err(source) => return Err(Failure::usage(InputError::TicketUnreadable { from, source })),
     };
     text.trim().parse().map_err(|source| {
+        let is_prefix = source == TicketError::Prefix;
         let failure = Failure::usage(InputError::Ticket { from, source });
         if Path::new(argument).is_file() {
             failure.hint(format!("{argument} is a file: did you mean @{argument}?"))
+        } else if is_prefix && argument != "-" && !argument.starts_with('@') {
+            failure.hint("nor is there a file of that name")
         } else {
             failure
         }
@@ -78,8 +83,13 @@ pub(crate) fn manifest(path: &Path) -> Result<Manifest, Failure> {
         .map_err(|source| {
             Failure::usage(InputError::ManifestUnreadable { path: path.into(), source })
         })?;
+    if bytes.len() > MANIFEST_LEN_MAX {
+        let error = InputError::NoManifest { path: path.into() };
+        return Err(Failure::new(Exit::Integrity, error).hint("is this the shared file itself?"));
+    }
     Manifest::decode(&bytes).map_err(|source| {
         Failure::new(Exit::Integrity, InputError::Manifest { path: path.into(), source })
+            .hint("is this the shared file itself? --manifest-file of share and get writes one")
     })
 }
 
@@ -88,19 +98,27 @@ pub(crate) fn manifest(path: &Path) -> Result<Manifest, Failure> {
 /// # Errors
 /// Unreachable, if a name is not known or has no address.
 pub(crate) fn resolve(hosts: &[HostPort]) -> Result<Vec<SocketAddr>, Failure> {
-    let mut found = Vec::new();
-    for host in hosts {
-        let before = found.len();
-        let addrs = (host.host.as_str(), host.port).to_socket_addrs().map_err(|source| {
-            Failure::new(Exit::Unreachable, InputError::Host { host: host.clone(), source })
-        })?;
-        found.extend(addrs);
-        if found.len() == before {
-            return Err(Failure::new(
-                Exit::Unreachable,
-                InputError::NoAddress { host: host.clone() },
-            ));
-        }
+    let found = hosts.iter().map(|at| look_up(&at.host, at.port, || at.to_string()));
+    Ok(found.collect::<Result<Vec<_>, _>>()?.concat())
+}
+
+/// The addresses by which this machine is to be known; port 0 where none was given.
+///
+/// # Errors
+/// As [`resolve`].
+pub(crate) fn announced(hosts: &[Announced]) -> Result<Vec<SocketAddr>, Failure> {
+    let found = hosts.iter().map(|at| look_up(&at.host, at.port.unwrap_or(0), || at.host.clone()));
+    Ok(found.collect::<Result<Vec<_>, _>>()?.concat())
+}
+
+fn look_up(host: &str, port: u16, shown: impl Fn() -> String) -> Result<Vec<SocketAddr>, Failure> {
+    let unreachable = |error| Failure::new(Exit::Unreachable, error);
+    let found: Vec<SocketAddr> = (host, port)
+        .to_socket_addrs()
+        .map_err(|source| unreachable(InputError::Host { host: shown(), source }))?
+        .collect();
+    if found.is_empty() {
+        return Err(unreachable(InputError::NoAddress { host: shown() }));
     }
     Ok(found)
 }

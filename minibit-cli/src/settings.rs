@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::builder::{BoolishValueParser, OsStr};
+use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches};
 
 use crate::cli::Cli;
@@ -34,6 +35,14 @@ pub(crate) enum SettingsError {
     /// Clap's own: also how `--help` and `--version` come out.
     #[error(transparent)]
     Arguments(#[from] clap::Error),
+    /// A flag refused the value that a variable gave it.
+    #[error("the variable {variable} is not valid: {reason}")]
+    Variable {
+        /// Its name.
+        variable: String,
+        /// Which flag, and why.
+        reason: String,
+    },
     /// The file cannot be read.
     #[error("cannot read the configuration {}", path.display())]
     Unreadable {
@@ -77,7 +86,13 @@ pub(crate) enum SettingsError {
 pub(crate) fn read(args: impl IntoIterator<Item = OsString>) -> Result<Cli, SettingsError> {
     let args: Vec<OsString> = args.into_iter().collect();
     let command = with_variables(Cli::command());
-    let matches = command.clone().try_get_matches_from(&args)?;
+    let matches =
+        command.clone().try_get_matches_from(&args).map_err(|error| {
+            match variable_of(&error, &args) {
+                Some(variable) => SettingsError::Variable { variable, reason: first_line(&error) },
+                None => error.into(),
+            }
+        })?;
     let Some(path) = matches.get_one::<PathBuf>("config").cloned() else {
         return Ok(Cli::from_arg_matches(&matches)?);
     };
@@ -94,6 +109,26 @@ fn first_line(error: &clap::Error) -> String {
     let text = error.to_string();
     let line = text.lines().next().unwrap_or_default();
     line.strip_prefix("error: ").unwrap_or(line).to_owned()
+}
+
+/// The variable that gave a flag the value it refuses, if the command line did not.
+fn variable_of(error: &clap::Error, args: &[OsString]) -> Option<String> {
+    let text = |kind| match error.get(kind)? {
+        ContextValue::String(text) => Some(text.as_str()),
+        _ => None,
+    };
+    // `--wait <TIME>`, and what is wrong with it.
+    let (flag, value) = (text(ContextKind::InvalidArg)?, text(ContextKind::InvalidValue)?);
+    let long = flag.strip_prefix("--")?.split([' ', '=']).next()?;
+    if args.iter().any(|arg| arg.to_string_lossy().contains(value)) {
+        return None;
+    }
+    let ending = format!("_{}", long.to_uppercase().replace('-', "_"));
+    std::env::vars_os().find_map(|(name, set)| {
+        let name = name.into_string().ok()?;
+        let is_it = name.starts_with("MINIBIT_") && name.ends_with(&ending);
+        (is_it && set.to_string_lossy().contains(value)).then_some(name)
+    })
 }
 
 /// Gives every flag its variable.

@@ -163,29 +163,51 @@ impl FromStr for HostPort {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        const EXPECTED: &str =
-            "not an address like 192.0.2.7:4000, [2001:db8::7]:4000 or name:4000";
-        if let Some(ip) = bare_ip(text) {
-            return Ok(Self { host: ip.to_string(), port: DEFAULT_PORT });
-        }
-        let (host, port) = match text.rsplit_once(':') {
-            Some((host, port)) => (host, port.parse().map_err(|_| EXPECTED.to_owned())?),
-            None => (text, DEFAULT_PORT),
-        };
-        let named = |host: &str| {
-            !host.is_empty()
-                && host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_'))
-        };
-        let host = match bare_ip(host) {
-            Some(ip) if host.starts_with('[') || ip.is_ipv4() => ip.to_string(),
-            None if named(host) => host.to_owned(),
-            _ => return Err(EXPECTED.into()),
-        };
-        if port == 0 {
-            return Err("port 0 cannot be connected to".into());
-        }
-        Ok(Self { host, port })
+        let (host, port) = parse_host(text)?;
+        Ok(Self { host, port: port.unwrap_or(DEFAULT_PORT) })
     }
+}
+
+/// A name or address by which this machine is reached from elsewhere, and the port there; the
+/// one it listens on if none is given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Announced {
+    /// A name, or an address without brackets.
+    pub(crate) host: String,
+    pub(crate) port: Option<u16>,
+}
+
+impl FromStr for Announced {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        parse_host(text).map(|(host, port)| Self { host, port })
+    }
+}
+
+/// A host without brackets, and its port if it has one.
+fn parse_host(text: &str) -> Result<(String, Option<u16>), String> {
+    const EXPECTED: &str = "not an address like 192.0.2.7:4000, [2001:db8::7]:4000 or name:4000";
+    if let Some(ip) = bare_ip(text) {
+        return Ok((ip.to_string(), None));
+    }
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) => (host, Some(port.parse().map_err(|_| EXPECTED.to_owned())?)),
+        None => (text, None),
+    };
+    let named = |host: &str| {
+        !host.is_empty()
+            && host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_'))
+    };
+    let host = match bare_ip(host) {
+        Some(ip) if host.starts_with('[') || ip.is_ipv4() => ip.to_string(),
+        None if named(host) => host.to_owned(),
+        _ => return Err(EXPECTED.into()),
+    };
+    if port == Some(0) {
+        return Err("port 0 cannot be connected to".into());
+    }
+    Ok((host, port))
 }
 
 /// What the peers of the demo hold when it begins.
@@ -332,6 +354,20 @@ mod tests {
         for text in ["", ":1", "a b:1", "a:0", "a:b", "a:1:2", "http://a:1"] {
             assert!(text.parse::<HostPort>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn an_announced_address_has_the_port_that_is_given_or_none() {
+        for (text, host, port) in [
+            ("203.0.113.5", "203.0.113.5", None),
+            ("203.0.113.5:4000", "203.0.113.5", Some(4000)),
+            ("[2001:db8::7]:4000", "2001:db8::7", Some(4000)),
+            ("2001:db8::7", "2001:db8::7", None),
+            ("home.example.org", "home.example.org", None),
+        ] {
+            assert_eq!(text.parse(), Ok(Announced { host: host.into(), port }), "{text}");
+        }
+        assert!("a:0".parse::<Announced>().is_err());
     }
 
     #[test]

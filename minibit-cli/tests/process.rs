@@ -142,7 +142,9 @@ fn a_damaged_ticket_is_refused_with_its_reason() {
         let output = run(["inspect", argument]);
         assert_eq!(code(&output), 2, "{argument:?}");
         assert!(stderr(&output).contains(reason), "{argument:?}: {}", stderr(&output));
-        assert_eq!(stderr(&output).lines().count(), 1, "{argument:?}");
+        // What may be meant as a file's name is answered as that, too.
+        let lines = if argument == "hello" { 2 } else { 1 };
+        assert_eq!(stderr(&output).lines().count(), lines, "{argument:?}");
     }
 }
 
@@ -290,7 +292,9 @@ fn flags_beat_variables_and_variables_beat_the_file() {
     };
     // Each source has a value that is refused, so the message says which one was used.
     assert!(get(None, None, true).contains("from the file"));
-    assert!(get(None, Some("from the variable"), true).contains("from the variable"));
+    let variable = get(None, Some("from the variable"), true);
+    assert!(variable.contains("from the variable"), "{variable}");
+    assert!(variable.contains("MINIBIT_GET_WAIT is not valid"), "{variable}");
     assert!(get(Some("from the flag"), Some("from the variable"), true).contains("from the flag"));
     assert!(get(Some("1s"), Some("bad"), true).contains("begins with minibit1"));
     assert!(get(None, Some("1s"), true).contains("begins with minibit1"));

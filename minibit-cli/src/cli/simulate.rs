@@ -54,12 +54,6 @@ pub(crate) struct Simulate {
     /// Seeders leave once each has sent so many copies of the share.
     #[arg(long, value_name = "COPIES", value_parser = values::parse_ratio)]
     pub(crate) seeders_leave: Option<f64>,
-    #[command(flatten)]
-    pub(crate) network: Network,
-    #[command(flatten)]
-    pub(crate) rules: Rules,
-    #[command(flatten)]
-    pub(crate) hostile: Hostile,
     /// Seed of all chance, to repeat a swarm.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) seed: u64,
@@ -80,6 +74,13 @@ pub(crate) struct Simulate {
     /// and got.
     #[arg(long, value_name = "FILE.svg", value_hint = ValueHint::FilePath)]
     pub(crate) plot: Option<PathBuf>,
+    // The headings of these are those of all that follows.
+    #[command(flatten)]
+    pub(crate) network: Network,
+    #[command(flatten)]
+    pub(crate) rules: Rules,
+    #[command(flatten)]
+    pub(crate) hostile: Hostile,
 }
 
 /// What lies between the peers.

@@ -23,6 +23,12 @@ impl From<PrepareError> for Failure {
                 Self::new(Exit::Disk, error)
             }
             PrepareError::Changed { .. } => Self::new(Exit::Failed, error),
+            PrepareError::Name { .. } | PrepareError::NotUtf8 { .. } => {
+                Self::usage(error).hint("rename it; other systems could not have that name")
+            }
+            PrepareError::Names { .. } => {
+                Self::usage(error).hint("rename them; other systems could not have those names")
+            }
             // The rest is about what was asked to be shared.
             _ => Self::usage(error),
         }
@@ -59,8 +65,10 @@ impl From<GetError> for Failure {
             GetError::Store(error) => error.into(),
             GetError::Bootstrap(error) => match error {
                 BootstrapError::Manifest { .. } => Self::new(Exit::Integrity, error),
-                _ => Self::new(Exit::Unreachable, error)
-                    .hint("is somebody sharing it, and can this machine connect to them?"),
+                _ => Self::new(Exit::Unreachable, error).hint(
+                    "is somebody sharing it, and can this machine connect to them? \
+                         --wait TIME waits longer",
+                ),
             },
             GetError::NothingSelected { .. } => Self::usage(error),
             other => Self::new(Exit::Failed, other),
@@ -92,7 +100,10 @@ impl From<CompleteError> for Failure {
 
 fn store_hint(error: &StoreError) -> Option<&'static str> {
     match error {
-        StoreError::TargetExists { .. } => Some("--force replaces it, -o DIR puts it elsewhere"),
+        StoreError::TargetExists { .. } => Some(
+            "--force replaces it and fetches everything again, -o DIR puts it elsewhere; \
+             to a folder of selected files none can be added",
+        ),
         StoreError::WouldLose { .. } => {
             Some("move it out of there, or use -o DIR to put the download elsewhere")
         }

@@ -1,16 +1,17 @@
 //! `get`: from a ticket to a verified file under its final name.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use globset::{Glob, GlobSet, GlobSetBuilder};
-use minibit_core::content::{Manifest, Ticket};
+use minibit_core::content::{FileEntry, Manifest, Ticket, escape};
 use minibit_core::engine::{GetError, GetOptions, Node, Selection, ShareHandle, ShareStats};
 use minibit_core::types::limits::TICKET_ADDRS_MAX;
 
 use super::failures::{self, GO_ON};
 use super::node::{self, Role};
-use super::watch::{self, Fetched, Until};
+use super::watch::{self, Fetched, Notices, Until, Wait};
 use super::{Session, inspect, share};
 use crate::cli::Get;
 use crate::exit::{Exit, Failure};
@@ -22,40 +23,63 @@ use crate::values::Patience;
 /// Runs the command.
 pub(super) async fn run(flags: &Get, session: &Session) -> Result<(), Failure> {
     let ticket = input::ticket(&flags.ticket)?;
-    let ticket = with_more(&ticket, flags)?;
+    let trackers = input::resolve(&flags.tracker)?;
+    let ticket = with_more(&ticket, &trackers, &input::resolve(&flags.peer)?)?;
     let select = selection(&flags.select)?;
+    let wait = Wait::of(flags.wait);
     let node = node::start(&flags.swarm, Role::Passing, None, session).await?;
     let started = Instant::now();
     let options = GetOptions {
         dir: flags.dir.clone(),
         select,
         force: flags.force,
-        patience: patience(flags.wait),
+        patience: patience(wait.at_first),
         first_pieces: None,
     };
     session.output.say("looking for peers");
+    if flags.list {
+        return list(&node, &ticket, options.patience, flags, session).await;
+    }
     let share = tokio::select! {
         biased;
         () = session.interrupt.requested() => return Err(failures::interrupted().hint(GO_ON)),
         share = node.get(&ticket, options) => share.map_err(|error| refused(error, &flags.select))?,
     };
-    opened(&share, session);
+    let select = selection(&flags.select)?;
+    let chosen = Chosen::of(share.manifest(), select.as_ref());
+    opened(&share, &chosen, session);
     share::write_manifest(flags.manifest_file.as_deref(), share.manifest())?;
-    let fetched = watch::fetch(&share, flags.wait, session).await;
+    let fetched = watch::fetch(&share, wait, Notices::about(&trackers), session).await;
     let outcome = match fetched {
         Ok(Fetched::Complete(path)) => {
-            done(&share, &path, started, session);
+            done(&share, &chosen, &path, started, session);
             stay(&node, Until::of(&flags.stay), session).await;
             Ok(())
         }
-        Ok(Fetched::Interrupted) => Err(failures::interrupted().hint(left(&share))),
-        Ok(Fetched::Deserted) => {
-            Err(Failure::new(Exit::Unreachable, deserted(&share.stats())).hint(left(&share)))
-        }
+        Ok(Fetched::Interrupted) => Err(failures::interrupted().hint(left(&share.stats()))),
+        Ok(Fetched::Deserted) => Err(deserted(&share.stats())),
         Err(error) => Err(error.into()),
     };
     node.shutdown().await;
     outcome
+}
+
+/// Shows what the share consists of.
+async fn list(
+    node: &Node,
+    ticket: &Ticket,
+    patience: Duration,
+    flags: &Get,
+    session: &Session,
+) -> Result<(), Failure> {
+    let manifest = tokio::select! {
+        biased;
+        () = session.interrupt.requested() => return Err(failures::interrupted()),
+        manifest = node.look_up(ticket, patience) => manifest.map_err(GetError::from)?,
+    };
+    share::write_manifest(flags.manifest_file.as_deref(), &manifest)?;
+    inspect::show_manifest(&manifest, &session.output);
+    Ok(())
 }
 
 /// A failure to begin; if no file was selected, with what was asked for.
@@ -69,9 +93,27 @@ fn refused(error: GetError, select: &[Glob]) -> Failure {
     failure.hint(format!("--select {} matches none of them", globs.join(" --select ")))
 }
 
-/// Why nobody can give what is missing.
-fn deserted(stats: &ShareStats) -> String {
+/// Nobody can give what is missing.
+fn deserted(stats: &ShareStats) -> Failure {
+    let failure = Failure::new(Exit::Unreachable, why_deserted(stats));
+    if stats.pieces_withdrawn > 0 {
+        return failure.hint(format!("{}; {NEW_TICKET}", done_so_far(stats)));
+    }
+    let go_on = format!("{}; --wait TIME waits longer", left(stats));
+    // Whoever shared a file that was changed since has it no more.
+    failure.hint(if stats.links > 0 { format!("{go_on}; or {NEW_TICKET}") } else { go_on })
+}
+
+/// What helps when a file was changed where it is shared.
+const NEW_TICKET: &str =
+    "if the file was changed where it is shared, ask for a new ticket: this one is for what it was";
+
+fn why_deserted(stats: &ShareStats) -> String {
     match (stats.links, stats.pieces_refused) {
+        _ if stats.pieces_withdrawn > 0 => {
+            "what is missing was changed where it is shared, and nobody else has it".to_owned()
+        }
+        (0, 0) if stats.lost_contact => "lost contact with all peers".to_owned(),
         (0, 0) => "everybody has left".to_owned(),
         (0, refused) => format!(
             "nobody is left: wrong bytes came for {}, and whoever sends such is banned",
@@ -82,8 +124,11 @@ fn deserted(stats: &ShareStats) -> String {
 }
 
 /// The ticket with the addresses that the user added.
-fn with_more(ticket: &Ticket, flags: &Get) -> Result<Ticket, Failure> {
-    let (trackers, peers) = (input::resolve(&flags.tracker)?, input::resolve(&flags.peer)?);
+fn with_more(
+    ticket: &Ticket,
+    trackers: &[SocketAddr],
+    peers: &[SocketAddr],
+) -> Result<Ticket, Failure> {
     // What the user named comes first, and stays if there is not room for all.
     let room = TICKET_ADDRS_MAX.saturating_sub(trackers.len() + peers.len());
     let own_trackers = ticket.trackers().iter().copied().take(room);
@@ -92,9 +137,9 @@ fn with_more(ticket: &Ticket, flags: &Get) -> Result<Ticket, Failure> {
         // Written once where it follows the same tracker, so it takes no room of its own.
         ticket.trackers().contains(peer) || room > 0
     });
-    let trackers: Vec<_> = trackers.into_iter().chain(own_trackers).collect();
-    let peers: Vec<_> = peers.into_iter().chain(own_peers).collect();
-    Ticket::new(ticket.share(), trackers, peers).map_err(|error| Failure::new(Exit::Usage, error))
+    let trackers = trackers.iter().copied().chain(own_trackers);
+    let peers = peers.iter().copied().chain(own_peers);
+    Ticket::new(ticket.share(), trackers, peers).map_err(Failure::usage)
 }
 
 /// How long to look for somebody, as the engine takes it.
@@ -126,10 +171,59 @@ fn is_selected(set: &GlobSet, path: &[String]) -> bool {
     (1..=path.len()).any(|depth| set.is_match(path[..depth].join("/")))
 }
 
+/// What of a share is fetched.
+pub(super) struct Chosen<'a> {
+    manifest: &'a Manifest,
+    /// The files, in the manifest's order.
+    files: Vec<&'a FileEntry>,
+    bytes: u64,
+    pieces: u64,
+}
+
+impl<'a> Chosen<'a> {
+    /// All of it, or what was selected.
+    pub(super) fn of(manifest: &'a Manifest, select: Option<&Selection>) -> Self {
+        let geometry = manifest.geometry();
+        let selected =
+            select.map_or_else(|| vec![true; manifest.files().len()], |select| select(manifest));
+        let mut chosen = Self { manifest, files: Vec::new(), bytes: 0, pieces: 0 };
+        for (number, file) in (0..).zip(manifest.files()) {
+            if selected[number as usize]
+                && let Some(index) = geometry.file(number)
+            {
+                chosen.files.push(file);
+                chosen.bytes += file.len;
+                chosen.pieces += geometry.pieces_of(index).len() as u64;
+            }
+        }
+        chosen
+    }
+
+    fn is_all(&self) -> bool {
+        self.files.len() == self.manifest.files().len()
+    }
+
+    fn describe(&self, session: &Session) {
+        if self.is_all() {
+            return share::describe(self.manifest, session);
+        }
+        let manifest = self.manifest;
+        session.output.say(format_args!(
+            "{}: {} of {}, {} of {}",
+            escape(manifest.name()),
+            self.files.len(),
+            Count(manifest.files().len() as u64, "file"),
+            Bytes(self.bytes),
+            Bytes(manifest.geometry().total_len()),
+        ));
+        share::list(self.files.iter().copied(), session);
+    }
+}
+
 /// Says what is fetched, and what is here already.
-pub(super) fn opened(share: &ShareHandle, session: &Session) {
+pub(super) fn opened(share: &ShareHandle, chosen: &Chosen<'_>, session: &Session) {
     let (manifest, stats) = (share.manifest(), share.stats());
-    share::describe(manifest, session);
+    chosen.describe(session);
     if stats.bytes_resumed > 0 {
         session.output.say(format_args!(
             "{} of {} were here already",
@@ -140,21 +234,27 @@ pub(super) fn opened(share: &ShareHandle, session: &Session) {
     session.output.event(&Event::Manifest {
         share: share.id().to_string(),
         name: manifest.name().to_owned(),
-        bytes: stats.bytes_total,
-        files: manifest.files().len() as u64,
-        pieces: stats.pieces_total.into(),
+        bytes: chosen.bytes,
+        files: chosen.files.len() as u64,
+        pieces: chosen.pieces,
         piece_size: manifest.piece_size().bytes().into(),
-        resumed_bytes: stats.bytes_resumed,
+        resumed_bytes: stats.bytes_resumed.min(chosen.bytes),
     });
 }
 
 /// Says that every byte is in place.
-pub(super) fn done(share: &ShareHandle, path: &Path, started: Instant, session: &Session) {
+pub(super) fn done(
+    share: &ShareHandle,
+    chosen: &Chosen<'_>,
+    path: &Path,
+    started: Instant,
+    session: &Session,
+) {
     let stats = share.stats();
     let elapsed = started.elapsed();
     session.output.say(format_args!(
         "every byte verified: {} in {}, {} fetched, {} sent on",
-        Bytes(stats.bytes_total),
+        Bytes(chosen.bytes),
         Time(elapsed),
         Bytes(stats.bytes_downloaded),
         Bytes(stats.bytes_uploaded),
@@ -165,13 +265,13 @@ pub(super) fn done(share: &ShareHandle, path: &Path, started: Instant, session: 
     session.output.event(&Event::Done {
         share: share.id().to_string(),
         path: path.to_owned(),
-        bytes: stats.bytes_total,
+        bytes: chosen.bytes,
         seconds: elapsed.as_secs_f64(),
         downloaded: stats.bytes_downloaded,
         uploaded: stats.bytes_uploaded,
         messages_sent: stats.messages_sent,
         disk_queue_peak: stats.disk_queue_peak as u64,
-        files: inspect::files(share.manifest()),
+        files: chosen.files.iter().map(|file| inspect::file(file)).collect(),
     });
     session.output.result(path.display());
 }
@@ -185,17 +285,20 @@ fn disk_behind(stats: &ShareStats) -> Option<String> {
 
 async fn stay(node: &Node, until: Option<Until>, session: &Session) {
     let Some(until) = until else { return };
-    session.output.say("complete; seeding");
+    session.output.say(format_args!("complete; seeding {until}"));
     let started = Instant::now();
-    let uploaded = watch::seed(node, until, session).await;
+    let uploaded = watch::seed(node, until, Notices::default(), session).await;
     let seconds = started.elapsed().as_secs_f64();
     session.output.event(&Event::Stopped { uploaded, seconds });
 }
 
 /// How far it came, and how to go on.
-fn left(share: &ShareHandle) -> String {
-    let stats = share.stats();
-    format!("{} % done; {GO_ON}", percent(stats.bytes_have, stats.bytes_total))
+fn left(stats: &ShareStats) -> String {
+    format!("{}; {GO_ON}", done_so_far(stats))
+}
+
+fn done_so_far(stats: &ShareStats) -> String {
+    format!("{} % done", percent(stats.bytes_have, stats.bytes_total))
 }
 
 #[cfg(test)]
@@ -235,13 +338,22 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_left_alone_by_a_ban_is_told_so() {
+    fn whoever_is_left_alone_is_told_by_what_and_what_helps() {
         let mut stats = ShareStats::default();
-        assert_eq!(deserted(&stats), "everybody has left");
+        let error = |stats: &ShareStats| deserted(stats).to_string();
+        let hint = |stats: &ShareStats| deserted(stats).advice().unwrap().to_owned();
+        assert_eq!(error(&stats), "everybody has left");
+        stats.lost_contact = true;
+        assert_eq!(error(&stats), "lost contact with all peers");
+        assert!(hint(&stats).contains("--wait") && !hint(&stats).contains("new ticket"));
         stats.pieces_refused = 1;
-        assert!(deserted(&stats).contains("wrong bytes came for 1 piece,"));
+        assert!(error(&stats).contains("wrong bytes came for 1 piece,"));
         stats.links = 1;
-        assert!(deserted(&stats).starts_with("nobody who is there"));
+        assert!(error(&stats).starts_with("nobody who is there"));
+        assert!(hint(&stats).contains("--wait") && hint(&stats).contains("new ticket"));
+        stats.pieces_withdrawn = 1;
+        assert!(error(&stats).contains("was changed"));
+        assert!(!hint(&stats).contains("run the same command"), "that would never help");
     }
 
     #[test]

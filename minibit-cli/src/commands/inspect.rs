@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use minibit_core::content::{Manifest, Ticket, escape};
+use minibit_core::content::{FileEntry, Manifest, Ticket, escape};
 
 use crate::cli::Inspect;
 use crate::exit::Failure;
@@ -43,7 +43,8 @@ fn show_ticket(ticket: &Ticket, output: &Output) {
     output.event(&Event::InspectedTicket { share: ticket.share().to_string(), trackers, peers });
 }
 
-fn show_manifest(manifest: &Manifest, output: &Output) {
+/// Prints what a share consists of.
+pub(super) fn show_manifest(manifest: &Manifest, output: &Output) {
     let geometry = manifest.geometry();
     output.result(format_args!("share       {}", manifest.share_id()));
     output.result(format_args!("name        {}", escape(manifest.name())));
@@ -82,13 +83,13 @@ fn kind(manifest: &Manifest) -> String {
 }
 
 /// The files as events list them.
-pub(super) fn files(manifest: &Manifest) -> Vec<File> {
-    let file = |entry: &minibit_core::content::FileEntry| File {
-        path: entry.path.join("/"),
-        bytes: entry.len,
-        root: entry.root.to_string(),
-    };
+fn files(manifest: &Manifest) -> Vec<File> {
     manifest.files().iter().map(file).collect()
+}
+
+/// A file as events list it.
+pub(super) fn file(entry: &FileEntry) -> File {
+    File { path: entry.path.join("/"), bytes: entry.len, root: entry.root.to_string() }
 }
 
 fn extensions(manifest: &Manifest) -> BTreeMap<String, u64> {

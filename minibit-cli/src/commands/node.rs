@@ -1,7 +1,7 @@
 //! From flags to a running node, and from a node to a ticket.
 
 use std::io;
-use std::net::{Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 
 use minibit_core::content::{Manifest, Ticket};
 use minibit_core::engine::{Node, NodeConfig};
@@ -11,9 +11,9 @@ use minibit_core::types::PeerId;
 use minibit_core::types::limits::TICKET_ADDRS_MAX;
 
 use super::Session;
-use crate::advertise;
+use crate::advertise::{self, Reach};
 use crate::cli::{Policy, Swarm, TrackerRules};
-use crate::exit::{Exit, Failure};
+use crate::exit::Failure;
 use crate::output::json::Event;
 use crate::values::DEFAULT_PORT;
 
@@ -45,6 +45,10 @@ pub(super) async fn start(
         session.output.say(format_args!("listening on {}", addresses.join(", ")));
     }
     session.output.event(&Event::Listening { peer: node.id().to_string(), addresses });
+    let port = node.local_addrs().first().map_or(0, SocketAddr::port);
+    if let Some(warning) = other_port(flags, role, port) {
+        session.output.warn(warning);
+    }
     Ok(node)
 }
 
@@ -74,13 +78,32 @@ fn config(flags: &Swarm, role: Role, tracker: Option<Rules>) -> NodeConfig {
 
 /// The engine's default is any port on all addresses.
 fn default_listen(role: Role) -> Vec<SocketAddr> {
-    let usual = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), DEFAULT_PORT);
-    if role == Role::Lasting && is_free(usual) { vec![usual] } else { Vec::new() }
+    match role {
+        Role::Lasting => usual_addr().into_iter().collect(),
+        Role::Passing => Vec::new(),
+    }
 }
 
-fn is_free(addr: SocketAddr) -> bool {
-    let tried: io::Result<TcpListener> = TcpListener::bind(addr);
-    tried.is_ok()
+/// All addresses with the usual port, if it is free: IPv6 and IPv4, or IPv4 where there is no other.
+fn usual_addr() -> Option<SocketAddr> {
+    let on = |ip| SocketAddr::new(ip, DEFAULT_PORT);
+    let (both, ipv4) = (on(Ipv6Addr::UNSPECIFIED.into()), on(Ipv4Addr::UNSPECIFIED.into()));
+    match TcpListener::bind(both) {
+        Ok(_) => Some(both),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => None,
+        Err(_) => TcpListener::bind(ipv4).is_ok().then_some(ipv4),
+    }
+}
+
+/// What to know of the port if it is not the one that lasting nodes have.
+fn other_port(flags: &Swarm, role: Role, port: u16) -> Option<String> {
+    let by_chance = role == Role::Lasting && flags.listen.is_empty() && port != DEFAULT_PORT;
+    by_chance.then(|| {
+        format!(
+            "port {DEFAULT_PORT} is in use, so this listens on port {port}: its address is good \
+             only as long as it runs; --listen chooses a port"
+        )
+    })
 }
 
 /// The swarm's word for a policy.
@@ -113,16 +136,34 @@ pub(super) fn ticket(
     node: &Node,
     manifest: &Manifest,
     trackers: &[SocketAddr],
+    announced: &[SocketAddr],
 ) -> Result<Ticket, Failure> {
     let room = TICKET_ADDRS_MAX.saturating_sub(trackers.len()).max(1);
-    let own = advertise::addresses(node.local_addrs(), room);
+    let own = advertise::addresses(node.local_addrs(), announced, room);
     let trackers = if trackers.is_empty() { &own } else { trackers };
-    Ticket::new(manifest.share_id(), trackers.iter().copied(), own.iter().copied())
-        .map_err(|error| Failure::new(Exit::Usage, error))
+    let ticket = Ticket::new(manifest.share_id(), trackers.iter().copied(), own.iter().copied());
+    ticket.map_err(|error| {
+        let failure = Failure::usage(error);
+        if own.is_empty() { failure.hint(NO_NETWORK) } else { failure }
+    })
+}
+
+/// Said when not even loopback is there.
+const NO_NETWORK: &str = "this machine has no network; bring one up, or name an address by \
+                          --listen or --announce";
+
+/// From how far a ticket can be used.
+pub(super) fn reach(ticket: &Ticket) -> Reach {
+    advertise::reach(ticket.trackers().iter().chain(ticket.peers()))
 }
 
 /// Prints a share's ticket: the line that others need.
-pub(super) fn announce(ticket: &Ticket, manifest: &Manifest, session: &Session) {
+pub(super) fn announce(ticket: &Ticket, manifest: &Manifest, flags: &Swarm, session: &Session) {
+    if flags.listen.is_empty() && reach(ticket) == Reach::Machine {
+        session.output.warn(
+            "this machine has no network but its own: the ticket is good on this machine only",
+        );
+    }
     let geometry = manifest.geometry();
     session.output.event(&Event::Ticket {
         ticket: ticket.to_string(),

@@ -7,8 +7,9 @@ use minibit_core::content::Ticket;
 use minibit_core::engine::{GetOptions, Node};
 use tokio::task::JoinSet;
 
+use super::get::Chosen;
 use super::node::{self, Role};
-use super::watch::{self, Until};
+use super::watch::{self, Notices, Until};
 use super::{Session, get, share, work};
 use crate::cli::Peer;
 use crate::exit::{Exit, Failure};
@@ -20,6 +21,7 @@ use crate::values::Patience;
 /// Runs the command.
 pub(super) async fn run(flags: &Peer, session: &Session) -> Result<(), Failure> {
     let trackers = input::resolve(&flags.tracker)?;
+    let announced = input::announced(&flags.reach.announce)?;
     let tickets =
         flags.get.iter().map(|text| input::ticket(text)).collect::<Result<Vec<_>, _>>()?;
     let mut prepared = Vec::new();
@@ -36,14 +38,17 @@ pub(super) async fn run(flags: &Peer, session: &Session) -> Result<(), Failure> 
         let manifest = prepared.manifest.clone();
         node.share(prepared, &trackers).await?;
         share::describe(&manifest, session);
-        node::announce(&node::ticket(&node, &manifest, &trackers)?, &manifest, session);
+        let ticket = node::ticket(&node, &manifest, &trackers, &announced)?;
+        node::announce(&ticket, &manifest, &flags.swarm, session);
     }
     let mut downloads = JoinSet::new();
     for ticket in tickets {
         downloads.spawn(download(Arc::clone(&node), ticket, options(flags), session.clone()));
     }
-    let (failed, uploaded) =
-        tokio::join!(collect(downloads, session), watch::seed(&node, Until::default(), session),);
+    let (failed, uploaded) = tokio::join!(
+        collect(downloads, session),
+        watch::seed(&node, Until::default(), Notices::about(&trackers), session),
+    );
     for share in node.shares() {
         share.stop().await;
     }
@@ -72,9 +77,10 @@ async fn download(
 ) -> Result<(), Failure> {
     let started = Instant::now();
     let share = node.get(&ticket, options).await?;
-    get::opened(&share, &session);
+    let chosen = Chosen::of(share.manifest(), None);
+    get::opened(&share, &chosen, &session);
     let path = share.completed().await?;
-    get::done(&share, &path, started, &session);
+    get::done(&share, &chosen, &path, started, &session);
     Ok(())
 }
 

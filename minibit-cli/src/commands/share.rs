@@ -4,11 +4,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use minibit_core::content::{Manifest, escape};
+use minibit_core::content::{FileEntry, Manifest, escape};
 
 use super::node::{self, Role};
-use super::watch::{self, Until};
+use super::watch::{self, Notices, Until};
 use super::{Session, work};
+use crate::advertise::Reach;
 use crate::cli::Share;
 use crate::exit::{Exit, Failure};
 use crate::input;
@@ -21,21 +22,29 @@ const ROOTS_SHOWN: usize = 20;
 /// Runs the command.
 pub(super) async fn run(flags: &Share, session: &Session) -> Result<(), Failure> {
     let trackers = input::resolve(&flags.tracker)?;
+    let announced = input::announced(&flags.reach.announce)?;
     let prepared = work::prepare(&flags.paths, &flags.source, session).await?;
     let manifest = prepared.manifest.clone();
     let own_tracker = trackers.is_empty().then(Default::default);
     let node = node::start(&flags.swarm, Role::Lasting, own_tracker, session).await?;
     let started = Instant::now();
     node.share(prepared, &trackers).await?;
-    let ticket = node::ticket(&node, &manifest, &trackers)?;
+    let ticket = node::ticket(&node, &manifest, &trackers, &announced)?;
     describe(&manifest, session);
     write_manifest(flags.manifest_file.as_deref(), &manifest)?;
     if let Some(path) = &flags.ticket_file {
         write(path, format!("{ticket}\n").as_bytes())?;
     }
-    node::announce(&ticket, &manifest, session);
-    session.output.say("sharing until Ctrl-C; others fetch it with: minibit get TICKET");
-    let uploaded = watch::seed(&node, Until::default(), session).await;
+    node::announce(&ticket, &manifest, &flags.swarm, session);
+    session.output.say(format_args!(
+        "sharing until Ctrl-C; {} with: minibit get TICKET",
+        match node::reach(&ticket) {
+            Reach::Machine => "on this machine it is fetched",
+            Reach::Network => "others on this network fetch it",
+            Reach::Anywhere => "others fetch it",
+        }
+    ));
+    let uploaded = watch::seed(&node, Until::default(), Notices::about(&trackers), session).await;
     node.shutdown().await;
     session.output.say(format_args!("stopped; {} sent", Bytes(uploaded)));
     let seconds = started.elapsed().as_secs_f64();
@@ -53,10 +62,19 @@ pub(super) fn describe(manifest: &Manifest, session: &Session) {
         Count(geometry.piece_count().into(), "piece"),
         Bytes(geometry.piece_size().bytes().into()),
     ));
-    for file in manifest.files().iter().take(ROOTS_SHOWN) {
+    list(manifest.files(), session);
+}
+
+/// Names files with their roots.
+pub(super) fn list<'a>(
+    files: impl IntoIterator<Item = &'a FileEntry, IntoIter: ExactSizeIterator>,
+    session: &Session,
+) {
+    let mut files = files.into_iter();
+    for file in files.by_ref().take(ROOTS_SHOWN) {
         session.output.say(format_args!("{}  {}", file.root, escape(&file.path.join("/"))));
     }
-    if let Some(more @ 1..) = manifest.files().len().checked_sub(ROOTS_SHOWN) {
+    if let more @ 1.. = files.len() {
         session.output.say(format_args!("and {} more", Count(more as u64, "file")));
     }
 }

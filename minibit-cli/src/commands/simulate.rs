@@ -10,6 +10,8 @@ mod scenario;
 mod varied;
 mod words;
 
+use std::fs::File;
+use std::io::Write;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -44,6 +46,9 @@ pub(super) async fn run(flags: &Simulate, session: &Session) -> Result<(), Failu
     for line in words::of(flags, &scenario) {
         output.say(line);
     }
+    // Before anything is simulated: it may not be allowed there.
+    let plot = flags.plot.as_deref().map(Plot::open).transpose()?;
+    let mut first = None;
     let mut runs = Vec::new();
     for number in 0..flags.runs {
         let scenario =
@@ -52,12 +57,13 @@ pub(super) async fn run(flags: &Simulate, session: &Session) -> Result<(), Failu
         let run = simulated(flags, &report, real);
         output.event(&Event::Simulated(Box::new(run.clone())));
         runs.push(run);
-        if let Some(file) = flags.plot.as_deref().filter(|_| number == 0) {
-            draw(file, flags, &report)?;
-            output.say(format_args!("drawn in {}", file.display()));
-        }
+        first.get_or_insert(report);
     }
     output.result(simulated::table(&runs));
+    if let (Some(mut plot), Some(report)) = (plot, first) {
+        plot.draw(flags, &report)?;
+        output.say(format_args!("drawn in {}", plot.path.display()));
+    }
     match runs.iter().find(|run| !run.finished) {
         Some(run) => Err(unfinished(run)),
         None => Ok(()),
@@ -178,15 +184,33 @@ struct PlotError {
     source: std::io::Error,
 }
 
-fn draw(file: &Path, flags: &Simulate, report: &Report) -> Result<(), Failure> {
-    let mut title = words::of(flags, &report.scenario);
-    title.push(match report.over_bound() {
-        Some(over) => format!("last done after {}, {over:.2} of the bound", Time(report.ended)),
-        None => format!("not done after {}", Time(report.ended)),
-    });
-    let picture = plot::svg(&title, report);
-    std::fs::write(file, picture)
-        .map_err(|source| Failure::new(Exit::Disk, PlotError { path: file.to_owned(), source }))
+/// Where a picture goes.
+struct Plot<'a> {
+    path: &'a Path,
+    file: File,
+}
+
+impl<'a> Plot<'a> {
+    /// What is there stays until there is a picture.
+    fn open(path: &'a Path) -> Result<Self, Failure> {
+        let file = File::options().create(true).write(true).truncate(false).open(path);
+        Ok(Self { path, file: file.map_err(|source| Self::failed(path, source))? })
+    }
+
+    fn failed(path: &Path, source: std::io::Error) -> Failure {
+        Failure::new(Exit::Disk, PlotError { path: path.to_owned(), source })
+    }
+
+    fn draw(&mut self, flags: &Simulate, report: &Report) -> Result<(), Failure> {
+        let mut title = words::of(flags, &report.scenario);
+        title.push(match report.over_bound() {
+            Some(over) => format!("last done after {}, {over:.2} of the bound", Time(report.ended)),
+            None => format!("not done after {}", Time(report.ended)),
+        });
+        let picture = plot::svg(&title, report);
+        let written = self.file.set_len(0).and_then(|()| self.file.write_all(picture.as_bytes()));
+        written.map_err(|source| Self::failed(self.path, source))
+    }
 }
 
 fn unfinished(run: &Simulated) -> Failure {

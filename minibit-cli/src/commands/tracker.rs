@@ -2,15 +2,20 @@
 
 use std::time::Instant;
 
+use minibit_core::types::limits::TICKET_ADDRS_MAX;
+
 use super::node::{self, Role};
-use super::watch::{self, Until};
+use super::watch::{self, Notices, Until};
 use super::{Session, share, work};
+use crate::advertise;
 use crate::cli::Tracker;
 use crate::exit::Failure;
+use crate::input;
 use crate::output::json::Event;
 
 /// Runs the command.
 pub(super) async fn run(flags: &mut Tracker, session: &Session) -> Result<(), Failure> {
+    let announced = input::announced(&flags.reach.announce)?;
     let mut seeds = Vec::new();
     for path in &flags.seed {
         let paths = std::slice::from_ref(path);
@@ -26,11 +31,13 @@ pub(super) async fn run(flags: &mut Tracker, session: &Session) -> Result<(), Fa
         let manifest = prepared.manifest.clone();
         node.share(prepared, &[]).await?;
         share::describe(&manifest, session);
-        node::announce(&node::ticket(&node, &manifest, &[])?, &manifest, session);
+        let ticket = node::ticket(&node, &manifest, &[], &announced)?;
+        node::announce(&ticket, &manifest, &flags.swarm, session);
     }
-    let addresses: Vec<String> = node.local_addrs().iter().map(ToString::to_string).collect();
+    let addresses = advertise::addresses(node.local_addrs(), &announced, TICKET_ADDRS_MAX);
+    let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
     session.output.say(format_args!("tracker on {}, until Ctrl-C", addresses.join(", ")));
-    let uploaded = watch::seed(&node, Until::default(), session).await;
+    let uploaded = watch::seed(&node, Until::default(), Notices::default(), session).await;
     node.shutdown().await;
     let seconds = started.elapsed().as_secs_f64();
     session.output.event(&Event::Stopped { uploaded, seconds });

@@ -106,7 +106,9 @@ async fn against_ticket(
     let manifest = match prepared {
         Ok(prepared) => Some(prepared.manifest),
         // What cannot be shared was never shared: it differs.
-        Err(PrepareError::NoFiles { .. } | PrepareError::Name { .. }) => None,
+        Err(
+            PrepareError::NoFiles { .. } | PrepareError::Name { .. } | PrepareError::Names { .. },
+        ) => None,
         Err(error) => return Err(error.into()),
     };
     let ok = manifest.as_ref().is_some_and(|manifest| is_share_of(ticket, manifest));

@@ -1,6 +1,8 @@
 //! Watching shares while the node works: progress, warnings, and when it is over.
 
 use std::collections::HashMap;
+use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -10,11 +12,15 @@ use minibit_core::types::ShareId;
 use super::Session;
 use crate::cli::Stay;
 use crate::output::Output;
-use crate::output::progress::{Progress, Standing, TICK, Work};
+use crate::output::progress::{Alone, Progress, Standing, TICK, Work};
+use crate::output::units::Time;
 use crate::values::Patience;
 
 /// How often a node that only seeds is looked at: it should cost nothing to leave it alone.
 const SEEDING_TICK: Duration = Duration::from_secs(1);
+
+/// A peer that is about to be replaced is no news.
+const ALONE_SHOWN_AFTER: Duration = Duration::from_secs(2);
 
 /// How fetching ended.
 #[derive(Debug)]
@@ -33,12 +39,12 @@ pub(super) enum Fetched {
 /// The share's own, if it cannot be completed any more.
 pub(super) async fn fetch(
     share: &ShareHandle,
-    patience: Patience,
+    wait: Wait,
+    mut notices: Notices,
     session: &Session,
 ) -> Result<Fetched, CompleteError> {
     let started = Instant::now();
     let mut progress = Progress::new(&session.output, Work::Fetching);
-    let mut notices = Notices::default();
     let mut company = Company::default();
     let mut ticks = tokio::time::interval(TICK);
     loop {
@@ -51,9 +57,11 @@ pub(super) async fn fetch(
             () = session.interrupt.requested() => return Ok(Fetched::Interrupted),
             _ = ticks.tick() => {
                 let (now, stats) = (started.elapsed(), share.stats());
-                progress.update(now, &standing(&stats));
+                company.look(now, &stats);
+                let alone = company.alone(now, wait.with(&stats));
+                progress.update(now, &Standing { alone, ..standing(&stats) });
                 notices.show(share.id(), &stats, &session.output);
-                if company.deserted(now, &stats, patience) {
+                if company.is_deserted(now, wait.with(&stats)) {
                     return Ok(Fetched::Deserted);
                 }
             }
@@ -71,25 +79,66 @@ pub(super) fn standing(stats: &ShareStats) -> Standing {
         peers: stats.links as u64,
         seeders: stats.seeders as u64,
         uploaded: stats.bytes_uploaded,
+        alone: None,
     }
 }
 
-/// Notices when nobody has been there for too long.
+/// How long a download goes on with nobody to fetch from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wait {
+    /// While nothing is here.
+    pub(super) at_first: Patience,
+    /// Once something is: then the ticket is good, and it is likely our own network that is
+    /// gone, or a machine that sleeps.
+    once_begun: Patience,
+}
+
+impl Wait {
+    /// As the flag wants it, if it was given.
+    pub(super) fn of(flag: Option<Patience>) -> Self {
+        let or = |seconds| flag.unwrap_or(Patience(Some(Duration::from_secs(seconds))));
+        Self { at_first: or(60), once_begun: or(3600) }
+    }
+
+    /// For a share that stands so.
+    fn with(self, stats: &ShareStats) -> Patience {
+        // What was changed where it was shared does not come back.
+        let may_come = stats.pieces_have > 0 && stats.pieces_withdrawn == 0;
+        if may_come { self.once_begun } else { self.at_first }
+    }
+}
+
+/// Notices when nobody is there to fetch from.
 #[derive(Debug, Default)]
 struct Company {
     alone_since: Option<Duration>,
 }
 
 impl Company {
-    fn deserted(&mut self, now: Duration, stats: &ShareStats, patience: Patience) -> bool {
+    fn look(&mut self, now: Duration, stats: &ShareStats) {
         // A share that waits for its own disk is not alone. Peers that lack what is missing
         // here are no company.
         if stats.sources > 0 || stats.paused.is_some() {
             self.alone_since = None;
-            return false;
+        } else {
+            self.alone_since.get_or_insert(now);
         }
-        let since = *self.alone_since.get_or_insert(now);
-        patience.0.is_some_and(|patience| now.saturating_sub(since) > patience)
+    }
+
+    /// For how long by now.
+    fn alone_for(&self, now: Duration) -> Option<Duration> {
+        self.alone_since.map(|since| now.saturating_sub(since))
+    }
+
+    fn is_deserted(&self, now: Duration, patience: Patience) -> bool {
+        let alone = self.alone_for(now).zip(patience.0);
+        alone.is_some_and(|(alone, patience)| alone > patience)
+    }
+
+    /// What the user is shown of it, once it lasts.
+    fn alone(&self, now: Duration, patience: Patience) -> Option<Alone> {
+        let alone = self.alone_for(now).filter(|alone| *alone >= ALONE_SHOWN_AFTER)?;
+        Some(Alone { gives_up_in: patience.0.map(|patience| patience.saturating_sub(alone)) })
     }
 }
 
@@ -113,12 +162,29 @@ impl Until {
     }
 }
 
+impl fmt::Display for Until {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.time, self.ratio) {
+            (None, None) => f.write_str("until Ctrl-C"),
+            (Some(time), None) => write!(f, "for {}", Time(time)),
+            (None, Some(ratio)) => write!(f, "until {ratio} times its size is sent"),
+            (Some(time), Some(ratio)) => {
+                write!(f, "for {}, or until {ratio} times its size is sent", Time(time))
+            }
+        }
+    }
+}
+
 /// Shows all shares of a node until the user stops it, or enough was given back. Returns the
 /// bytes sent.
-pub(super) async fn seed(node: &Node, until: Until, session: &Session) -> u64 {
+pub(super) async fn seed(
+    node: &Node,
+    until: Until,
+    mut notices: Notices,
+    session: &Session,
+) -> u64 {
     let started = Instant::now();
     let mut progress = Progress::new(&session.output, Work::Seeding);
-    let mut notices = Notices::default();
     let mut ticks = tokio::time::interval(SEEDING_TICK);
     loop {
         tokio::select! {
@@ -158,29 +224,77 @@ fn node_standing(node: &Node, notices: &mut Notices, session: &Session) -> Stand
 #[derive(Debug, Default)]
 pub(super) struct Notices {
     shown: HashMap<ShareId, Shown>,
+    /// Those that the user named. What else a ticket names may well be out of reach from here.
+    trackers: HashMap<SocketAddr, Contact>,
+}
+
+/// What the user knows of a tracker.
+#[derive(Debug, Default)]
+struct Contact {
+    /// All shares announced there would say the same; the first speaks for them.
+    speaker: Option<ShareId>,
+    is_missing: bool,
 }
 
 #[derive(Debug, Default)]
 struct Shown {
     warnings: usize,
-    paused: Option<String>,
+    paused: bool,
+    /// That a file was changed where it is shared.
+    withdrawn: bool,
 }
 
 impl Notices {
+    /// Notices that also tell how it stands with these trackers.
+    pub(super) fn about(trackers: &[SocketAddr]) -> Self {
+        let trackers = trackers.iter().map(|addr| (*addr, Contact::default())).collect();
+        Self { shown: HashMap::new(), trackers }
+    }
+
     /// Prints what is new.
     pub(super) fn show(&mut self, share: ShareId, stats: &ShareStats, output: &Output) {
+        for tracker in &stats.trackers {
+            match self.contact(share, tracker.addr, tracker.problem.is_some()) {
+                Some(true) => output.warn(format_args!(
+                    "the tracker {} does not answer ({}); trying again",
+                    tracker.addr,
+                    tracker.problem.as_deref().unwrap_or_default()
+                )),
+                Some(false) => {
+                    output.say(format_args!("the tracker {} answers now", tracker.addr));
+                }
+                None => {}
+            }
+        }
         let shown = self.shown.entry(share).or_default();
         for warning in stats.warnings.iter().skip(shown.warnings) {
             output.warn(warning);
         }
         shown.warnings = shown.warnings.max(stats.warnings.len());
-        if shown.paused != stats.paused {
+        if stats.pieces_withdrawn > 0 && stats.sources == 0 && !shown.withdrawn {
+            shown.withdrawn = true;
+            output.warn("a file was changed where it is shared; nobody here has it as it was");
+        }
+        // Not each reason: the next piece may be of another file.
+        if shown.paused != stats.paused.is_some() {
             match &stats.paused {
-                Some(reason) => output.warn(format_args!("paused: {reason}")),
+                Some(reason) => output
+                    .warn(format_args!("paused: {reason}; make room, and it goes on by itself")),
                 None => output.say("going on"),
             }
-            shown.paused.clone_from(&stats.paused);
+            shown.paused = stats.paused.is_some();
         }
+    }
+
+    /// Takes in whether a tracker is missing; what the user is to be told, if that is new.
+    fn contact(&mut self, share: ShareId, addr: SocketAddr, is_missing: bool) -> Option<bool> {
+        let contact = self.trackers.get_mut(&addr)?;
+        let speaks = *contact.speaker.get_or_insert(share) == share;
+        if !speaks || contact.is_missing == is_missing {
+            return None;
+        }
+        contact.is_missing = is_missing;
+        Some(is_missing)
     }
 }
 
@@ -198,14 +312,52 @@ mod tests {
 
     #[test]
     fn a_share_is_deserted_only_after_it_was_alone_for_long() {
-        let patience = Patience(Some(Duration::from_secs(10)));
+        let seconds = Duration::from_secs;
+        let patience = Patience(Some(seconds(10)));
         let mut company = Company::default();
         let mut at = |second, count| {
-            company.deserted(Duration::from_secs(second), &sources(count), patience)
+            company.look(seconds(second), &sources(count));
+            company.is_deserted(seconds(second), patience)
         };
         assert!(!at(0, 0) && !at(9, 0) && !at(10, 1) && !at(20, 0) && !at(30, 0));
         assert!(at(31, 0));
-        assert!(!Company::default().deserted(Duration::MAX, &sources(0), Patience(None)));
+        assert!(!company.is_deserted(Duration::MAX, Patience(None)));
+        assert_eq!(company.alone(seconds(21), patience), None, "it may be over in a moment");
+        let shown = company.alone(seconds(23), patience);
+        assert_eq!(shown, Some(Alone { gives_up_in: Some(seconds(7)) }));
+    }
+
+    #[test]
+    fn once_something_is_here_it_waits_longer_unless_the_user_has_said_how_long() {
+        let mut begun = ShareStats::default();
+        begun.pieces_have = 1;
+        let seconds = |seconds| Patience(Some(Duration::from_secs(seconds)));
+        for (flag, at_first, once_begun) in [
+            (None, seconds(60), seconds(3600)),
+            (Some(seconds(5)), seconds(5), seconds(5)),
+            (Some(Patience(None)), Patience(None), Patience(None)),
+        ] {
+            let wait = Wait::of(flag);
+            assert_eq!(wait.with(&ShareStats::default()), at_first);
+            assert_eq!(wait.with(&begun), once_begun);
+            let mut changed = begun.clone();
+            changed.pieces_withdrawn = 1;
+            assert_eq!(wait.with(&changed), at_first);
+        }
+    }
+
+    #[test]
+    fn a_tracker_is_missing_once_and_back_once_and_only_if_the_user_named_it() {
+        let addr = |port: u16| SocketAddr::from(([192, 0, 2, 7], port));
+        let (one, other) = (ShareId([1; 32]), ShareId([2; 32]));
+        let mut notices = Notices::about(&[addr(1)]);
+        let mut told = |share, port, missing| notices.contact(share, addr(port), missing);
+        assert_eq!(told(one, 1, false), None, "nothing is wrong");
+        assert_eq!(told(one, 1, true), Some(true));
+        assert_eq!(told(one, 1, true), None);
+        assert_eq!(told(other, 1, false), None, "one of them speaks");
+        assert_eq!(told(one, 1, false), Some(false));
+        assert_eq!(told(one, 2, true), None);
     }
 
     #[test]
@@ -215,6 +367,8 @@ mod tests {
         assert!(!both.reached(second, 199, 100));
         assert!(both.reached(second, 200, 100));
         assert!(both.reached(10 * second, 0, 100));
+        assert_eq!(both.to_string(), "for 10.00 s, or until 2 times its size is sent");
+        assert_eq!(Until::default().to_string(), "until Ctrl-C");
         assert!(!Until::default().reached(Duration::MAX, u64::MAX, 1));
     }
 }

@@ -6,10 +6,11 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::Serialize;
 
-use super::progress::{Standing, Work, time_left};
+use super::progress::{Standing, Work};
 use super::simulated::Simulated;
 use super::units::percent;
 
@@ -57,6 +58,9 @@ pub(crate) enum Event {
         seeders: u64,
         #[serde(skip_serializing_if = "Option::is_none")]
         seconds_left: Option<u64>,
+        /// With nobody to fetch from.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        gives_up_in: Option<u64>,
     },
     /// Something to know, while the work goes on.
     Warning { message: String },
@@ -97,7 +101,13 @@ pub(crate) enum Event {
     /// One run of a simulated swarm, at its end.
     Simulated(Box<Simulated>),
     /// The command failed; the last event.
-    Failed { code: u8, error: String },
+    Failed {
+        code: u8,
+        error: String,
+        /// What to do about it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        hint: Option<String>,
+    },
 }
 
 /// A file of a share.
@@ -157,7 +167,13 @@ pub(crate) struct Demo {
 
 impl Event {
     /// Where some work stands, at these rates in bytes per second.
-    pub(crate) fn progress(work: Work, standing: &Standing, rate: u64, upload_rate: u64) -> Self {
+    pub(crate) fn progress(
+        work: Work,
+        standing: &Standing,
+        rate: u64,
+        upload_rate: u64,
+        left: Option<Duration>,
+    ) -> Self {
         Self::Progress {
             what: work.name(),
             bytes: standing.bytes,
@@ -170,13 +186,19 @@ impl Event {
             uploaded: standing.uploaded,
             peers: standing.peers,
             seeders: standing.seeders,
-            seconds_left: time_left(standing, rate).map(|left| left.as_secs()),
+            seconds_left: left.map(|left| left.as_secs()),
+            gives_up_in: standing
+                .alone
+                .as_ref()
+                .and_then(|alone| alone.gives_up_in)
+                .map(|left| left.as_secs()),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::progress::Alone;
     use super::*;
 
     fn one_of_each() -> Vec<Event> {
@@ -204,9 +226,14 @@ mod tests {
             },
             Event::progress(
                 Work::Fetching,
-                &Standing { bytes_total: 1, ..Standing::default() },
+                &Standing {
+                    bytes_total: 1,
+                    alone: Some(Alone { gives_up_in: Some(Duration::ZERO) }),
+                    ..Standing::default()
+                },
                 1,
                 1,
+                Some(Duration::ZERO),
             ),
             Event::Warning { message: text() },
             Event::Done {
@@ -272,7 +299,7 @@ mod tests {
                 free_rider_rate: Some(0.0),
                 ..Simulated::default()
             })),
-            Event::Failed { code: 1, error: text() },
+            Event::Failed { code: 1, error: text(), hint: Some(text()) },
         ]
     }
 

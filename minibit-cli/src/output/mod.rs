@@ -66,7 +66,8 @@ impl Output {
         if let Some(advice) = failure.advice() {
             self.to_stderr(&advice);
         }
-        self.event(&Event::Failed { code: failure.exit().code(), error });
+        let hint = failure.advice().map(str::to_owned);
+        self.event(&Event::Failed { code: failure.exit().code(), error, hint });
     }
 
     /// A line of the command's result, on stdout. Left out with `--json`: its event has it.

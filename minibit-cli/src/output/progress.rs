@@ -41,6 +41,26 @@ pub(crate) struct Standing {
     pub(crate) seeders: u64,
     /// Bytes sent to others.
     pub(crate) uploaded: u64,
+    /// Nobody has what is missing.
+    pub(crate) alone: Option<Alone>,
+}
+
+/// With nobody to fetch from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Alone {
+    /// Left out if it never does.
+    pub(crate) gives_up_in: Option<Duration>,
+}
+
+impl Standing {
+    /// Whether more has changed than a countdown.
+    fn is_news_after(&self, earlier: &Self) -> bool {
+        let timeless = |standing: &Self| {
+            let alone = standing.alone.as_ref().map(|_| Alone { gives_up_in: None });
+            Self { alone, ..standing.clone() }
+        };
+        timeless(self) != timeless(earlier)
+    }
 }
 
 /// What is being done.
@@ -115,10 +135,11 @@ impl Progress {
     pub(crate) fn update(&mut self, now: Duration, standing: &Standing) {
         let rate = self.rate.record(now, standing.bytes);
         let upload_rate = self.uploads.record(now, standing.uploaded);
+        let left = time_left(standing, rate).filter(|_| self.rate.is_steady(now));
         let text = || match self.work {
             Work::Seeding => describe_seeding(standing, upload_rate),
-            Work::Fetching => describe_fetching(standing, rate),
-            Work::Hashing | Work::Verifying | Work::Simulating => describe(standing, rate),
+            Work::Fetching => describe_fetching(standing, rate, left),
+            Work::Hashing | Work::Verifying | Work::Simulating => describe(standing, rate, left),
         };
         match &mut self.shown {
             Shown::Bar(bar) => {
@@ -129,12 +150,12 @@ impl Progress {
             Shown::Now { every, last } => {
                 // The first line comes after a while: short work needs none.
                 let since = *last.get_or_insert(now);
-                if now.saturating_sub(since) < *every || self.last == *standing {
+                if now.saturating_sub(since) < *every || !standing.is_news_after(&self.last) {
                     return;
                 }
                 *last = Some(now);
                 self.output.say(format_args!("{}: {}", self.work.name(), text()));
-                let event = Event::progress(self.work, standing, rate, upload_rate);
+                let event = Event::progress(self.work, standing, rate, upload_rate, left);
                 self.output.event(&event);
                 self.last = standing.clone();
             }
@@ -169,24 +190,44 @@ impl Drop for Progress {
 const BEGINNING: &str = "beginning";
 
 /// `63 % of 6.5 GiB, 12.3 MiB/s, 0:12 left`.
-fn describe(standing: &Standing, rate: u64) -> String {
+fn describe(standing: &Standing, rate: u64, left: Option<Duration>) -> String {
     let Standing { bytes, bytes_total, .. } = *standing;
     if bytes_total == 0 {
         return BEGINNING.to_owned();
     }
     let mut text = format!("{:3} % of {}", percent(bytes, bytes_total), Bytes(bytes_total));
     _ = write!(text, ", {}/s", Bytes(rate));
-    if let Some(left) = time_left(standing, rate) {
+    if let Some(left) = left {
         _ = write!(text, ", {} left", Countdown(left));
     }
     text
 }
 
 /// The same, then `5 peers, 630/1000 pieces`.
-fn describe_fetching(standing: &Standing, rate: u64) -> String {
-    let Standing { pieces, pieces_total, peers, .. } = *standing;
-    let text = describe(standing, rate);
+fn describe_fetching(standing: &Standing, rate: u64, left: Option<Duration>) -> String {
+    let Standing { bytes, bytes_total, pieces, pieces_total, peers, .. } = *standing;
+    if let Some(alone) = &standing.alone {
+        return format!(
+            "{:3} % of {}, {}",
+            percent(bytes, bytes_total),
+            Bytes(bytes_total),
+            describe_alone(alone, peers)
+        );
+    }
+    let text = describe(standing, rate, left);
     format!("{text}, {}, {pieces}/{pieces_total} pieces", Count(peers, "peer"))
+}
+
+/// `no peers; trying again, giving up in 59:43`.
+fn describe_alone(alone: &Alone, peers: u64) -> String {
+    let who = match peers {
+        0 => "no peers".to_owned(),
+        some => format!("{} without what is missing", Count(some, "peer")),
+    };
+    match alone.gives_up_in {
+        Some(left) => format!("{who}; trying again, giving up in {}", Countdown(left)),
+        None => format!("{who}; trying again"),
+    }
 }
 
 /// `5 peers, 3 of them complete, 1.2 GiB sent, 12.3 MiB/s`.
@@ -197,7 +238,7 @@ fn describe_seeding(standing: &Standing, rate: u64) -> String {
 }
 
 /// How long the rest takes at this rate, in whole seconds rounded up.
-pub(super) fn time_left(standing: &Standing, rate: u64) -> Option<Duration> {
+fn time_left(standing: &Standing, rate: u64) -> Option<Duration> {
     let left = standing.bytes_total.saturating_sub(standing.bytes);
     (rate > 0 && left > 0).then(|| Duration::from_secs(left.div_ceil(rate)))
 }
@@ -206,11 +247,21 @@ pub(super) fn time_left(standing: &Standing, rate: u64) -> Option<Duration> {
 #[derive(Debug, Default)]
 struct Rate {
     samples: VecDeque<(Duration, u64)>,
+    /// When the count last changed, and since when it has never stood still for a whole window.
+    changed: Duration,
+    moving_since: Duration,
 }
 
 impl Rate {
     /// Takes in a count so far; gives the rate now.
     fn record(&mut self, now: Duration, count: u64) -> u64 {
+        let last = self.samples.back().map(|(_, count)| *count);
+        if last.is_none_or(|last| last != count) {
+            if last.is_none() || now.saturating_sub(self.changed) >= RATE_WINDOW {
+                self.moving_since = now;
+            }
+            self.changed = now;
+        }
         self.samples.push_back((now, count));
         // One sample older than the window stays, so that the window is always covered.
         while self.samples.get(1).is_some_and(|(at, _)| now.saturating_sub(*at) >= RATE_WINDOW) {
@@ -219,6 +270,12 @@ impl Rate {
         let (since, before) = self.samples[0];
         let elapsed = now.saturating_sub(since).as_secs_f64();
         if elapsed > 0.0 { (count.saturating_sub(before) as f64 / elapsed) as u64 } else { 0 }
+    }
+
+    /// Whether the rate is that of a whole window: before, and after a pause, it says nothing of
+    /// what is to come.
+    fn is_steady(&self, now: Duration) -> bool {
+        now.saturating_sub(self.moving_since) >= RATE_WINDOW
     }
 }
 
@@ -249,10 +306,39 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_foretold_before_a_whole_window_and_after_a_pause() {
+        let mut rate = Rate::default();
+        let mut steady = |second, count| {
+            rate.record(seconds(second), count);
+            rate.is_steady(seconds(second))
+        };
+        assert!(!steady(0, 0) && !steady(4, 400) && steady(5, 500));
+        assert!(steady(9, 500), "a moment's silence");
+        assert!(!steady(20, 501) && !steady(24, 900) && steady(25, 1000));
+    }
+
+    #[test]
     fn what_has_no_size_yet_shows_no_percentage() {
         let standing = Standing { peers: 2, ..Standing::default() };
-        assert_eq!(describe(&standing, 0), "beginning");
-        assert_eq!(describe_fetching(&standing, 0), "beginning, 2 peers, 0/0 pieces");
+        assert_eq!(describe(&standing, 0, None), "beginning");
+        assert_eq!(describe_fetching(&standing, 0, None), "beginning, 2 peers, 0/0 pieces");
+    }
+
+    #[test]
+    fn whoever_is_alone_sees_for_how_long_it_is_tried_and_no_line_for_each_second() {
+        let alone = |left| Some(Alone { gives_up_in: Some(seconds(left)) });
+        let standing =
+            Standing { bytes: 63, bytes_total: 100, alone: alone(3583), ..Standing::default() };
+        assert_eq!(
+            describe_fetching(&standing, 0, None),
+            " 63 % of 100 B, no peers; trying again, giving up in 59:43"
+        );
+        let forever = Alone { gives_up_in: None };
+        assert_eq!(describe_alone(&forever, 2), "2 peers without what is missing; trying again");
+        let later = Standing { alone: alone(3500), ..standing.clone() };
+        assert!(!later.is_news_after(&standing));
+        assert!(standing.is_news_after(&Standing { alone: None, ..standing.clone() }));
+        assert!(Standing { peers: 1, ..later }.is_news_after(&standing));
     }
 
     #[test]
@@ -266,7 +352,7 @@ mod tests {
             ..Standing::default()
         };
         assert_eq!(
-            describe_fetching(&standing, 10),
+            describe_fetching(&standing, 10, time_left(&standing, 10)),
             " 63 % of 1000 B, 10 B/s, 0:37 left, 1 peer, 63/100 pieces"
         );
         assert_eq!(time_left(&standing, 0), None);

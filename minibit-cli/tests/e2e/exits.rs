@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
 
-use super::common::{Sandbox, assert_same, eventually, led, names_in};
+use super::common::{Sandbox, assert_same, eventually, led, names_in, number};
 use super::relay::Relay;
 
 #[test]
@@ -17,6 +17,24 @@ fn a_port_that_is_taken_is_a_failure_that_says_so() {
     sandbox.file("film.mp4", 10, 1);
     let ended = sandbox.run(["share", "--listen", &addr, "film.mp4"]).expect(1);
     assert!(ended.error().contains(&addr) && ended.stderr.contains("--listen"), "{ended:#?}");
+}
+
+#[test]
+fn a_share_that_finds_the_usual_port_taken_says_which_it_uses_instead() {
+    let usual = usual_port();
+    let sandbox = Sandbox::new();
+    sandbox.file("film.mp4", 10, 1);
+    let mut sharer = sandbox.start(["share", "film.mp4"]);
+    let ticket = super::common::parse(&sharer.line());
+    let words = format!("so this listens on port {}", ticket.peers()[0].port());
+    eventually("a warning", || sharer.stderr().contains(&words).then_some(()));
+    assert!(sharer.stderr().contains("port 26464 is in use"), "{}", sharer.stderr());
+    drop(usual);
+}
+
+/// Holds the port that shares have unless told otherwise, if nobody else does.
+fn usual_port() -> Option<TcpListener> {
+    TcpListener::bind("[::]:26464").or_else(|_| TcpListener::bind("0.0.0.0:26464")).ok()
 }
 
 #[test]
@@ -35,12 +53,49 @@ fn when_nobody_is_there_it_gives_up_in_time_with_code_4() {
     // The sharer is gone by now.
     let ended = sandbox.run(["get", &ticket, "-o", "out", "--wait", "300ms"]).expect(4);
     assert!(ended.error().contains("reached"), "{}", ended.error());
+    // Each address, once, with what became of it.
+    let addr = super::common::parse(&ticket).peers()[0];
+    assert!(ended.error().contains(&format!("{addr} refused: ")), "{}", ended.error());
+    assert_eq!(ended.error().matches(&addr.to_string()).count(), 1, "{}", ended.error());
     assert!(ended.stdout.is_empty());
     assert!(!sandbox.path("out").exists(), "nothing was begun");
 }
 
 #[test]
+fn without_any_time_to_wait_it_does_not_say_that_there_was_nobody_to_ask() {
+    let sandbox = Sandbox::new();
+    let source = sandbox.file("film.mp4", 10, 1);
+    let sharer = sandbox.share(&[&source]);
+    let silent = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
+    let ticket = led(&sharer.ticket, &[], &[silent]);
+    let ended = sandbox.run(["get", &ticket, "--wait", "0"]).expect(4);
+    assert!(ended.error().contains(&silent.to_string()), "{}", ended.error());
+}
+
+#[test]
 fn when_everybody_leaves_in_the_middle_it_gives_up_with_code_4_and_keeps_what_it_has() {
+    let sandbox = Sandbox::new();
+    let source = sandbox.file("film.mp4", 3_000_000, 1);
+    let sharer = sandbox.share(&[&source]);
+    let relay = Relay::start(sharer.addr(), 1_500_000);
+    // It gets no more than half, and has that to give.
+    let mut half = sandbox.get(&led(&sharer.ticket, &[], &[relay.addr()]), "half", &[]);
+    let listening = half.event("listening", |_| true);
+    relay.wait_for_end();
+    let addr = listening["addresses"][0].as_str().expect("text").parse().expect("an address");
+    let ticket = led(&sharer.ticket, &[], &[addr]);
+    let mut get = sandbox.get(&ticket, "out", &["--wait", "5s"]);
+    let alone = get.event("progress", |event| event["gives_up_in"].is_u64());
+    assert!(number(&alone, "gives_up_in") < 5, "{alone}");
+    half.interrupt();
+    let ended = get.wait().expect(4);
+    assert!(ended.error().contains("everybody has left"), "{}", ended.error());
+    assert!(ended.stderr.contains("run the same command again"), "{}", ended.stderr);
+    assert!(names_in(sandbox.path("out")).contains(&"film.mp4.part.minibit".to_owned()));
+}
+
+#[test]
+fn whoever_loses_the_network_in_the_middle_is_not_told_that_everybody_has_left() {
     let sandbox = Sandbox::new();
     let source = sandbox.file("film.mp4", 3_000_000, 1);
     let mut sharer = sandbox.share(&[&source]);
@@ -51,9 +106,8 @@ fn when_everybody_leaves_in_the_middle_it_gives_up_with_code_4_and_keeps_what_it
     sharer.process.kill();
     drop(relay);
     let ended = get.wait().expect(4);
-    assert!(ended.error().contains("everybody has left"), "{}", ended.error());
-    assert!(ended.stderr.contains("run the same command again"), "{}", ended.stderr);
-    assert!(names_in(sandbox.path("out")).contains(&"film.mp4.part.minibit".to_owned()));
+    assert!(ended.error().contains("lost contact with all peers"), "{}", ended.error());
+    assert!(ended.stderr.contains("--wait"), "{}", ended.stderr);
 }
 
 #[test]
@@ -126,6 +180,18 @@ fn inspect_prints_a_manifest_with_the_meaning_of_the_mission() {
 }
 
 #[test]
+fn a_slip_of_files_and_tickets_is_answered_with_what_was_meant() {
+    let sandbox = Sandbox::new();
+    sandbox.file("film.mp4", 40_000, 1);
+    let ended = sandbox.run(["inspect", "film.mp4"]).expect(3);
+    assert!(ended.stderr.contains("is this the shared file itself?"), "{}", ended.stderr);
+    for command in ["get", "inspect"] {
+        let ended = sandbox.run([command, "no-film.mp4"]).expect(2);
+        assert!(ended.stderr.contains("nor is there a file"), "{}", ended.stderr);
+    }
+}
+
+#[test]
 fn a_peer_that_sends_wrong_bytes_is_banned_and_the_pieces_come_from_another() {
     let sandbox = Sandbox::new();
     let source = sandbox.file("film.mp4", 2_000_000, 1);
@@ -164,10 +230,12 @@ fn a_disk_that_fills_up_pauses_it_with_a_reason_and_it_goes_on_when_there_is_roo
     relay.open();
     let warning = get.event("warning", |_| true)["message"].as_str().expect("text").to_owned();
     assert!(warning.contains("paused") && warning.contains("space"), "{warning}");
+    assert!(warning.contains("make room"), "{warning}");
     assert!(get.is_running());
     drop(other);
     fs::remove_file(ballast).expect("removed");
-    get.wait().expect(0);
+    let ended = get.wait().expect(0);
+    assert_eq!(ended.stderr.lines().count(), 1, "it is said once: {}", ended.stderr);
     assert_same(sandbox.path("all"), place.join("all"));
 }
 

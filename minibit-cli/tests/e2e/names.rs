@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::common::{Sandbox, assert_same, number};
+use super::common::{Sandbox, assert_same, eventually, number};
 
 /// Of the smallest kind, so that small files have several.
 const PIECE: usize = 16 * 1024;
@@ -76,10 +76,42 @@ fn a_name_that_could_do_harm_is_refused_when_it_is_shared() {
         let path = sandbox.file(Path::new("bad").join(name), 10, 1);
         let ended = sandbox.run(["share", "--listen", "127.0.0.1:0", "bad"]).expect(2);
         assert!(ended.stdout.is_empty(), "{name:?}");
-        assert_eq!(ended.stderr.lines().count(), 1, "{name:?}: {}", ended.stderr);
+        // The error, and that it is to be renamed.
+        assert_eq!(ended.stderr.lines().count(), 2, "{name:?}: {}", ended.stderr);
         assert!(!ended.error().contains(['\u{7}', '\u{1b}']), "it is escaped: {}", ended.error());
         fs::remove_file(path).expect("removed");
     }
+}
+
+#[test]
+fn every_name_that_cannot_be_shared_is_told_at_once_and_of_many_the_first() {
+    let sandbox = Sandbox::new();
+    for name in ["a:b/one", "a:b/two", "CON", "fine"] {
+        sandbox.file(Path::new("bad").join(name), 10, 1);
+    }
+    let share = ["share", "--listen", "127.0.0.1:0", "bad"];
+    let ended = sandbox.run(share).expect(2);
+    assert!(ended.error().contains("2 names cannot be shared"), "{}", ended.error());
+    assert!(ended.error().contains("/a:b (") && ended.error().contains("/CON ("), "{ended:#?}");
+    assert!(ended.stderr.contains("rename them"), "{}", ended.stderr);
+    for number in 0..20 {
+        sandbox.file(format!("bad/{number}?"), 10, 1);
+    }
+    let ended = sandbox.run(share).expect(2);
+    assert!(ended.error().contains("22 names") && ended.error().contains("and 12 more"));
+}
+
+#[test]
+fn what_a_share_does_not_carry_is_told_in_one_line() {
+    use std::os::unix::fs::PermissionsExt;
+    let sandbox = Sandbox::new();
+    let program = sandbox.file("all/run.sh", 10, 1);
+    fs::set_permissions(program, fs::Permissions::from_mode(0o755)).expect("ours");
+    fs::create_dir_all(sandbox.path("all/deep/empty")).expect("made");
+    fs::create_dir_all(sandbox.path("all/empty")).expect("made");
+    let sharer = sandbox.share(&[&sandbox.path("all")]);
+    let told = "1 file will not be executable, and 2 empty folders are left out";
+    eventually("a warning", || sharer.process.stderr().contains(told).then_some(()));
 }
 
 #[test]

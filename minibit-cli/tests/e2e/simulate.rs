@@ -156,3 +156,11 @@ fn ctrl_c_ends_a_simulation_with_code_130() {
     let ended = long.wait().expect(130);
     assert!(ended.error().contains("interrupted"), "{}", ended.error());
 }
+
+#[test]
+fn a_picture_that_cannot_be_drawn_is_told_before_anything_is_simulated() {
+    let sandbox = Sandbox::new();
+    let ended = sandbox.run(["simulate", "--peers", "3", "--plot", "nowhere/x.svg"]).expect(5);
+    assert!(ended.error().contains("nowhere/x.svg"), "{}", ended.error());
+    assert!(ended.stdout.is_empty(), "{ended:#?}");
+}

@@ -2,7 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener};
 
-use super::common::{Running, Sandbox, Sharer, assert_same, led, number};
+use super::common::{Running, Sandbox, Sharer, assert_same, eventually, led, number};
 use super::relay::Relay;
 
 /// Starts a tracker with these flags, and says where it listens.
@@ -41,6 +41,23 @@ fn a_share_without_a_named_tracker_has_one_of_its_own() {
     let ticket = led(&sharer.ticket, &[sharer.addr()], &[]);
     sandbox.run(["get", &ticket, "-o", "out"]).expect(0);
     assert_same(&source, sandbox.path("out/film.mp4"));
+}
+
+#[test]
+fn a_ticket_names_the_address_that_is_announced_and_how_far_it_reaches_is_said() {
+    let sandbox = Sandbox::new();
+    let source = sandbox.file("film.mp4", 1000, 1);
+    let near = sandbox.share(&[&source]);
+    let reach = "on this machine it is fetched with";
+    eventually("its words", || near.process.stderr().contains(reach).then_some(()));
+    let flags = ["--announce", "203.0.113.5", "--announce", "203.0.113.6:80"];
+    let far = sandbox.share_with(&[&source], &flags);
+    eventually("its words", || far.process.stderr().contains("others fetch it").then_some(()));
+    let ticket = super::common::parse(&far.ticket);
+    let (first, own) = (ticket.peers()[0], ticket.peers()[2]);
+    assert_eq!((first.ip().to_string(), first.port()), ("203.0.113.5".to_owned(), own.port()));
+    assert_eq!(ticket.peers()[1].to_string(), "203.0.113.6:80");
+    assert_eq!(ticket.peers(), ticket.trackers(), "its own tracker is reached there, too");
 }
 
 #[test]
@@ -128,6 +145,20 @@ fn a_tracker_that_is_not_there_is_no_reason_to_fail() {
     let ticket = led(&sharer.ticket, &[nobody], &[sharer.addr()]);
     sandbox.run(["get", &ticket, "-o", "out"]).expect(0);
     assert_same(&source, sandbox.path("out/film.mp4"));
+}
+
+#[test]
+fn a_named_tracker_that_is_not_there_is_told_once_and_so_is_its_coming() {
+    let sandbox = Sandbox::new();
+    let addr = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
+    let sharer = announced(&sandbox, addr, 1000);
+    let said = |words: &str| {
+        eventually(words, || sharer.process.stderr().contains(words).then_some(()));
+    };
+    said(&format!("warning: the tracker {addr} does not answer (refused: "));
+    let (_tracker, _) = tracker(&sandbox, &addr.to_string(), &[]);
+    said(&format!("the tracker {addr} answers now"));
+    assert_eq!(sharer.process.stderr().matches("does not answer").count(), 1);
 }
 
 #[test]

@@ -127,13 +127,25 @@ fn only_selected_files_are_fetched_and_the_rest_can_follow() {
     sandbox.file("all/notes/b.txt", 5, 4);
     let sharer = sandbox.share(&[&sandbox.path("all")]);
     let flags = ["--select", "*.mp4", "--select", "notes/**"];
-    let done = sandbox.get(&sharer.ticket, "out", &flags).wait().expect(0).event("done");
+    let ended = sandbox.get(&sharer.ticket, "out", &flags).wait().expect(0);
+    let (manifest, done) = (ended.event("manifest"), ended.event("done"));
+    assert_eq!((number(&manifest, "files"), number(&manifest, "bytes")), (3, 340_005));
+    let paths = done["files"].as_array().expect("a list").iter().map(|file| file["path"].clone());
+    assert_eq!(paths.collect::<Vec<_>>(), ["film.mp4", "notes/a.txt", "notes/b.txt"]);
+    let words = sandbox.run(["get", &sharer.ticket, "-o", "said", "--select", "film.mp4"]);
+    let words = words.expect(0).stderr;
+    assert!(words.contains("all: 1 of 4 files, 293.0 KiB of 527.3 KiB"), "{words}");
+    assert!(words.contains("  film.mp4\n") && !words.contains("music.mp3"), "{words}");
     assert_eq!(number(&done, "bytes"), 340_005);
     assert!(number(&done, "downloaded") >= 340_005);
     for name in ["film.mp4", "notes/a.txt", "notes/b.txt"] {
         assert_same(sandbox.path("all").join(name), sandbox.path("out/all").join(name));
     }
     assert!(!sandbox.path("out/all/music.mp3").exists());
+
+    let listed = sandbox.run(["get", &sharer.ticket, "-o", "none", "--list"]).expect(0).stdout;
+    assert!(listed.iter().any(|line| line.ends_with("  notes/a.txt")), "{listed:#?}");
+    assert!(!sandbox.path("none").exists(), "nothing but the list was fetched");
 
     let ended = sandbox.get(&sharer.ticket, "out", &["--select", "*.wav"]).wait().expect(2);
     assert!(ended.error().contains("selected"), "{}", ended.error());
@@ -224,12 +236,28 @@ fn a_source_cut_short_while_it_is_shared_is_withdrawn_and_nobody_dies() {
         .and_then(|file| file.set_len(1000))
         .expect("cut");
     let failed = sandbox.run(["get", &sharer.ticket, "-o", "none", "--wait", "1s"]).expect(4);
-    assert!(failed.error().contains("nobody who is there"), "{}", failed.error());
+    assert!(failed.error().contains("was changed where it is shared"), "{}", failed.error());
+    assert!(failed.stderr.contains("ask for a new ticket"), "{}", failed.stderr);
+    assert!(!failed.stderr.contains("run the same command"), "{}", failed.stderr);
     eventually("the sharer's words", || sharer.process.stderr().contains("film.mp4").then_some(()));
     assert!(sharer.process.is_running());
     // What is still whole is still shared.
     sandbox.run(["get", &sharer.ticket, "-o", "out", "--select", "*.mp3"]).expect(0);
     assert_same(&whole, sandbox.path("out/all/music.mp3"));
+    let told = sharer.process.stderr();
+    assert!(told.contains("share it again") && !told.contains("nothing else is left"), "{told}");
+}
+
+#[test]
+fn whoever_has_nothing_left_to_share_is_told_how_to_share_anew() {
+    let sandbox = Sandbox::new();
+    let source = sandbox.file("film.mp4", 3_000_000, 1);
+    let sharer = sandbox.share(&[&source]);
+    sandbox.file("film.mp4", 3_000_000, 2);
+    sandbox.run(["get", &sharer.ticket, "-o", "none", "--wait", "1s"]).expect(4);
+    let words = "nothing else is left of the share; share it again";
+    eventually("its words", || sharer.process.stderr().contains(words).then_some(()));
+    assert_eq!(sharer.process.stderr().matches("film.mp4 was changed").count(), 1);
 }
 
 #[test]

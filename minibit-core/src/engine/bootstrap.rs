@@ -51,12 +51,12 @@ const KEPT_MAX: usize = 512 * 1024;
 #[non_exhaustive]
 pub enum BootstrapError {
     /// No address of the ticket or of its trackers answered in time.
-    #[error("nobody in this ticket could be reached within {} s ({last})", patience.as_secs())]
+    #[error("nobody in this ticket could be reached within {} s: {tried}", patience.as_secs())]
     Unreachable {
         /// How long it was tried.
         patience: Duration,
-        /// What the last attempt ran into.
-        last: String,
+        /// What became of each address.
+        tried: Tried,
     },
     /// Whoever answered gave a manifest that is not the ticket's.
     #[error("{addr} sent a manifest that does not belong to this ticket")]
@@ -66,6 +66,60 @@ pub enum BootstrapError {
         /// What is wrong with it.
         source: ManifestError,
     },
+}
+
+/// What the last attempt at each address ran into, as far as there is room. It prints a few.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tried {
+    ends: Vec<(SocketAddr, String)>,
+    /// Addresses beyond those.
+    more: HashSet<SocketAddr>,
+}
+
+impl Tried {
+    /// Addresses that are printed.
+    const SHOWN: usize = 5;
+
+    fn begins(&mut self, addr: SocketAddr) {
+        if self.ends.iter().all(|(known, _)| *known != addr) {
+            if self.ends.len() < Self::SHOWN {
+                self.ends.push((addr, "no answer yet".to_owned()));
+            } else {
+                self.more.insert(addr);
+            }
+        }
+    }
+
+    fn ended(&mut self, addr: SocketAddr, how: String) {
+        if let Some((_, end)) = self.ends.iter_mut().find(|(known, _)| *known == addr) {
+            *end = how;
+        }
+    }
+
+    /// Takes in what a tracker ran into, unless the same address was tried as a peer's.
+    pub(super) fn tracker(&mut self, addr: SocketAddr, problem: &str) {
+        self.begins(addr);
+        if let Some((_, end)) = self.ends.iter_mut().find(|(known, _)| *known == addr)
+            && end == "no answer yet"
+        {
+            *end = format!("as a tracker: {problem}");
+        }
+    }
+}
+
+impl std::fmt::Display for Tried {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.ends.is_empty() {
+            return f.write_str("its trackers named nobody");
+        }
+        let ends: Vec<String> =
+            self.ends.iter().map(|(addr, end)| format!("{addr} {end}")).collect();
+        f.write_str(&ends.join("; "))?;
+        match self.more.len() {
+            0 => Ok(()),
+            more => write!(f, "; and {more} more"),
+        }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -109,7 +163,7 @@ pub(super) async fn fetch(
     let mut addresses = Addresses::default();
     addresses.learn(Source::Ticket, addrs.iter().copied());
     let mut attempts = JoinSet::new();
-    let mut last = String::from("no address to try");
+    let mut tried = Tried::default();
     let mut wrong = None;
     let mut refuted = Vec::new();
     let mut heard = Vec::new();
@@ -117,6 +171,7 @@ pub(super) async fn fetch(
         while attempts.len() < at_once
             && let Some(turn) = addresses.next()
         {
+            tried.begins(turn.addr);
             attempts.spawn(take_turn(turn, introduction.clone()));
         }
         tokio::select! {
@@ -136,10 +191,10 @@ pub(super) async fn fetch(
                     wrong = Some(error);
                 }
                 Ok((turn, Err(error))) => {
-                    last = format!("{}: {error}", turn.addr);
+                    tried.ended(turn.addr, error.to_string());
                     addresses.again(&turn);
                 }
-                Err(error) => last = error.to_string(),
+                Err(error) => tracing::error!(%error, "an attempt ended by a fault of ours"),
             },
             Some(found) = found.recv() => {
                 let others = found.peers.iter().filter(|peer| peer.id != introduction.id);
@@ -149,7 +204,7 @@ pub(super) async fn fetch(
                 }
             }
             () = sleep_until(deadline) => {
-                return Err(wrong.unwrap_or(BootstrapError::Unreachable { patience, last }));
+                return Err(wrong.unwrap_or(BootstrapError::Unreachable { patience, tried }));
             }
         }
     }
@@ -341,6 +396,25 @@ mod tests {
 
     use super::*;
     use crate::types::ShareId;
+
+    #[test]
+    fn every_address_is_listed_with_its_end_and_of_many_a_few() {
+        let addr = |port: u16| SocketAddr::from(([192, 0, 2, 7], port));
+        let mut tried = Tried::default();
+        assert_eq!(tried.to_string(), "its trackers named nobody");
+        tried.begins(addr(1));
+        tried.begins(addr(2));
+        tried.ended(addr(1), "refused".to_owned());
+        tried.begins(addr(1));
+        tried.tracker(addr(1), "refused as well");
+        tried.tracker(addr(3), "timed out");
+        let words = "192.0.2.7:1 refused; 192.0.2.7:2 no answer yet; \
+                     192.0.2.7:3 as a tracker: timed out";
+        assert_eq!(tried.to_string(), words);
+        (4..20).for_each(|port| tried.begins(addr(port)));
+        (4..20).for_each(|port| tried.begins(addr(port)));
+        assert!(tried.to_string().ends_with("; and 14 more"), "{tried}");
+    }
 
     #[tokio::test]
     async fn the_manifest_is_asked_for_before_the_peer_has_answered_anything() {

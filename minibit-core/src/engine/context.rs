@@ -2,7 +2,7 @@
 //! need beside its conduct (`trade::Share`).
 
 use std::sync::atomic::{
-    AtomicU64,
+    AtomicBool, AtomicU64,
     Ordering::{Acquire, Relaxed},
 };
 use std::sync::{Arc, Mutex};
@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::buffers::BufferPool;
 use super::disk::DiskQueue;
 use super::share::Event;
+use super::tracker_client::Tracked;
 use crate::content::{HashBook, Manifest};
 use crate::store::PieceStore;
 use crate::swarm::{LinkId, Picking};
@@ -143,6 +144,9 @@ pub(super) struct ShareContext {
     pub(super) bells: Arc<Bells>,
     pub(super) pause_reason: Mutex<Option<String>>,
     pub(super) warnings: Mutex<Vec<String>>,
+    pub(super) trackers: Vec<Arc<Tracked>>,
+    /// A link ended without a goodbye, and none was made since.
+    pub(super) lost_contact: AtomicBool,
     /// What was here before anything was fetched.
     pub(super) bytes_resumed: u64,
     pub(super) bytes_wanted: u64,
@@ -172,6 +176,7 @@ impl ShareContext {
     pub(super) fn new(
         node: Arc<NodeContext>,
         parts: ShareParts,
+        trackers: Vec<Arc<Tracked>>,
         events: mpsc::UnboundedSender<Event>,
     ) -> Self {
         let bells = Arc::new(Bells {
@@ -208,6 +213,8 @@ impl ShareContext {
             pieces_wanted: parts.wanted.len(),
             pause_reason: Mutex::default(),
             warnings: Mutex::default(),
+            trackers,
+            lost_contact: AtomicBool::new(false),
             node,
             manifest: parts.manifest,
             manifest_bytes: parts.manifest_bytes,

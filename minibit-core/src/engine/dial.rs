@@ -20,12 +20,16 @@ use crate::wire::{Frame, FrameCodec, FrameLimits, LaneKey, Message, Register, Wi
 /// From the first SYN to the other side's REGISTRO.
 pub(super) const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
 
+/// Of that, for the connection alone: whoever does not answer at all is told from who accepts and is
+/// silent.
+const CONNECT_TIME: Duration = Duration::from_millis(4500);
+
 /// Why no link came to be.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(super) enum DialError {
-    #[error("no connection")]
-    Connect(#[source] io::Error),
+    #[error("{}", in_words(.0))]
+    Connect(io::Error),
     #[error("no answer within {} s", HANDSHAKE_TIME.as_secs())]
     Timeout,
     #[error("the connection was closed during the handshake")]
@@ -36,6 +40,23 @@ pub(super) enum DialError {
     NotRegister,
     #[error("the other side {0}")]
     Refused(#[from] HandshakeError),
+}
+
+/// What the system's answer to a connection means for whoever wants one.
+pub(super) fn in_words(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "refused: nobody listens there now".to_owned(),
+        io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => {
+            "no route: is this machine online?".to_owned()
+        }
+        io::ErrorKind::TimedOut => "timed out: a firewall, or it is off".to_owned(),
+        _ => format!("no connection: {error}"),
+    }
+}
+
+async fn connect(addr: SocketAddr) -> Result<TcpStream, DialError> {
+    let connected = timeout(CONNECT_TIME, TcpStream::connect(addr)).await;
+    connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(DialError::Connect)
 }
 
 /// A connection whose two ends know each other.
@@ -62,7 +83,7 @@ pub(super) async fn dial(
     next: Option<&Message>,
 ) -> Result<Established, DialError> {
     let work = async {
-        let mut stream = TcpStream::connect(addr).await.map_err(DialError::Connect)?;
+        let mut stream = connect(addr).await?;
         let register = introduction.register(unchoked);
         let told = Told::by(&register);
         send_register(&mut stream, register, next).await?;
@@ -83,7 +104,7 @@ pub(super) async fn dial_lane(
     key: LaneKey,
 ) -> Result<TcpStream, DialError> {
     let work = async {
-        let mut stream = TcpStream::connect(addr).await.map_err(DialError::Connect)?;
+        let mut stream = connect(addr).await?;
         let mut register = introduction.register(false);
         register.lane = Some(key);
         send_register(&mut stream, register, None).await?;
@@ -116,5 +137,20 @@ pub(super) async fn read_register(
         Some(Frame::Control(Message::Register(register))) => Ok(register),
         Some(_) => Err(DialError::NotRegister),
         None => Err(DialError::Closed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_systems_answer_is_told_in_words_that_help() {
+        let words = |kind: io::ErrorKind| DialError::Connect(kind.into()).to_string();
+        assert!(words(io::ErrorKind::ConnectionRefused).starts_with("refused: "));
+        assert!(words(io::ErrorKind::HostUnreachable).starts_with("no route: "));
+        assert!(words(io::ErrorKind::TimedOut).starts_with("timed out: "));
+        let other = DialError::Connect(io::Error::other("too many open files")).to_string();
+        assert_eq!(other, "no connection: too many open files");
     }
 }

@@ -312,7 +312,7 @@ mod tests {
             wanted: PieceSet::full(pieces),
         };
         let (tell, events) = mpsc::unbounded_channel();
-        let context = Arc::new(ShareContext::new(node, parts, tell));
+        let context = Arc::new(ShareContext::new(node, parts, Vec::new(), tell));
         let mut neighbours = Neighbours::new(id, Caps::default().for_share(pieces));
         neighbours.learn(context.now(), Source::Ticket, [KnownPeer { id: None, addr }]);
         let (_, found) = mpsc::channel(1);

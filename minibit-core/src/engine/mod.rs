@@ -37,7 +37,7 @@ mod stats;
 mod tracker_client;
 mod tracker_server;
 
-pub use bootstrap::BootstrapError;
+pub use bootstrap::{BootstrapError, Tried};
 pub use node::{FirstPieces, GetError, GetOptions, Node, NodeConfig, NodeError, Selection};
 pub use share::{CompleteError, ShareHandle};
-pub use stats::{LinkStats, ShareStats};
+pub use stats::{LinkStats, ShareStats, TrackerStats};

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tracing::Instrument;
 
-use super::bootstrap::{self, BootstrapError};
+use super::bootstrap::{self, BootstrapError, Bootstrapped};
 use super::context::{NodeContext, ShareContext, ShareParts};
 use super::dial::Established;
 use super::local::{self, Replaced};
@@ -280,13 +280,21 @@ impl Node {
         self.fetch(ticket, options).instrument(self.inner.context.span.clone()).await
     }
 
-    async fn fetch(&self, ticket: &Ticket, options: GetOptions) -> Result<ShareHandle, GetError> {
-        // A share that was stopped holds its target for as long as somebody has it.
-        lock(&self.inner.shares).retain(|_, share| !share.is_over());
-        if self.inner.share_of(&ticket.share()).is_some() {
-            return Err(GetError::Duplicate);
-        }
-        let _opening = Opening::of(&self.inner, ticket.share()).ok_or(GetError::Duplicate)?;
+    /// Fetches the manifest alone: what a download would get.
+    ///
+    /// # Errors
+    /// [`BootstrapError`].
+    pub async fn look_up(
+        &self,
+        ticket: &Ticket,
+        patience: Duration,
+    ) -> Result<Manifest, BootstrapError> {
+        let meeting = self.meet(ticket, patience).instrument(self.inner.context.span.clone());
+        Ok(meeting.await?.bootstrapped.manifest)
+    }
+
+    /// Asks whoever the ticket leads to for the manifest.
+    async fn meet(&self, ticket: &Ticket, patience: Duration) -> Result<Met, BootstrapError> {
         let introduction = Introduction {
             id: self.id(),
             share: ticket.share(),
@@ -295,9 +303,20 @@ impl Node {
         };
         let (clients, mut found) = self.trackers(ticket.share(), ticket.trackers(), false);
         let at_once = self.inner.config.links.dials_max;
-        let mut bootstrapped =
-            bootstrap::fetch(&introduction, ticket.peers(), &mut found, options.patience, at_once)
-                .await?;
+        let meeting =
+            bootstrap::fetch(&introduction, ticket.peers(), &mut found, patience, at_once);
+        let bootstrapped = meeting.await.map_err(|error| with_trackers(error, &clients))?;
+        Ok(Met { bootstrapped, clients, found })
+    }
+
+    async fn fetch(&self, ticket: &Ticket, options: GetOptions) -> Result<ShareHandle, GetError> {
+        // A share that was stopped holds its target for as long as somebody has it.
+        lock(&self.inner.shares).retain(|_, share| !share.is_over());
+        if self.inner.share_of(&ticket.share()).is_some() {
+            return Err(GetError::Duplicate);
+        }
+        let _opening = Opening::of(&self.inner, ticket.share()).ok_or(GetError::Duplicate)?;
+        let Met { mut bootstrapped, clients, found } = self.meet(ticket, options.patience).await?;
         let refuted = std::mem::take(&mut bootstrapped.refuted);
         let heard = std::mem::take(&mut bootstrapped.heard);
         let (opened, link) = resume::open_download(bootstrapped, options).await?;
@@ -365,7 +384,8 @@ impl Node {
         let config = &self.inner.config;
         let (tell, events) = mpsc::unbounded_channel();
         let node = Arc::clone(&self.inner.context);
-        let context = Arc::new(ShareContext::new(node, opened.parts, tell));
+        let tracked = trackers.iter().map(|client| Arc::clone(client.tracked())).collect();
+        let context = Arc::new(ShareContext::new(node, opened.parts, tracked, tell));
         let links = config.links.for_share(context.share.geometry.piece_count());
         let piece_len = context.share.geometry.piece_size().bytes();
         let mut neighbours = Neighbours::new(self.id(), links);
@@ -433,6 +453,13 @@ impl Opened {
     }
 }
 
+/// The manifest is here, and trackers know of us.
+struct Met {
+    bootstrapped: Bootstrapped,
+    clients: Vec<TrackerClient>,
+    found: mpsc::Receiver<Found>,
+}
+
 struct FirstLink {
     link: Option<Established>,
     peers: Vec<SocketAddr>,
@@ -440,6 +467,18 @@ struct FirstLink {
     heard: Vec<Found>,
     /// Who lied about the manifest.
     refuted: Vec<(PeerId, SocketAddr)>,
+}
+
+/// The same failure, with what kept the trackers from helping.
+fn with_trackers(mut error: BootstrapError, clients: &[TrackerClient]) -> BootstrapError {
+    if let BootstrapError::Unreachable { tried, .. } = &mut error {
+        for tracked in clients.iter().map(TrackerClient::tracked) {
+            if let Some(problem) = tracked.problem() {
+                tried.tracker(tracked.addr, &problem);
+            }
+        }
+    }
+    error
 }
 
 fn bind_all(listen: &[SocketAddr]) -> Result<Vec<(TcpListener, Replaced)>, NodeError> {

@@ -32,6 +32,8 @@ use crate::wire::{Message, Penalty, Register, WireError};
 
 /// How often a pause because of a full disk is tried again.
 const DISK_RETRY: Duration = Duration::from_secs(2);
+/// A disk that was full and has refused nothing for so long is one that has room again.
+const DISK_CALM: Duration = Duration::from_secs(5);
 /// How often what was received is brought to the disk for good.
 const CHECKPOINT: Duration = Duration::from_secs(30);
 /// How long peers and trackers are given to hear that we leave.
@@ -107,8 +109,17 @@ impl ShareContext {
         if !self.share.withdraw(self.share.geometry.file_of(piece)) {
             return;
         }
-        tracing::warn!(%error, "withdrawn from the share");
-        self.warn(format!("{}; it is no longer shared", with_causes(error)));
+        // Users are told by the warning.
+        tracing::info!(%error, "withdrawn from the share");
+        let left = if self.share.ledger.have_count() == 0 {
+            "it is no longer shared, and nothing else is left of the share"
+        } else {
+            "it is no longer shared"
+        };
+        self.warn(format!(
+            "{}; {left}; share it again for a ticket of what it is now",
+            with_causes(error)
+        ));
     }
 }
 
@@ -245,6 +256,7 @@ pub(super) fn spawn(parts: ManagerParts) -> ShareHandle {
         trackers: parts.trackers,
         phase,
         retry_at: None,
+        calm_at: None,
         checkpoint_at: now + CHECKPOINT,
         dials: JoinSet::new(),
     };
@@ -265,6 +277,8 @@ struct Manager {
     phase: watch::Sender<Phase>,
     complete: bool,
     retry_at: Option<Duration>,
+    /// When the pause is over, unless the disk refuses again.
+    calm_at: Option<Duration>,
     checkpoint_at: Duration,
     dials: JoinSet<()>,
 }
@@ -310,16 +324,20 @@ impl Manager {
     }
 
     fn next_wake(&self, now: Duration) -> Duration {
-        let retry = self.retry_at.filter(|at| *at > now);
-        retry.into_iter().fold(self.mind.next_wake(now), Duration::min)
+        let timers = [self.retry_at, self.calm_at].into_iter().flatten().filter(|at| *at > now);
+        timers.fold(self.mind.next_wake(now), Duration::min)
     }
 
     fn do_what_is_due(&mut self, now: Duration) {
         self.mind.do_what_is_due(now);
         if self.retry_at.is_some_and(|at| now >= at) {
             self.retry_at = None;
-            *lock(&self.context.pause_reason) = None;
+            self.calm_at = Some(now + DISK_CALM);
             self.context.share.resume();
+        }
+        if self.calm_at.is_some_and(|at| now >= at) {
+            self.calm_at = None;
+            *lock(&self.context.pause_reason) = None;
         }
         if now >= self.checkpoint_at {
             self.checkpoint_at = now + CHECKPOINT;
@@ -340,8 +358,11 @@ impl Manager {
             Event::LanesWanted(link) => self.open_lanes(link),
             Event::Complete => self.finish().await,
             Event::DiskFull(error) => {
-                tracing::warn!(%error, "paused: the disk is full");
-                *lock(&self.context.pause_reason) = Some(with_causes(&error));
+                // One pause, however often it is tried: its reason stays until there is room.
+                if lock(&self.context.pause_reason).replace(with_causes(&error)).is_none() {
+                    tracing::info!(%error, "paused: the disk is full");
+                }
+                self.calm_at = None;
                 self.retry_at = Some(self.context.now() + DISK_RETRY);
             }
             Event::Failed(error) => {
@@ -423,6 +444,7 @@ impl Manager {
                 return;
             }
         };
+        context.lost_contact.store(false, Relaxed);
         tracing::info!(
             peer = %link.agreed.peer.short(), %addr, initiated = link.initiated, "linked"
         );
@@ -437,9 +459,13 @@ impl Manager {
         };
         let Some(link) = self.mind.remove_link(self.context.now(), id, banned) else { return };
         let peer = link.agreed.peer.short();
+        if !matches!(end, Some(LaneEnd::Left | LaneEnd::Closed)) {
+            self.context.lost_contact.store(true, Relaxed);
+        }
         match end {
             Some(end @ (LaneEnd::Violation(_) | LaneEnd::Wire(_))) => {
-                tracing::warn!(%peer, addr = %link.addr, reason = %end, banned, "link ended");
+                // Users are told of a ban by the warning, and of no other end.
+                tracing::info!(%peer, addr = %link.addr, reason = %end, banned, "link ended");
                 if banned {
                     self.context.warn(format!("peer {peer} at {} was banned: it {end}", link.addr));
                 }
@@ -560,7 +586,7 @@ fn spawn_lane(parts: LaneParts) {
                     link.close(CloseReason::Violation(error.into()));
                 }
                 LaneEnd::Wire(error) => {
-                    tracing::warn!(%error, "a lane sent an unreadable frame");
+                    tracing::info!(%error, "a lane sent an unreadable frame");
                     link.close(CloseReason::Gone);
                 }
                 end => tracing::debug!(reason = %end, "lane ended"),

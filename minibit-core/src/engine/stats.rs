@@ -36,6 +36,8 @@ pub struct ShareStats {
     pub seeders: usize,
     /// Of these, with something that is wanted here and not here yet.
     pub sources: usize,
+    /// A link ended without a goodbye, and none was made since.
+    pub lost_contact: bool,
     /// Connections made or accepted, lanes included.
     pub connections: u64,
     /// Messages sent to peers, BLOCO frames included.
@@ -46,6 +48,8 @@ pub struct ShareStats {
     pub pieces_fetched: u64,
     /// Pieces fetched whose bytes were wrong.
     pub pieces_refused: u64,
+    /// Pieces not here that peers had and withdrew, as they do when their file was changed.
+    pub pieces_withdrawn: u64,
     /// Most buffers that ever waited for the disk at once.
     pub disk_queue_peak: usize,
     /// How many may wait; then sockets are not read.
@@ -58,6 +62,18 @@ pub struct ShareStats {
     pub paused: Option<String>,
     /// What the user should know, oldest first.
     pub warnings: Vec<String>,
+    /// Every tracker it is announced to.
+    pub trackers: Vec<TrackerStats>,
+}
+
+/// Where the dealings with one tracker stand.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct TrackerStats {
+    /// Where it is.
+    pub addr: SocketAddr,
+    /// Why it does not answer, if it does not.
+    pub problem: Option<String>,
 }
 
 impl ShareStats {
@@ -85,11 +101,13 @@ impl ShareStats {
             links,
             seeders,
             sources,
+            lost_contact: context.lost_contact.load(Relaxed),
             connections: counters.connections.load(Relaxed),
             messages_sent: counters.messages_sent.load(Relaxed),
             blocks_sent: counters.blocks_sent.load(Relaxed),
             pieces_fetched: counters.pieces_fetched.load(Relaxed),
             pieces_refused: counters.pieces_refused.load(Relaxed),
+            pieces_withdrawn: counters.pieces_withdrawn.load(Relaxed),
             disk_queue_peak: context.disk.deepest(),
             disk_queue_places: DiskQueue::places(),
             elapsed: context.now().saturating_sub(context.opened),
@@ -98,6 +116,11 @@ impl ShareStats {
                 .map(|completed| completed.saturating_sub(context.opened)),
             paused: lock(&context.pause_reason).clone(),
             warnings: lock(&context.warnings).clone(),
+            trackers: context
+                .trackers
+                .iter()
+                .map(|known| TrackerStats { addr: known.addr, problem: known.problem() })
+                .collect(),
         }
     }
 }

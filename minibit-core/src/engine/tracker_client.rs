@@ -9,8 +9,8 @@
 //! Not here: judging the addresses (`swarm::Neighbours` does, by their source).
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -21,10 +21,12 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::Instrument;
 
+use super::dial::in_words;
 use super::frames::read_frame;
 use crate::content::escape;
 use crate::swarm::{KnownPeer, Source};
 use crate::tracker::{Announcer, Step};
+use crate::trade::lock;
 use crate::types::{PeerId, ShareId, limits};
 use crate::wire::{
     Destination, Frame, FrameCodec, FrameLimits, Message, PeerAddr, Register, WireError,
@@ -49,9 +51,25 @@ impl Found {
     }
 }
 
+/// A tracker, and what stands between it and us; seen by all who hold it.
+#[derive(Debug)]
+pub(super) struct Tracked {
+    pub(super) addr: SocketAddr,
+    /// Since the last time that it answered.
+    problem: Mutex<Option<String>>,
+}
+
+impl Tracked {
+    /// Why it does not answer, if it does not.
+    pub(super) fn problem(&self) -> Option<String> {
+        lock(&self.problem).clone()
+    }
+}
+
 /// A running announcer.
 #[derive(Debug)]
 pub(super) struct TrackerClient {
+    tracked: Arc<Tracked>,
     complete: Arc<AtomicBool>,
     leave: watch::Sender<bool>,
     task: JoinHandle<()>,
@@ -60,6 +78,7 @@ pub(super) struct TrackerClient {
 /// What stays the same from connection to connection.
 struct Client {
     tracker: SocketAddr,
+    tracked: Arc<Tracked>,
     register: Register,
     complete: Arc<AtomicBool>,
     found: mpsc::Sender<Found>,
@@ -77,8 +96,8 @@ struct Connection {
 /// Why a connection to a tracker ended.
 #[derive(Debug, thiserror::Error)]
 enum Lost {
-    #[error("could not reach the tracker")]
-    Unreachable(#[source] std::io::Error),
+    #[error("{}", in_words(.0))]
+    Unreachable(std::io::Error),
     #[error("the tracker takes too long")]
     TooSlow,
     #[error("the tracker does not answer")]
@@ -110,10 +129,23 @@ impl TrackerClient {
         let (leave, leaving) = watch::channel(false);
         let register = Register { port, ..Register::new(id, share, Destination::Tracker) };
         let start = Instant::now();
-        let client =
-            Client { tracker, register, complete: Arc::clone(&complete), found, rng, start };
+        let tracked = Arc::new(Tracked { addr: tracker, problem: Mutex::default() });
+        let client = Client {
+            tracker,
+            tracked: Arc::clone(&tracked),
+            register,
+            complete: Arc::clone(&complete),
+            found,
+            rng,
+            start,
+        };
         let task = tokio::spawn(client.run(leaving).in_current_span());
-        Self { complete, leave, task }
+        Self { tracked, complete, leave, task }
+    }
+
+    /// What it announces to.
+    pub(super) fn tracked(&self) -> &Arc<Tracked> {
+        &self.tracked
     }
 
     /// From now on every announce says that we hold every piece.
@@ -150,6 +182,7 @@ impl Client {
                 Err(Lost::NobodyListens) => break,
                 Err(lost) => {
                     let source = std::error::Error::source(&lost).map(tracing::field::display);
+                    *lock(&self.tracked.problem) = Some(lost.to_string());
                     tracing::debug!(tracker = %self.tracker, %lost, source, "no tracker");
                     connection = None;
                     announcer.lost(self.start.elapsed(), &mut self.rng);
@@ -199,7 +232,7 @@ impl Client {
     async fn connect(&self) -> Result<Connection, Lost> {
         let stream = timeout(SOCKET_MAX, TcpStream::connect(self.tracker))
             .await
-            .map_err(|_| Lost::TooSlow)?
+            .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
             .map_err(Lost::Unreachable)?;
         let mut connection = Connection {
             stream,
@@ -221,6 +254,7 @@ impl Client {
     ) -> Result<(), Lost> {
         let (source, peers) = match message {
             Message::PeerList { peers, interval } => {
+                *lock(&self.tracked.problem) = None;
                 announcer.answered(interval);
                 (Source::List(self.tracker), peers)
             }
@@ -283,6 +317,30 @@ mod tests {
     fn peer(number: u64) -> PeerAddr {
         let ip = std::net::Ipv4Addr::LOCALHOST.into();
         PeerAddr { id: PeerId::numbered(number), ip, port: 4000 + number as u16 }
+    }
+
+    /// Waits, without sleeping, until a tracker has a problem or has none.
+    async fn until_problem(tracked: &Tracked, there: bool) -> Option<String> {
+        let changed = async {
+            while tracked.problem().is_some() != there {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(30), changed).await.expect("as it was");
+        tracked.problem()
+    }
+
+    #[tokio::test]
+    async fn what_stands_between_us_and_a_tracker_is_known_until_it_answers() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        drop(listener);
+        let (client, _found) = client(addr, 1);
+        let problem = until_problem(client.tracked(), true).await.unwrap();
+        assert!(problem.starts_with("refused"), "{problem}");
+        let server = server();
+        let _listening = Listening::start_at(&server, addr);
+        until_problem(client.tracked(), false).await;
     }
 
     /// Waits, without sleeping, until as many peers are registered; a test that waits for what

@@ -2,8 +2,8 @@
 //!
 //! A path to a file makes a share of that one file, a path to a directory one of everything
 //! in it, several paths one folder that holds them all. Links that the user names are
-//! followed; links and special files met inside a directory are left out, and empty
-//! directories are not noticed. The order of files depends on their names alone, so the same
+//! followed; links, special files and empty directories met inside a directory are left out,
+//! and so are permissions. The order of files depends on their names alone, so the same
 //! content gives the same share everywhere.
 //!
 //! Invariant: the hashes are those of files that did not change from before the first byte
@@ -14,6 +14,7 @@
 use std::fs::{self, FileType};
 use std::io;
 use std::num::NonZeroUsize;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -90,6 +91,14 @@ pub enum PrepareWarning {
         /// What was left out.
         path: PathBuf,
     },
+    /// What files and directories have besides names and bytes.
+    #[error("{}", left_behind(*executables, *empty_dirs))]
+    NotCarried {
+        /// Files that can be executed.
+        executables: u64,
+        /// Directories with nothing in them.
+        empty_dirs: u64,
+    },
     /// The directory for hashes of earlier shares is of no use.
     #[error("could not keep the hashes in {} for next time: {reason}", path.display())]
     Cache {
@@ -98,6 +107,16 @@ pub enum PrepareWarning {
         /// What the operating system said.
         reason: String,
     },
+}
+
+fn left_behind(executables: u64, empty_dirs: u64) -> String {
+    let count = |count: u64, one: &str, many: &str| {
+        (count > 0).then(|| format!("{count} {}", if count == 1 { one } else { many }))
+    };
+    let bits = count(executables, "file will not be executable", "files will not be executable");
+    let dirs = count(empty_dirs, "empty folder is left out", "empty folders are left out");
+    let both: Vec<String> = bits.into_iter().chain(dirs).collect();
+    format!("{}: a share has names and bytes alone", both.join(", and "))
 }
 
 /// Why no share was made.
@@ -149,6 +168,14 @@ pub enum PrepareError {
         /// What is wrong with the name.
         source: NameError,
     },
+    /// Several names of the two kinds before.
+    #[error("{} names cannot be shared: {}", .names.len() as u64 + more, in_words(names, *more))]
+    Names {
+        /// The first of them, each as an error of its own.
+        names: Vec<Self>,
+        /// How many others there are.
+        more: u64,
+    },
     /// Two files that would be one on some disk.
     #[error("two names are too much alike")]
     Collision(#[from] Collision),
@@ -167,6 +194,17 @@ pub enum PrepareError {
     /// The caller wanted no more of it.
     #[error("cancelled")]
     Cancelled,
+}
+
+/// Several errors with their causes.
+fn in_words(errors: &[PrepareError], more: u64) -> String {
+    let words = errors.iter().map(|error| match error {
+        PrepareError::Name { path, source } => format!("{} ({source})", shown(path)),
+        PrepareError::NotUtf8 { path } => format!("{} (not UTF-8)", shown(path)),
+        other => other.to_string(),
+    });
+    let words = words.collect::<Vec<_>>().join(", ");
+    if more > 0 { format!("{words}, and {more} more") } else { words }
 }
 
 fn shown(path: &Path) -> String {
@@ -204,7 +242,15 @@ pub fn prepare(
     cancel: &AtomicBool,
 ) -> Result<PreparedShare, PrepareError> {
     progress(Progress::Listing { files: 0 });
-    let mut listing = Listing { files: Vec::new(), warnings: Vec::new(), progress, cancel };
+    let mut listing = Listing {
+        files: Vec::new(),
+        warnings: Vec::new(),
+        bad_names: BadNames::default(),
+        executables: 0,
+        empty_dirs: 0,
+        progress,
+        cancel,
+    };
     let (name, single) = listing.list(paths, options)?;
     let Listing { mut files, mut warnings, .. } = listing;
     files.sort_by(|one, other| one.name.cmp(&other.name));
@@ -282,8 +328,53 @@ struct Listed {
 struct Listing<'a> {
     files: Vec<Listed>,
     warnings: Vec<PrepareWarning>,
+    bad_names: BadNames,
+    executables: u64,
+    empty_dirs: u64,
     progress: &'a dyn Fn(Progress),
     cancel: &'a AtomicBool,
+}
+
+/// Names that cannot be shared: all are told at once, so that all can be changed at once.
+#[derive(Default)]
+struct BadNames {
+    names: Vec<PrepareError>,
+    /// Beyond those.
+    more: u64,
+    /// The last of all: a directory's name is bad once, whatever is in it.
+    last: PathBuf,
+}
+
+impl BadNames {
+    /// Kept of them.
+    const KEPT: usize = 10;
+
+    fn add(&mut self, path: PathBuf, error: impl FnOnce(PathBuf) -> PrepareError) {
+        if path == self.last {
+            return;
+        }
+        self.last.clone_from(&path);
+        if self.names.len() < Self::KEPT {
+            self.names.push(error(path));
+        } else {
+            self.more += 1;
+        }
+    }
+
+    fn into_result(self) -> Result<(), PrepareError> {
+        let Self { mut names, more, .. } = self;
+        match names.len() {
+            0 => Ok(()),
+            1 => Err(names.remove(0)),
+            _ => Err(PrepareError::Names { names, more }),
+        }
+    }
+}
+
+/// The path up to the component of `name` that `is_bad` for the first time.
+fn up_to_bad(path: &Path, depth: usize, is_bad: impl Fn(usize) -> bool) -> PathBuf {
+    let first = (1..depth).find(|up_to| is_bad(*up_to)).unwrap_or(depth);
+    path.ancestors().nth(depth - first).unwrap_or(path).to_owned()
 }
 
 impl Listing<'_> {
@@ -307,6 +398,11 @@ impl Listing<'_> {
             }
             (name, false)
         };
+        std::mem::take(&mut self.bad_names).into_result()?;
+        if self.executables + self.empty_dirs > 0 {
+            let Self { executables, empty_dirs, .. } = *self;
+            self.warnings.push(PrepareWarning::NotCarried { executables, empty_dirs });
+        }
         if self.files.is_empty() {
             return Err(PrepareError::NoFiles { path: first.clone() });
         }
@@ -343,6 +439,10 @@ impl Listing<'_> {
         kind: FileType,
     ) -> Result<(), PrepareError> {
         let path = root.join(below);
+        if kind.is_dir() {
+            self.empty_dirs += 1;
+            return Ok(());
+        }
         if !kind.is_file() {
             self.warnings.push(if kind.is_symlink() {
                 PrepareWarning::SymlinkSkipped { path }
@@ -351,11 +451,14 @@ impl Listing<'_> {
             });
             return Ok(());
         }
-        let mut name = prefix.to_vec();
-        for component in below {
-            let text = component.to_str();
-            name.push(text.ok_or_else(|| PrepareError::NotUtf8 { path: path.clone() })?.to_owned());
+        let inner: Vec<_> = below.iter().collect();
+        if inner.iter().any(|component| component.to_str().is_none()) {
+            let bad = up_to_bad(&path, inner.len(), |depth| inner[depth - 1].to_str().is_none());
+            self.bad_names.add(bad, |path| PrepareError::NotUtf8 { path });
+            return Ok(());
         }
+        let inner = inner.into_iter().filter_map(std::ffi::OsStr::to_str);
+        let name = prefix.iter().cloned().chain(inner.map(str::to_owned)).collect();
         let metadata = fs::symlink_metadata(&path).map_err(PrepareError::io("examine", &path))?;
         self.add(path, name, &metadata)
     }
@@ -373,7 +476,12 @@ impl Listing<'_> {
             return Err(GeometryError::TooManyFiles { files: limits::FILES_MAX + 1 }.into());
         }
         if let Err(source) = check_path(&name) {
-            return Err(PrepareError::Name { path, source });
+            let bad = up_to_bad(&path, name.len(), |depth| check_path(&name[..depth]).is_err());
+            self.bad_names.add(bad, |path| PrepareError::Name { path, source });
+            return Ok(());
+        }
+        if metadata.mode() & 0o111 != 0 {
+            self.executables += 1;
         }
         let source = SourceFile { path, stamp: Stamp::of(metadata) };
         self.files.push(Listed { name, source });

@@ -18,7 +18,7 @@ pub(super) struct Unreadable {
 }
 
 /// Calls `visit` with the path below `root`, and the kind, of everything in it that is not a
-/// directory. Stops at the first error, of its own or of `visit`.
+/// directory, and of directories in it that have nothing in them. Stops at the first error, of its own or of `visit`.
 pub(super) fn walk<E: From<Unreadable>>(
     root: &Path,
     visit: &mut dyn FnMut(&Path, FileType) -> Result<(), E>,
@@ -27,8 +27,10 @@ pub(super) fn walk<E: From<Unreadable>>(
     while let Some((below, depth)) = pending.pop() {
         let path = root.join(&below);
         let fail = |source| Unreadable { path: path.clone(), source };
+        let mut is_empty = depth > 0;
         for entry in fs::read_dir(&path).map_err(fail)? {
             let entry = entry.map_err(fail)?;
+            is_empty = false;
             let child = below.join(entry.file_name());
             let kind = entry.file_type().map_err(fail)?;
             if kind.is_dir() && depth + 1 < DEPTH_MAX {
@@ -38,6 +40,9 @@ pub(super) fn walk<E: From<Unreadable>>(
             } else {
                 visit(&child, kind)?;
             }
+        }
+        if is_empty {
+            visit(&below, fs::symlink_metadata(&path).map_err(fail)?.file_type())?;
         }
     }
     Ok(())

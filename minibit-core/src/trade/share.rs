@@ -58,6 +58,8 @@ pub struct Counters {
     pub pieces_fetched: AtomicU64,
     /// Pieces fetched whose bytes were wrong.
     pub pieces_refused: AtomicU64,
+    /// Pieces not here that peers withdrew.
+    pub pieces_withdrawn: AtomicU64,
 }
 
 /// For how long it is taken for true how many links carry something.

@@ -55,9 +55,12 @@ const LAST_READS: usize = 64;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(super) enum LaneEnd {
-    /// The peer closed the connection, or said goodbye.
+    /// The peer said goodbye.
     #[error("the peer left")]
     Left,
+    /// The peer closed the connection without a word.
+    #[error("the peer hung up")]
+    HungUp,
     /// We closed it.
     #[error("closed")]
     Closed,

@@ -92,7 +92,7 @@ impl Lane {
                 break;
             }
             match self.fill() {
-                Ok(0) => return Err(LaneEnd::Left),
+                Ok(0) => return Err(LaneEnd::HungUp),
                 Ok(got) => {
                     moved = true;
                     self.on_filled(got, now);

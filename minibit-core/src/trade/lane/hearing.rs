@@ -126,9 +126,13 @@ impl Lane {
             Fact::Withdrew(runs) => {
                 let pieces =
                     runs.into_iter().flatten().filter_map(|n| self.share.geometry.piece(n));
-                for piece in pieces {
-                    self.share.ledger.lose(&self.link.holdings, piece);
-                }
+                let ledger = &self.share.ledger;
+                let missed = pieces
+                    .filter(|piece| {
+                        ledger.lose(&self.link.holdings, *piece) && !ledger.have(*piece)
+                    })
+                    .count();
+                self.share.counters.pieces_withdrawn.fetch_add(missed as u64, Relaxed);
             }
             Fact::Suggested(runs) => {
                 if runs.is_empty() {
