@@ -12,7 +12,7 @@
 //! - What a peer was given and did not fetch, because it left or was choked, is given again.
 //! - Once nothing is left to give, who has used up what it had is given what others were given and have yet
 //!   to fetch: of connections that share a way out one may get a tenth of another, and all would wait for it.
-//! - Once nothing is left of that either, everybody chooses freely.
+//! - Once nothing is left of that either, and what was sent last should have come, everybody chooses freely.
 //! - A peer that has passed on nothing yet is on trial once it has been sent a piece. Of whoever
 //!   passes nothing on, hardly anything that it was sent some seconds ago has come to be with
 //!   anybody else; it only takes. What it was sent is given again, as is what a peer had that left.
@@ -59,6 +59,10 @@ const TAKER_PART: u32 = 5;
 const ASKED: usize = 4;
 /// unless it takes so many times as long for each as whoever could have them instead.
 const CLEARLY_SLOWER: u32 = 4;
+/// What was sent last is on its way for so many times as long as whoever waits took for a piece, but no longer
+/// than the second: until then it may choose nothing, for it would choose just that.
+const ON_THE_WAY: u32 = 8;
+const ON_THE_WAY_MAX: Duration = Duration::from_secs(1);
 /// Pieces looked at in one call at most, for what others hold already.
 const LOOK_MAX: u32 = 4096;
 
@@ -76,6 +80,8 @@ pub struct Guide {
     with_one: HashMap<u32, (LinkId, Duration)>,
     /// Pieces that are with others as well, or were sent to two: they speak for nobody any more.
     settled: Box<[bool]>,
+    /// When a piece last began to be sent that was with nobody.
+    first_sent: Duration,
     /// When it was last looked at which of those are overdue.
     reclaimed: Duration,
     tallies: BTreeMap<LinkId, Tally>,
@@ -224,6 +230,7 @@ impl Guide {
             given: BTreeMap::new(),
             with_one: HashMap::new(),
             settled: vec![false; pieces as usize].into_boxed_slice(),
+            first_sent: Duration::ZERO,
             reclaimed: Duration::ZERO,
             tallies: BTreeMap::new(),
         }
@@ -291,7 +298,9 @@ impl Guide {
     ) -> Option<Vec<u32>> {
         loop {
             let last = self.given.iter_mut().max_by_key(|(_, given)| given.rest(now));
-            let (last, given) = last.filter(|(_, given)| !given.waiting.is_empty())?;
+            let Some((last, given)) = last.filter(|(_, given)| !given.waiting.is_empty()) else {
+                return self.is_first_copy_on_the_way(now, link).then(Vec::new);
+            };
             let (last, before) = (*last, given.waiting.len());
             given.waiting.retain(|piece| !is_out(*piece));
             if given.waiting.len() < before {
@@ -313,6 +322,13 @@ impl Guide {
         }
     }
 
+    /// Whether the last that was with nobody should have yet to come, by what this peer takes for a piece.
+    fn is_first_copy_on_the_way(&self, now: Duration, link: LinkId) -> bool {
+        let own = self.given.get(&link).filter(|own| own.fetched > 0);
+        let pace = own.map_or(Duration::ZERO, |own| own.pace(now));
+        now < self.first_sent + (pace * ON_THE_WAY).min(ON_THE_WAY_MAX)
+    }
+
     /// A piece begins to be sent to a peer. What it was given before it may still come, for one of its
     /// connections may be slower than another. If it goes on to fetch what it was not given, it does
     /// not follow, and what it was given is for others.
@@ -322,6 +338,7 @@ impl Guide {
             Entry::Vacant(_) if *settled => {}
             Entry::Vacant(entry) => {
                 entry.insert((link, now));
+                self.first_sent = now;
                 self.tallies.entry(link).or_insert_with(|| Tally::new(now));
             }
             Entry::Occupied(entry) if entry.get().0 != link => {
@@ -512,7 +529,8 @@ mod tests {
     fn what_waits_with_a_peer_as_quick_is_left_to_it_and_waited_for() {
         let mut guide = one_is_done(NOW);
         assert_eq!(guide.deal(LATER, LinkId(2), |_| false), Some(Vec::new()));
-        assert_eq!(guide.deal(LATER, LinkId(2), |_| true), None, "others hold it by now");
+        let came = LATER + ON_THE_WAY_MAX;
+        assert_eq!(guide.deal(came, LinkId(2), |_| true), None, "others hold it by now");
     }
 
     #[test]
@@ -532,7 +550,18 @@ mod tests {
         for piece in 0..4 {
             guide.heard_of(LinkId(1), piece);
         }
-        assert_eq!(guide.deal(LATER, LinkId(2), |_| false), None);
+        let came = LATER + ON_THE_WAY_MAX;
+        assert_eq!(guide.deal(came, LinkId(2), |_| false), None);
+    }
+
+    #[test]
+    fn nobody_chooses_freely_while_what_was_sent_last_should_have_yet_to_come() {
+        let mut guide = one_is_done(LATER - SOON);
+        for piece in 0..4 {
+            guide.send(LATER, LinkId(1), piece);
+        }
+        assert_eq!(guide.deal(LATER, LinkId(2), |_| false), Some(Vec::new()));
+        assert_eq!(guide.deal(LATER + ON_THE_WAY_MAX, LinkId(2), |_| false), None);
     }
 
     #[test]
