@@ -10,7 +10,9 @@
 //! - A peer is given as many pieces as it takes in a short while, and more when it has used up
 //!   half of them; never more than an equal part of what is left.
 //! - What a peer was given and did not fetch, because it left or was choked, is given again.
-//! - Once nothing is left to give, everybody chooses freely.
+//! - Once nothing is left to give, who has used up what it had is given what others were given and have yet
+//!   to fetch: of connections that share a way out one may get a tenth of another, and all would wait for it.
+//! - Once nothing is left of that either, and what was sent last should have come, everybody chooses freely.
 //! - A peer that has passed on nothing yet is on trial once it has been sent a piece. Of whoever
 //!   passes nothing on, hardly anything that it was sent some seconds ago has come to be with
 //!   anybody else; it only takes. What it was sent is given again, as is what a peer had that left.
@@ -53,6 +55,14 @@ const RECLAIM: Duration = Duration::from_secs(1);
 const TAKER_AFTER: u32 = 2;
 /// and only takes if it has passed on less than one in so many.
 const TAKER_PART: u32 = 5;
+/// Pieces that wait with a peer and are left to it, for it may have asked for them already,
+const ASKED: usize = 4;
+/// unless it takes so many times as long for each as whoever could have them instead.
+const CLEARLY_SLOWER: u32 = 4;
+/// What was sent last is on its way for so many times as long as whoever waits took for a piece, but no longer
+/// than the second: until then it may choose nothing, for it would choose just that.
+const ON_THE_WAY: u32 = 8;
+const ON_THE_WAY_MAX: Duration = Duration::from_secs(1);
 /// Pieces looked at in one call at most, for what others hold already.
 const LOOK_MAX: u32 = 4096;
 
@@ -70,6 +80,8 @@ pub struct Guide {
     with_one: HashMap<u32, (LinkId, Duration)>,
     /// Pieces that are with others as well, or were sent to two: they speak for nobody any more.
     settled: Box<[bool]>,
+    /// When a piece last began to be sent that was with nobody.
+    first_sent: Duration,
     /// When it was last looked at which of those are overdue.
     reclaimed: Duration,
     tallies: BTreeMap<LinkId, Tally>,
@@ -150,9 +162,60 @@ struct Given {
     low: usize,
     batch: u32,
     last: Duration,
+    /// Pieces of what it was given that it has fetched since then.
+    fetched: u32,
     /// When it last fetched what it was given, and how many others it has begun to fetch since.
     followed: Duration,
     strays: u32,
+}
+
+impl Given {
+    fn new(now: Duration, batch: u32) -> Self {
+        Self {
+            waiting: VecDeque::new(),
+            low: 0,
+            batch,
+            last: now,
+            fetched: 0,
+            followed: now,
+            strays: 0,
+        }
+    }
+
+    fn has_enough(&self) -> bool {
+        self.waiting.len() > self.low
+    }
+
+    /// Time for each piece since it was last given any.
+    fn pace(&self, now: Duration) -> Duration {
+        now.saturating_sub(self.last) / self.fetched.max(1)
+    }
+
+    /// How long until it has fetched all that waits.
+    fn rest(&self, now: Duration) -> Duration {
+        self.pace(now).saturating_mul(u32::try_from(self.waiting.len()).unwrap_or(u32::MAX))
+    }
+
+    /// More for it to fetch.
+    fn give(&mut self, now: Duration, pieces: &[u32]) {
+        (self.last, self.fetched) = (now, 0);
+        self.waiting.extend(pieces);
+        self.low = self.waiting.len() / 2;
+    }
+
+    /// How many of the pieces that wait with it another should have instead, that takes `pace` for each: so
+    /// many that both are done at the same time.
+    fn to_spare(&self, now: Duration, pace: Duration) -> usize {
+        let own = self.pace(now).as_secs_f64();
+        let both = own + pace.as_secs_f64();
+        let part = if both > 0.0 { own / both } else { 0.5 };
+        let fair = self.waiting.len() as f64 * part;
+        if self.pace(now) >= pace * CLEARLY_SLOWER {
+            fair.ceil() as usize
+        } else {
+            (fair as usize).min(self.waiting.len().saturating_sub(ASKED))
+        }
+    }
 }
 
 impl Guide {
@@ -167,6 +230,7 @@ impl Guide {
             given: BTreeMap::new(),
             with_one: HashMap::new(),
             settled: vec![false; pieces as usize].into_boxed_slice(),
+            first_sent: Duration::ZERO,
             reclaimed: Duration::ZERO,
             tallies: BTreeMap::new(),
         }
@@ -183,29 +247,21 @@ impl Guide {
         if self.next == self.pieces && self.returned.is_empty() {
             self.reclaim(now);
         }
+        let batch_start = self.batch_start;
+        let first = Given::new(now, batch_start / 2);
+        let given = self.given.entry(link).or_insert(first);
+        if given.has_enough() {
+            return Some(Vec::new());
+        }
         let left = self.pieces - self.next + self.returned.len() as u32;
         if left == 0 {
-            return None;
-        }
-        let batch_start = self.batch_start;
-        let first = Given {
-            waiting: VecDeque::new(),
-            low: 0,
-            batch: batch_start / 2,
-            last: now,
-            followed: now,
-            strays: 0,
-        };
-        let given = self.given.entry(link).or_insert(first);
-        if given.waiting.len() > given.low {
-            return Some(Vec::new());
+            return self.deal_of_others(now, link, is_out);
         }
         match now.saturating_sub(given.last) {
             wait if wait < SOON => given.batch = (given.batch * 2).min(BATCH_MAX),
             wait if wait > LATE => given.batch = (given.batch / 2).max(batch_start),
             _ => {}
         }
-        given.last = now;
         let others = self.given.len() as u32;
         let given = self.given.get_mut(&link)?;
         let part = left.div_ceil(others);
@@ -228,20 +284,61 @@ impl Guide {
             }
         }
         pieces.sort_unstable();
-        given.waiting.extend(&pieces);
-        given.low = given.waiting.len() / 2;
+        given.give(now, &pieces);
         Some(pieces)
     }
 
-    /// A piece begins to be sent to a peer. It fetches in the order in which it was given, so what
-    /// came before it has from others. If it goes on to fetch what it was not given, it does not
-    /// follow, and what it was given is for others.
+    /// With nothing left to give: what waits with the peer that will be done last, or nothing yet if that is
+    /// best left to it. `None` if nothing waits with anybody.
+    fn deal_of_others(
+        &mut self,
+        now: Duration,
+        link: LinkId,
+        is_out: impl Fn(u32) -> bool,
+    ) -> Option<Vec<u32>> {
+        loop {
+            let last = self.given.iter_mut().max_by_key(|(_, given)| given.rest(now));
+            let Some((last, given)) = last.filter(|(_, given)| !given.waiting.is_empty()) else {
+                return self.is_first_copy_on_the_way(now, link).then(Vec::new);
+            };
+            let (last, before) = (*last, given.waiting.len());
+            given.waiting.retain(|piece| !is_out(*piece));
+            if given.waiting.len() < before {
+                continue;
+            }
+            if last == link {
+                return Some(Vec::new());
+            }
+            let own = self.given.get(&link).filter(|own| own.fetched > 0);
+            let pace = own.map(|own| own.pace(now));
+            let given = self.given.get_mut(&last)?;
+            let count = given.to_spare(now, pace.unwrap_or_else(|| given.pace(now)));
+            let mut pieces = Vec::from(given.waiting.split_off(given.waiting.len() - count));
+            pieces.sort_unstable();
+            if !pieces.is_empty() {
+                self.given.get_mut(&link)?.give(now, &pieces);
+            }
+            return Some(pieces);
+        }
+    }
+
+    /// Whether the last that was with nobody should have yet to come, by what this peer takes for a piece.
+    fn is_first_copy_on_the_way(&self, now: Duration, link: LinkId) -> bool {
+        let own = self.given.get(&link).filter(|own| own.fetched > 0);
+        let pace = own.map_or(Duration::ZERO, |own| own.pace(now));
+        now < self.first_sent + (pace * ON_THE_WAY).min(ON_THE_WAY_MAX)
+    }
+
+    /// A piece begins to be sent to a peer. What it was given before it may still come, for one of its
+    /// connections may be slower than another. If it goes on to fetch what it was not given, it does
+    /// not follow, and what it was given is for others.
     pub fn begun(&mut self, now: Duration, link: LinkId, piece: u32) {
         let Some(settled) = self.settled.get_mut(piece as usize) else { return };
         match self.with_one.entry(piece) {
             Entry::Vacant(_) if *settled => {}
             Entry::Vacant(entry) => {
                 entry.insert((link, now));
+                self.first_sent = now;
                 self.tallies.entry(link).or_insert_with(|| Tally::new(now));
             }
             Entry::Occupied(entry) if entry.get().0 != link => {
@@ -252,7 +349,8 @@ impl Guide {
         }
         let Some(given) = self.given.get_mut(&link) else { return };
         if let Some(at) = given.waiting.iter().position(|known| *known == piece) {
-            given.waiting.drain(..=at);
+            given.waiting.remove(at);
+            given.fetched += 1;
             (given.followed, given.strays) = (now, 0);
             return;
         }
@@ -270,11 +368,15 @@ impl Guide {
         {
             tally.sent(now, piece);
         }
-        self.given.get(&link).is_some_and(|given| given.waiting.len() <= given.low)
+        self.given.get(&link).is_some_and(|given| !given.has_enough())
     }
 
     /// A peer says that it holds a piece: if another was sent it, that one has passed it on.
     pub fn heard_of(&mut self, link: LinkId, piece: u32) {
+        if let Some(given) = self.given.get_mut(&link) {
+            // It has it, from whomever, and will not fetch it.
+            given.waiting.retain(|waiting| *waiting != piece);
+        }
         let sent_to = self.with_one.get(&piece).map(|(sent_to, _)| *sent_to);
         if sent_to == Some(link) {
             return;
@@ -397,6 +499,70 @@ mod tests {
     }
 
     const NOW: Duration = Duration::from_secs(100);
+
+    const LATER: Duration = NOW.saturating_add(LATE);
+
+    /// All is given: the first peer has fetched nothing of its four for two seconds, the second all of its
+    /// two, the last of which it was given at that time.
+    fn one_is_done(given_last_at: Duration) -> Guide {
+        let mut guide = Guide::new(6, PIECE);
+        assert_eq!(guide.deal_all(NOW, LinkId(1)), [0, 1, 2, 3]);
+        assert_eq!(guide.deal_all(NOW, LinkId(2)), [4]);
+        guide.send(NOW, LinkId(2), 4);
+        assert_eq!(guide.deal_all(given_last_at, LinkId(2)), [5]);
+        guide.send(LATER, LinkId(2), 5);
+        guide
+    }
+
+    #[test]
+    fn what_waits_with_a_clearly_slower_peer_is_given_to_one_that_is_done() {
+        let mut guide = one_is_done(LATER - SOON);
+        let pieces = guide.deal_all(LATER, LinkId(2));
+        assert_eq!(pieces, [0, 1, 2, 3]);
+        for piece in pieces {
+            guide.send(LATER, LinkId(2), piece);
+        }
+        assert_eq!(guide.deal(LATER, LinkId(1), |_| false), None, "nothing is left");
+    }
+
+    #[test]
+    fn what_waits_with_a_peer_as_quick_is_left_to_it_and_waited_for() {
+        let mut guide = one_is_done(NOW);
+        assert_eq!(guide.deal(LATER, LinkId(2), |_| false), Some(Vec::new()));
+        let came = LATER + ON_THE_WAY_MAX;
+        assert_eq!(guide.deal(came, LinkId(2), |_| true), None, "others hold it by now");
+    }
+
+    #[test]
+    fn a_piece_that_comes_after_later_ones_is_still_what_its_peer_was_given() {
+        let mut guide = Guide::new(8, PIECE);
+        guide.deal_all(NOW, LinkId(1));
+        for piece in 1..4 {
+            guide.send(NOW, LinkId(1), piece);
+        }
+        guide.forget(LinkId(1));
+        assert!(guide.deal_all(NOW, LinkId(2)).contains(&0));
+    }
+
+    #[test]
+    fn a_piece_that_its_peer_has_from_others_is_not_waited_for() {
+        let mut guide = one_is_done(NOW);
+        for piece in 0..4 {
+            guide.heard_of(LinkId(1), piece);
+        }
+        let came = LATER + ON_THE_WAY_MAX;
+        assert_eq!(guide.deal(came, LinkId(2), |_| false), None);
+    }
+
+    #[test]
+    fn nobody_chooses_freely_while_what_was_sent_last_should_have_yet_to_come() {
+        let mut guide = one_is_done(LATER - SOON);
+        for piece in 0..4 {
+            guide.send(LATER, LinkId(1), piece);
+        }
+        assert_eq!(guide.deal(LATER, LinkId(2), |_| false), Some(Vec::new()));
+        assert_eq!(guide.deal(LATER + ON_THE_WAY_MAX, LinkId(2), |_| false), None);
+    }
 
     #[test]
     fn a_quick_peer_is_given_more_and_a_slow_one_as_much_as_before() {
@@ -604,8 +770,8 @@ mod tests {
                 match what {
                     0 | 1 => {
                         for piece in guide.deal(now, link, |_| false).unwrap_or_default() {
-                            prop_assert!(with.values().flatten().all(|other| *other != piece));
                             prop_assert!(!sent[piece as usize]);
+                            with.values_mut().for_each(|pieces| pieces.retain(|p| *p != piece));
                             with.entry(peer).or_default().push(piece);
                         }
                     }
@@ -623,6 +789,10 @@ mod tests {
                         with.remove(&peer);
                     }
                 }
+                let waiting: Vec<u32> =
+                    guide.given.values().flat_map(|given| given.waiting.clone()).collect();
+                let once: BTreeSet<u32> = waiting.iter().copied().collect();
+                prop_assert_eq!(waiting.len(), once.len());
             }
             // Those who hold pieces give them back, and one fetches all that is left.
             for peer in 0..5 {

@@ -262,6 +262,12 @@ impl Link {
         self.receiving_rate(now) / lanes
     }
 
+    /// For how long no payload has come on any lane.
+    pub(super) fn silent(&self, now: Duration) -> Duration {
+        let lanes = lock(&self.lanes);
+        lanes.iter().map(|lane| lane.silent(now)).min().unwrap_or(now)
+    }
+
     /// Ends the link; the first reason counts.
     pub fn close(&self, reason: CloseReason) {
         let _ = self.closing.set(reason);

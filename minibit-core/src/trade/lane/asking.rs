@@ -164,6 +164,8 @@ impl Lane {
             self.link.guiding.end();
             return self.ask_seeder(now, claimed);
         }
+        // One of several lanes may have nothing to do for long where the others are served as they should be.
+        let waited = waited.min(self.link.silent(now));
         self.held_back = spans.is_empty() && self.download.is_idle() && waited < GUIDE_PATIENCE;
         if !spans.is_empty() || self.held_back || !self.download.is_idle() {
             return spans;
