@@ -25,9 +25,9 @@ use super::tracker_client::{Found, TrackerClient};
 use crate::content::Manifest;
 use crate::peer::Introduction;
 use crate::store::{PartStore, StoreError};
-use crate::swarm::{Choker, LaneId, LinkId, Neighbours};
+use crate::swarm::{Choker, LaneId, LinkId, Neighbours, Refusal};
 use crate::trade::{self, CloseReason, Link, NewLink, lock};
-use crate::types::{PieceIndex, ShareId};
+use crate::types::{PeerId, PieceIndex, ShareId};
 use crate::wire::{Message, Penalty, Register, WireError};
 
 /// How often a pause because of a full disk is tried again.
@@ -420,6 +420,9 @@ impl Manager {
             Ok(link) => link,
             Err(reason) => {
                 tracing::debug!(%addr, %reason, "dropped a connection");
+                if reason == Refusal::Full {
+                    turn_away(&stream, context.node.id);
+                }
                 return;
             }
         };
@@ -539,6 +542,22 @@ impl Drop for EndReport {
     fn drop(&mut self) {
         self.context.tell(Event::LinkEnded { link: self.link, end: self.end.take() });
     }
+}
+
+/// Tells a peer that there is no room for it, as far as its socket takes that at once. What it has
+/// said is read first, for a connection that is closed over unread bytes takes the word along.
+fn turn_away(stream: &TcpStream, id: PeerId) {
+    const READS_MAX: usize = 4;
+    let mut unread = [0; 1024];
+    for _ in 0..READS_MAX {
+        if !matches!(stream.try_read(&mut unread), Ok(1..)) {
+            break;
+        }
+    }
+    let mut out = BytesMut::new();
+    Message::Goodbye { id, reason: Some(dial::FULL.to_owned()) }.encode(&mut out);
+    // Whoever does not take it finds the connection closed.
+    let _ = stream.try_write(&out);
 }
 
 fn spawn_lane(parts: LaneParts) {

@@ -172,6 +172,8 @@ struct PeerState {
     standing: Standing,
     /// Until then it comes after all others, for it did not use its slot.
     benched_until: Duration,
+    /// When it last lost a slot for that, if it has taken nothing since.
+    let_pass_at: Option<Duration>,
 }
 
 /// Decides whom we answer; see the module's header.
@@ -221,6 +223,11 @@ impl Choker {
     /// Whether the peer is unchoked at the moment.
     pub fn is_unchoked(&self, id: LinkId) -> bool {
         self.peers.get(&id).is_some_and(|peer| peer.slot != Slot::None)
+    }
+
+    /// Whether the peer was offered a slot, did not use it, and has taken nothing since.
+    pub fn lets_slots_pass(&self, id: LinkId) -> bool {
+        self.peers.get(&id).is_some_and(|peer| peer.let_pass_at.is_some())
     }
 
     /// Rounds, the one that goes on included, by how many regular slots were taken in them from peers
@@ -322,7 +329,9 @@ impl Choker {
                 taking_since: None,
                 standing: Standing::New,
                 benched_until: Duration::ZERO,
+                let_pass_at: None,
             });
+            peer.let_pass_at = peer.let_pass_at.filter(|at| view.took_at <= *at);
             if view.interested && !peer.interested {
                 peer.since = now;
             }
@@ -405,6 +414,7 @@ impl Choker {
             let idle = now.saturating_sub(view.took_at.max(peer.since));
             if waiting > 0 && peer.slot != Slot::None && idle >= IDLE {
                 peer.benched_until = now + BENCHED;
+                peer.let_pass_at = Some(now);
                 self.put(now, view.id, Slot::None);
                 waiting -= 1;
             }

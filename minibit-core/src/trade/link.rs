@@ -102,6 +102,8 @@ pub enum CloseReason {
     Violation(Violation),
     /// We leave; peers are told.
     Leaving,
+    /// Another peer has its place, for nothing came of it; the peer is told.
+    Displaced,
     /// The first lane is gone, or the link is not wanted any more.
     Gone,
 }
@@ -195,6 +197,8 @@ pub struct Link {
     pub(super) uploaded_bytes: AtomicU64,
     /// When it last took payload of ours, in microseconds of the shell's clock.
     pub(super) took_us: AtomicU64,
+    /// When payload that was asked for last came, in microseconds of the shell's clock.
+    pub(super) gave_us: AtomicU64,
     /// When bytes last came, on any lane, in microseconds of the shell's clock.
     pub(super) last_heard_us: AtomicU64,
     /// Lanes that there are, the first included.
@@ -321,6 +325,16 @@ impl Link {
     /// The peer's connection took some payload.
     pub fn took(&self, now: Duration) {
         self.took_us.store(now.as_micros() as u64, Relaxed);
+    }
+
+    /// Payload that was asked for came.
+    pub(super) fn gave(&self, now: Duration) {
+        self.gave_us.store(now.as_micros() as u64, Relaxed);
+    }
+
+    /// When payload last went over it, either way; when it was made, if none ever did.
+    pub(super) fn moved_at(&self) -> Duration {
+        micros(&self.took_us).max(micros(&self.gave_us))
     }
 
     /// Bytes came from the peer.

@@ -31,6 +31,7 @@ impl Lane {
     /// it; and one that merely drips must be seen to.
     pub fn on_bytes(&mut self, bytes: u32, now: Duration) {
         self.download.on_bytes(bytes, now);
+        self.link.gave(now);
     }
 
     /// So many bytes of a block that was asked for are here to be kept.

@@ -361,22 +361,9 @@ impl Drop for Lane {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Manager, Setup, Signals};
+    use super::super::testing::Setting;
     use super::*;
-    use crate::content::{FileEntry, HashBook, Manifest, merge_pieces};
-    use crate::peer::Introduction;
-    use crate::swarm::{Caps, ChokePolicy, Choker, LinkId, Neighbours, Picking, Slots};
-    use crate::types::{Digest, PeerId, PieceSet, PieceSize};
-
-    struct Nobody;
-
-    impl Signals for Nobody {
-        fn news(&self) {}
-        fn slots_changed(&self) {}
-        fn lanes_wanted(&self, _: LinkId) {}
-        fn complete(&self) {}
-        fn lane_gone(&self) {}
-    }
+    use crate::swarm::{Caps, Slots};
 
     /// A link to a seeder that has dialled us: nothing tells how far it is.
     fn link() -> (Arc<Share>, Arc<Link>) {
@@ -386,35 +373,10 @@ mod tests {
 
     /// So many of them.
     fn links(count: u64) -> (Arc<Share>, Vec<Arc<Link>>) {
-        let hashes = [Digest([1; 32]); 64];
-        let len = 64 * u64::from(PieceSize::new(16384).unwrap().bytes());
-        let file = FileEntry { path: vec!["film".into()], len, root: merge_pieces(&hashes) };
-        let size = PieceSize::new(16384).unwrap();
-        let manifest = Manifest::new("film".into(), true, size, vec![file]).unwrap();
-        let introduction = |number, complete| {
-            let (id, share) = (PeerId::numbered(number), manifest.share_id());
-            Introduction { id, share, port: 1, complete }
-        };
-        let me = PeerId::numbered(1);
-        let setup = Setup { me, cores: 2, lanes: None, picking: Picking::default() };
-        let geometry = Arc::clone(manifest.geometry());
-        let (none, all) = (PieceSet::empty(64), PieceSet::full(64));
-        let hashes = Arc::new(HashBook::new(&manifest));
-        let share = Share::new(setup, geometry, hashes, &none, &all, Box::new(Nobody));
-        let share = Arc::new(share);
-        let choker = Choker::new(ChokePolicy::default(), Slots::default(), 16384);
-        let neighbours = Neighbours::new(me, Caps::default());
-        let rng = fastrand::Rng::with_seed(1);
-        let mut manager = Manager::new(Arc::clone(&share), choker, neighbours, false, rng);
-        let link_to = |number| {
-            let other = introduction(number, true).register(true);
-            let agreed = introduction(1, false).check(&other).unwrap();
-            let addr = ([127, 0, 0, 1], 9).into();
-            let (new, _) = manager.accepted(&introduction(1, false), agreed, addr);
-            manager.add_link(Duration::ZERO, new).unwrap()
-        };
-        let links = (2..2 + count).map(link_to).collect();
-        (share, links)
+        let mut setting = Setting::new(false, Caps::default(), Slots::default());
+        let join = |number| setting.join(Duration::ZERO, number, true).unwrap();
+        let links = (2..2 + count).map(join).collect();
+        (setting.share, links)
     }
 
     /// A lane of the seeder's link that has yet to report the end of all pieces but number 9.
