@@ -185,7 +185,7 @@ pub struct Link {
     /// It deals out its pieces, and these it would have us fetch from it.
     pub(super) suggested: Mutex<VecDeque<Range<u32>>>,
     pub(super) guiding: Guiding,
-    /// It let requests run into their deadline and has not delivered since.
+    /// It let requests run into their deadline, or refused all of many, and has not delivered since.
     pub(super) snubbed: AtomicBool,
     /// It sent wrong bytes; until it is judged nothing is asked of it.
     pub(super) suspect: Mutex<Option<Suspicion>>,
@@ -285,6 +285,12 @@ impl Link {
     /// Whether either side answers the other.
     pub(super) fn is_trading(&self) -> bool {
         !self.is_choking() || !self.is_choked()
+    }
+
+    /// Whether it let us down, by silence or by one refusal after another, and has delivered nothing
+    /// since.
+    pub fn lets_us_down(&self) -> bool {
+        self.snubbed.load(Relaxed)
     }
 
     /// Bytes of verified pieces from it.

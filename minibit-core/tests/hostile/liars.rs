@@ -412,3 +412,17 @@ async fn answers_nobody_can_link_with_leave_no_dial_behind() {
     receiver.shutdown().await;
     seeder.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sole_holder_that_delivers_nothing_is_no_source_for_long() {
+    let world = World::new(12);
+    let holder = Script::on_block(liar(), |_, _| Answer::Silence);
+    let holder = Holder::start(&world.content, holder).await;
+    let receiver = node().await;
+    let share = world.start(&receiver, &world.ticket(&[holder.addr])).await;
+    until("it was asked", || holder.seen.blocks.load(Relaxed) > 0).await;
+    assert_eq!(share.stats().sources, 1);
+    until("it counts no more", || share.stats().sources == 0).await;
+    assert_eq!(share.stats().links, 1, "it may still come to deliver");
+    receiver.shutdown().await;
+}

@@ -14,6 +14,10 @@ use crate::wire::{Message, MetadataHeader, MetadataItem, RawBlock, RefuseReason}
 /// Metadata requests that may wait on one lane.
 const METADATA_QUEUE_MAX: usize = 1024;
 
+/// After so many refusals and not a block in between a peer has let us down: half a minute, for the
+/// pauses between them double.
+const REFUSALS_MAX: u32 = 8;
+
 impl Lane {
     /// A control message has come.
     ///
@@ -91,6 +95,10 @@ impl Lane {
             }
         } else if !pieces.is_empty() {
             self.download.set_back_by_refusal(now);
+            if self.download.setbacks() >= REFUSALS_MAX {
+                // It says that it answers, and does not.
+                self.share.note_let_down(&self.link);
+            }
         }
         self.part_with(&pieces);
     }
