@@ -183,7 +183,12 @@ impl Lane {
 
     fn on_frame(&mut self, head: &FrameHead, body: &[u8], now: Duration) -> Result<(), LaneEnd> {
         match head {
-            FrameHead::Metadata(header) => self.decide(|mind| mind.on_metadata(header, body))?,
+            FrameHead::Metadata(header) => {
+                self.decide(|mind| mind.on_metadata(header, body, now))?;
+                for piece in self.mind.take_proven() {
+                    self.keep(piece);
+                }
+            }
             _ => {
                 let message = parse_message(body).map_err(WireError::from)?;
                 self.decide(|mind| mind.on_message(message, now))?;
@@ -368,10 +373,7 @@ impl Lane {
                 if let Some(last) = last {
                     self.queue_end(last, void);
                 } else {
-                    // The record is a write as well, and waits as long.
-                    let write = self.context.disk.begin_at_once(self.context.now());
-                    self.context.keep(&self.link, piece, self.mind.id());
-                    self.context.disk.wrote_at_once(&write, self.context.now());
+                    self.keep(piece);
                 }
                 Ok(())
             }
@@ -379,8 +381,24 @@ impl Lane {
                 self.decide(|mind| mind.on_wrong_piece(piece, now));
                 Ok(())
             }
-            None => Err(self.decide(|mind| mind.on_unproven_piece(piece)).into()),
+            None if last.is_some() => {
+                // A place in the queue of the disk is not held for a peer that may never answer.
+                self.decide(|mind| mind.give_back(piece));
+                Ok(())
+            }
+            None => {
+                let hash = hasher.finish();
+                Ok(self.decide(|mind| mind.on_unproven_piece(piece, hash, now))?)
+            }
         }
+    }
+
+    /// The piece is right, and all its bytes are written.
+    fn keep(&self, piece: PieceIndex) {
+        // The record is a write as well, and waits as long.
+        let write = self.context.disk.begin_at_once(self.context.now());
+        self.context.keep(&self.link, piece, self.mind.id());
+        self.context.disk.wrote_at_once(&write, self.context.now());
     }
 
     /// The piece counts once all its queued writes have been made.

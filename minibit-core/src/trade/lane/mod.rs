@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex};
 use std::task::Waker;
 use std::time::Duration;
 
+use self::judging::Unproven;
 use super::link::{CloseReason, LaneStatus, Link};
 use super::lock;
 use super::share::Share;
@@ -91,6 +92,9 @@ pub struct Lane {
     times_choked_seen: u32,
     /// Pieces received whole whose end the shell has yet to report.
     unfinished: Arc<Mutex<HashSet<PieceIndex>>>,
+    /// Pieces that are here without their proof, and those whose proof has come since.
+    unproven: Vec<Unproven>,
+    proven: Vec<PieceIndex>,
     /// There is something to ask for, and it is left to others for now.
     held_back: bool,
     began: Duration,
@@ -136,6 +140,8 @@ impl Lane {
             chokes_seen: link.chokes.load(Relaxed),
             times_choked_seen: link.times_choked.load(Relaxed),
             unfinished: Arc::default(),
+            unproven: Vec::new(),
+            proven: Vec::new(),
             held_back: false,
             began: now,
             messages: Vec::new(),
@@ -275,6 +281,9 @@ impl Lane {
             self.cancel(&pieces);
             self.download.set_back(now);
         }
+        if self.proof_due().is_some_and(|due| now >= due) && !we_hold_up {
+            return Err(Violation::NoHashes.into());
+        }
         self.follow_distance(now);
         self.review_interest(now);
         let Some(control) = &mut self.control else { return Ok(()) };
@@ -330,6 +339,9 @@ impl Lane {
                 next = next.min(suspicion.judged_at);
             }
         }
+        if let Some(due) = self.proof_due() {
+            next = next.min(due);
+        }
         if let Some(rested) = self.download.rests_until(now) {
             next = next.min(rested);
         }
@@ -351,7 +363,9 @@ impl Drop for Lane {
         lock(&self.link.lanes).retain(|status| !Arc::ptr_eq(status, &self.status));
         self.link.lane_count.fetch_sub(1, Release);
         self.share.signals.lane_gone();
-        let pieces = self.download.pieces();
+        let mut pieces = self.download.pieces();
+        pieces.extend(self.unproven_pieces());
+        pieces.append(&mut self.proven);
         self.part_with(&pieces);
         if self.control.is_some() {
             self.link.close(CloseReason::Gone);
