@@ -20,6 +20,7 @@ use tracing::Instrument;
 use super::context::ShareContext;
 use super::dial::{self, Established};
 use super::lane::{Lane, LaneEnd, LaneParts};
+use super::quiet::{Line, Quiet};
 use super::stats::{LinkStats, ShareStats};
 use super::tracker_client::{Found, TrackerClient};
 use crate::content::Manifest;
@@ -32,6 +33,8 @@ use crate::wire::{Message, Penalty, Register, WireError};
 
 /// How often a pause because of a full disk is tried again.
 const DISK_RETRY: Duration = Duration::from_secs(2);
+/// Lines a second about links that come and go.
+const LINK_LINES_MAX: u32 = 50;
 /// How often what was received is brought to the disk for good.
 const CHECKPOINT: Duration = Duration::from_secs(30);
 /// How long peers and trackers are given to hear that we leave.
@@ -247,6 +250,7 @@ pub(super) fn spawn(parts: ManagerParts) -> ShareHandle {
         retry_at: None,
         checkpoint_at: now + CHECKPOINT,
         dials: JoinSet::new(),
+        links_told: Quiet::new(LINK_LINES_MAX),
     };
     // Before its address is dialled once more.
     if let Some(first) = parts.first {
@@ -267,6 +271,7 @@ struct Manager {
     retry_at: Option<Duration>,
     checkpoint_at: Duration,
     dials: JoinSet<()>,
+    links_told: Quiet,
 }
 
 impl Manager {
@@ -426,9 +431,11 @@ impl Manager {
                 return;
             }
         };
-        tracing::info!(
-            peer = %link.agreed.peer.short(), %addr, initiated = link.initiated, "linked"
-        );
+        if self.may_tell() {
+            tracing::info!(
+                peer = %link.agreed.peer.short(), %addr, initiated = link.initiated, "linked"
+            );
+        }
         spawn_lane(LaneParts { context, link, stream, inbound, outbound, first: true });
     }
 
@@ -440,16 +447,32 @@ impl Manager {
         };
         let Some(link) = self.mind.remove_link(self.context.now(), id, banned) else { return };
         let peer = link.agreed.peer.short();
+        let is_told = self.may_tell();
         match end {
             Some(end @ (LaneEnd::Violation(_) | LaneEnd::Wire(_))) => {
-                tracing::warn!(%peer, addr = %link.addr, reason = %end, banned, "link ended");
+                let reason = with_causes(end);
+                if is_told {
+                    tracing::warn!(%peer, addr = %link.addr, reason, banned, "link ended");
+                }
                 if banned {
-                    self.context.warn(format!("peer {peer} at {} was banned: it {end}", link.addr));
+                    let addr = link.addr;
+                    self.context.warn(format!("peer {peer} at {addr} was banned: it {reason}"));
                 }
             }
+            Some(_) if !is_told => {}
             Some(end) => tracing::info!(%peer, reason = %end, "link ended"),
             None => tracing::error!(%peer, "link ended by a fault of ours"),
         }
+    }
+
+    /// Whether a line about a link that came or went is to be logged: strangers can make them come
+    /// and go by the thousand.
+    fn may_tell(&mut self) -> bool {
+        let Line { is_told, left_out } = self.links_told.line(self.context.now());
+        if left_out > 0 {
+            tracing::info!(left_out, "links came and went too fast to tell of each");
+        }
+        is_told
     }
 
     /// Opens as many further lanes on a link of ours as it asked for.
@@ -579,7 +602,8 @@ fn spawn_lane(parts: LaneParts) {
                     link.close(CloseReason::Violation(error.into()));
                 }
                 LaneEnd::Wire(error) => {
-                    tracing::warn!(%error, "a lane sent an unreadable frame");
+                    let error = with_causes(&error);
+                    tracing::warn!(error, "a lane sent an unreadable frame");
                     link.close(CloseReason::Gone);
                 }
                 end => tracing::debug!(reason = %end, "lane ended"),

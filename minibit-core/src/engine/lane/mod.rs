@@ -71,7 +71,7 @@ pub(super) enum LaneEnd {
     #[error("the connection broke")]
     Io(#[from] io::Error),
     /// Bytes that are no frame or message.
-    #[error("unreadable frame")]
+    #[error("sent what cannot be read")]
     Wire(#[from] WireError),
     /// A rule was broken.
     #[error(transparent)]
