@@ -548,3 +548,21 @@ async fn a_full_node_says_so() {
     assert!(failed.to_string().contains("it is full"), "{failed}");
     node.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_is_banned_for_an_unreadable_frame_is_told_of_with_what_was_wrong() {
+    let world = World::new(4);
+    let (node, share) = world.seeder().await;
+    let id = PeerId::numbered(1);
+    let mut peer = Peer::join(addr(&node), register(&world.content, id)).await.unwrap();
+    let too_long = limits::BLOCK_LEN_MAX + 1;
+    let mut head = (13 + too_long).to_be_bytes().to_vec();
+    head.push(1);
+    head.extend([0, 0, too_long].iter().flat_map(|number: &u32| number.to_le_bytes()));
+    peer.wire.write(&head).await;
+    until("it is banned", || names_as_banned(&share, id)).await;
+    let warnings = share.stats().warnings;
+    let reason = "was banned: it sent what cannot be read: refused a frame: ";
+    assert!(warnings.iter().any(|line| line.contains(reason)), "{warnings:?}");
+    node.shutdown().await;
+}
