@@ -177,6 +177,11 @@ impl Manifest {
         Self::decode(bytes)
     }
 
+    /// Whether these bytes may be the first of an encoded manifest: what is not needs no memory.
+    pub fn may_begin_with(bytes: &[u8]) -> bool {
+        bytes.iter().zip(&MAGIC).all(|(byte, magic)| byte == magic)
+    }
+
     /// Reads a manifest from its encoding.
     ///
     /// # Errors

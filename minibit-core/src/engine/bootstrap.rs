@@ -2,15 +2,22 @@
 //!
 //! A ticket names the share by the hash of its manifest, so a manifest from any stranger is
 //! proven by the ticket alone. All addresses are tried at once, those that trackers name as
-//! they come, and again with growing pauses until the caller's patience ends.
+//! they come, and again with growing pauses until the caller's patience ends. Whom nobody has
+//! tried yet comes before whom somebody has, so a crowd of the dead hides the living for as long as
+//! it takes to be refused by each of them once.
+//!
+//! What a stranger sends is not proven before all of it is here, so large manifests come two at a
+//! time, and only what begins like one is kept at all.
 
-use std::collections::{HashSet, VecDeque};
-use std::net::SocketAddr;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncWriteExt;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -19,7 +26,7 @@ use super::frames::read_frame;
 use super::tracker_client::Found;
 use crate::content::{HashBook, Manifest, ManifestError, PageError};
 use crate::peer::Introduction;
-use crate::swarm::{Source, may_name};
+use crate::swarm::{PER_IP_MAX, Source, block_of, may_name};
 use crate::types::{PageId, PeerId, limits};
 use crate::wire::{
     Frame, FrameCodec, FrameLimits, Message, MetadataHeader, MetadataItem, PeerAddr,
@@ -27,14 +34,22 @@ use crate::wire::{
 
 /// Addresses tried at once.
 const AT_ONCE_MAX: usize = 16;
-/// Addresses kept of one source.
-const KNOWN_MAX: usize = 256;
-/// By how much later each further address is tried for the first time. One answer is enough;
-/// whoever else was asked would have a link for nothing.
+/// Addresses kept of one source: more than a list has.
+const KNOWN_MAX: usize = limits::PEER_LIST_MAX + 24;
+/// By how much later each further address is tried for the first time, and how long after one that
+/// came to nothing. One answer is enough; whoever else was asked would have a link for nothing.
 const STAGGER: Duration = Duration::from_millis(50);
-/// First pause before an address is tried again; it doubles up to the last.
+/// First pause before an address is tried again; it doubles up to the last, which is longer for
+/// those that a tracker names, for those it may name without end.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LAST: Duration = Duration::from_secs(4);
+const RETRY_LAST_LISTED: Duration = Duration::from_secs(30);
+/// A manifest of more bytes waits for its turn to be received.
+const LARGE: usize = 1024 * 1024;
+/// Large manifests that are received at once.
+const LARGE_AT_ONCE: usize = 2;
+/// Whoever takes longer over a large manifest gives way to another that waits for its turn.
+const LARGE_TURN: Duration = Duration::from_secs(20);
 /// A peer that answers nothing for so long while we wait for metadata is given up.
 const ANSWER_TIME: Duration = Duration::from_secs(15);
 /// One peer has so long to give the whole manifest, however it drips.
@@ -162,6 +177,7 @@ pub(super) async fn fetch(
     let deadline = Instant::now() + patience;
     let mut addresses = Addresses::default();
     addresses.learn(Source::Ticket, addrs.iter().copied());
+    let turns = Arc::new(Turns::default());
     let mut attempts = JoinSet::new();
     let mut tried = Tried::default();
     let mut wrong = None;
@@ -169,11 +185,12 @@ pub(super) async fn fetch(
     let mut heard = Vec::new();
     loop {
         while attempts.len() < at_once
-            && let Some(turn) = addresses.next()
+            && let Some(turn) = addresses.next(Instant::now())
         {
             tried.begins(turn.addr);
-            attempts.spawn(take_turn(turn, introduction.clone()));
+            attempts.spawn(take_turn(turn, introduction.clone(), Arc::clone(&turns)));
         }
+        let next = addresses.next_ready().filter(|_| attempts.len() < at_once);
         tokio::select! {
             Some(outcome) = attempts.join_next() => match outcome {
                 Ok((_, Ok((manifest, bytes, link)))) => {
@@ -192,7 +209,7 @@ pub(super) async fn fetch(
                 }
                 Ok((turn, Err(error))) => {
                     tried.ended(turn.addr, error.to_string());
-                    addresses.again(&turn);
+                    addresses.again(Instant::now(), &turn);
                 }
                 Err(error) => tracing::error!(%error, "an attempt ended by a fault of ours"),
             },
@@ -203,6 +220,7 @@ pub(super) async fn fetch(
                     heard.push(found);
                 }
             }
+            () = sleep_until(next.unwrap_or(deadline)), if next.is_some() => {}
             () = sleep_until(deadline) => {
                 return Err(wrong.unwrap_or(BootstrapError::Unreachable { patience, tried }));
             }
@@ -210,28 +228,40 @@ pub(super) async fn fetch(
     }
 }
 
-/// Whom to try: the sources in turn, and of each source whoever has waited longest. So however
-/// many dead addresses one tracker names, the living one that another names is tried soon.
+/// Whom to try: the sources in turn, and of each source whoever was never tried, then whoever has
+/// waited out its pause. So however many dead addresses one tracker names, the living one that
+/// another names is tried soon, and one among them once they have all had their turn.
 #[derive(Default)]
 struct Addresses {
     known: HashSet<SocketAddr>,
+    of_ip: HashMap<IpAddr, usize>,
     sources: Vec<Named>,
     /// Whose turn it is.
     next: usize,
+    /// First attempts so far, as far as they are spread out.
+    begun: u32,
 }
 
 /// The addresses of one source that are not being tried.
 struct Named {
     source: Source,
     count: usize,
-    /// With the pause before the attempt.
-    queue: VecDeque<(SocketAddr, Duration)>,
+    fresh: VecDeque<SocketAddr>,
+    tried: VecDeque<Again>,
 }
 
-/// One attempt: who, named by whom, after what pause.
+/// An address that is to be tried again.
+struct Again {
+    addr: SocketAddr,
+    from: Instant,
+    pause: Duration,
+}
+
+/// One attempt: who, named by whom, after what wait, and how long it had paused before.
 struct Turn {
     addr: SocketAddr,
     named: usize,
+    wait: Duration,
     pause: Duration,
 }
 
@@ -240,60 +270,144 @@ impl Addresses {
     fn learn(&mut self, source: Source, addrs: impl IntoIterator<Item = SocketAddr>) {
         let at = self.sources.iter().position(|named| named.source == source);
         let at = at.unwrap_or_else(|| {
-            self.sources.push(Named { source, count: 0, queue: VecDeque::new() });
+            let (fresh, tried) = (VecDeque::new(), VecDeque::new());
+            self.sources.push(Named { source, count: 0, fresh, tried });
             self.sources.len() - 1
         });
-        let named = &mut self.sources[at];
         for addr in addrs {
-            if named.count < KNOWN_MAX && may_name(source, addr) && self.known.insert(addr) {
-                named.count += 1;
-                let before = (self.known.len() - 1).min(AT_ONCE_MAX) as u32;
-                named.queue.push_back((addr, STAGGER * before));
+            if may_name(source, addr) && !self.known.contains(&addr) && self.has_room(at, addr) {
+                self.known.insert(addr);
+                *self.of_ip.entry(block_of(addr.ip())).or_default() += 1;
+                self.sources[at].count += 1;
+                self.sources[at].fresh.push_back(addr);
             }
         }
     }
 
-    fn next(&mut self) -> Option<Turn> {
+    /// Whether one more may be known of a source; if it has named too many, the one that failed
+    /// longest ago makes room.
+    fn has_room(&mut self, at: usize, addr: SocketAddr) -> bool {
+        let block = block_of(addr.ip());
+        let of_ip = self.of_ip.get(&block).copied().unwrap_or(0);
+        if of_ip >= PER_IP_MAX && !block.is_loopback() {
+            return false;
+        }
+        let named = &mut self.sources[at];
+        if named.count < KNOWN_MAX || named.source == Source::Ticket {
+            return true;
+        }
+        let Some(oldest) = named.tried.pop_front() else { return false };
+        named.count -= 1;
+        self.known.remove(&oldest.addr);
+        if let Some(count) = self.of_ip.get_mut(&block_of(oldest.addr.ip())) {
+            *count -= 1;
+        }
+        true
+    }
+
+    /// Whom to try now.
+    fn next(&mut self, now: Instant) -> Option<Turn> {
         for step in 0..self.sources.len() {
             let at = (self.next + step) % self.sources.len();
-            if let Some((addr, pause)) = self.sources[at].queue.pop_front() {
-                self.next = at + 1;
-                return Some(Turn { addr, named: at, pause });
-            }
+            let named = &mut self.sources[at];
+            let turn = if let Some(addr) = named.fresh.pop_front() {
+                // The first few one after another; from then on each follows one that failed.
+                let before = self.begun;
+                self.begun = (before + 1).min(AT_ONCE_MAX as u32);
+                let spread = if (before as usize) < AT_ONCE_MAX { before } else { 1 };
+                Turn { addr, named: at, wait: STAGGER * spread, pause: Duration::ZERO }
+            } else {
+                let ready = named.tried.iter().position(|tried| tried.from <= now);
+                let Some(tried) = ready.and_then(|ready| named.tried.remove(ready)) else {
+                    continue;
+                };
+                Turn { addr: tried.addr, named: at, wait: Duration::ZERO, pause: tried.pause }
+            };
+            self.next = at + 1;
+            return Some(turn);
         }
         None
     }
 
-    /// It came to nothing: again, after all others and a longer pause.
-    fn again(&mut self, turn: &Turn) {
-        let pause = (turn.pause * 2).clamp(RETRY_FIRST, RETRY_LAST);
-        self.sources[turn.named].queue.push_back((turn.addr, pause));
+    /// When somebody may be tried again, if nobody can be now.
+    fn next_ready(&self) -> Option<Instant> {
+        self.sources.iter().flat_map(|named| &named.tried).map(|tried| tried.from).min()
+    }
+
+    /// It came to nothing: again, after a longer pause.
+    fn again(&mut self, now: Instant, turn: &Turn) {
+        let named = &mut self.sources[turn.named];
+        let is_of_ticket = named.source == Source::Ticket;
+        let last = if is_of_ticket { RETRY_LAST } else { RETRY_LAST_LISTED };
+        let pause = (turn.pause * 2).clamp(RETRY_FIRST, last);
+        named.tried.push_back(Again { addr: turn.addr, from: now + pause, pause });
+    }
+}
+
+/// Turns at receiving a large manifest.
+struct Turns {
+    places: Semaphore,
+    waiting: AtomicUsize,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self { places: Semaphore::new(LARGE_AT_ONCE), waiting: AtomicUsize::new(0) }
+    }
+}
+
+impl Turns {
+    async fn take(&self) -> Option<SemaphorePermit<'_>> {
+        /// However the wait ends.
+        struct Waiting<'a>(&'a AtomicUsize);
+        impl Drop for Waiting<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Relaxed);
+            }
+        }
+        self.waiting.fetch_add(1, Relaxed);
+        let _waiting = Waiting(&self.waiting);
+        self.places.acquire().await.ok()
+    }
+
+    /// Whether who has had its turn since then is to give way.
+    fn are_over(&self, since: Instant, now: Instant) -> bool {
+        self.waiting.load(Relaxed) > 0 && now.saturating_duration_since(since) > LARGE_TURN
     }
 }
 
 type Got = (Manifest, Bytes, Established);
 
-async fn take_turn(turn: Turn, introduction: Introduction) -> (Turn, Result<Got, AttemptError>) {
-    sleep(turn.pause).await;
-    let attempt = timeout(ATTEMPT_TIME, attempt(turn.addr, &introduction));
+async fn take_turn(
+    turn: Turn,
+    introduction: Introduction,
+    turns: Arc<Turns>,
+) -> (Turn, Result<Got, AttemptError>) {
+    sleep(turn.wait).await;
+    let attempt = timeout(ATTEMPT_TIME, attempt(turn.addr, &introduction, &turns));
     let outcome = attempt.await.unwrap_or(Err(DialError::Timeout.into()));
     (turn, outcome)
 }
 
-async fn attempt(addr: SocketAddr, introduction: &Introduction) -> Result<Got, AttemptError> {
+async fn attempt(
+    addr: SocketAddr,
+    introduction: &Introduction,
+    turns: &Turns,
+) -> Result<Got, AttemptError> {
     let asking = Message::RequestMetadata { manifest: true, pages: Vec::new() };
     let mut link = dial::dial(addr, introduction, true, Some(&asking)).await?;
+    let peer = link.agreed.peer;
     let mut metadata = MetadataReader::new(&mut link);
-    let (header, bytes) = metadata.next().await?;
-    if header.item != MetadataItem::Manifest {
-        return Err(AttemptError::BrokeOff);
-    }
+    let (header, bytes) = metadata.manifest(turns).await?.ok_or_else(|| {
+        let source = ManifestError::OtherShare { share: introduction.share };
+        AttemptError::Manifest { peer, source }
+    })?;
     metadata.end();
     if header.total == 0 {
         return Err(AttemptError::NotHeld);
     }
     let manifest = Manifest::decode_for(&introduction.share, &bytes)
-        .map_err(|source| AttemptError::Manifest { peer: link.agreed.peer, source })?;
+        .map_err(|source| AttemptError::Manifest { peer, source })?;
     Ok((manifest, bytes, link))
 }
 
@@ -336,6 +450,37 @@ async fn fetch_all_pages(link: &mut Established, hashes: &HashBook, pages: &[Pag
     true
 }
 
+/// A metadata item of which some has come.
+struct Item {
+    first: MetadataHeader,
+    bytes: BytesMut,
+}
+
+impl Item {
+    fn begin(first: MetadataHeader, chunk: &[u8]) -> Result<Self, AttemptError> {
+        let mut item = Self { first, bytes: BytesMut::new() };
+        item.add(first, chunk)?;
+        Ok(item)
+    }
+
+    fn is_whole(&self) -> bool {
+        self.bytes.len() == self.first.total as usize
+    }
+
+    fn add(&mut self, header: MetadataHeader, chunk: &[u8]) -> Result<(), AttemptError> {
+        let total = header.total as usize;
+        let fits = total <= limits::MANIFEST_LEN_MAX
+            && header.total == self.first.total
+            && header.offset as usize == self.bytes.len()
+            && self.bytes.len() + chunk.len() <= total;
+        if !fits || (chunk.is_empty() && total > 0) {
+            return Err(AttemptError::BrokeOff);
+        }
+        self.bytes.extend_from_slice(chunk);
+        Ok(())
+    }
+}
+
 /// Reads whole metadata items; other messages that come between are kept for the link.
 struct MetadataReader<'a> {
     link: &'a mut Established,
@@ -350,30 +495,49 @@ impl<'a> MetadataReader<'a> {
         Self { link, codec: FrameCodec::new(limits), kept: BytesMut::new() }
     }
 
+    /// The manifest, once it is this one's turn; `None` if what comes is none.
+    async fn manifest(
+        &mut self,
+        turns: &Turns,
+    ) -> Result<Option<(MetadataHeader, Bytes)>, AttemptError> {
+        let (header, first) = self.chunk().await?;
+        if header.item != MetadataItem::Manifest {
+            return Err(AttemptError::BrokeOff);
+        }
+        if !Manifest::may_begin_with(&first) {
+            return Ok(None);
+        }
+        let mut item = Item::begin(header, &first)?;
+        let turn = if item.first.total as usize > LARGE { turns.take().await } else { None };
+        let since = Instant::now();
+        while !item.is_whole() {
+            if turn.is_some() && turns.are_over(since, Instant::now()) {
+                return Err(AttemptError::BrokeOff);
+            }
+            let (header, more) = self.chunk().await?;
+            item.add(header, &more)?;
+        }
+        Ok(Some((item.first, item.bytes.freeze())))
+    }
+
     /// The next item, put together from its chunks. Grows as bytes come, up to the cap.
     async fn next(&mut self) -> Result<(MetadataHeader, Bytes), AttemptError> {
-        let mut item: Option<(MetadataHeader, BytesMut)> = None;
+        let (header, first) = self.chunk().await?;
+        let mut item = Item::begin(header, &first)?;
+        while !item.is_whole() {
+            let (header, more) = self.chunk().await?;
+            item.add(header, &more)?;
+        }
+        Ok((item.first, item.bytes.freeze()))
+    }
+
+    async fn chunk(&mut self) -> Result<(MetadataHeader, Bytes), AttemptError> {
         loop {
             let read = read_frame(&mut self.link.stream, &mut self.link.inbound, &mut self.codec);
             let frame = timeout(ANSWER_TIME, read).await.map_err(|_| DialError::Timeout)?;
-            let frame = frame.map_err(DialError::Wire)?.ok_or(DialError::Closed)?;
+            let frame = frame.map_err(DialError::from)?.ok_or(DialError::Closed)?;
             match frame {
-                Frame::Metadata { header, payload } => {
-                    let (first, bytes) = item.get_or_insert_with(|| (header, BytesMut::new()));
-                    let fits = header.total as usize <= limits::MANIFEST_LEN_MAX
-                        && header.total == first.total
-                        && header.offset as usize == bytes.len()
-                        && bytes.len() + payload.len() <= header.total as usize;
-                    if !fits || (payload.is_empty() && header.total > 0) {
-                        return Err(AttemptError::BrokeOff);
-                    }
-                    bytes.extend_from_slice(&payload);
-                    if bytes.len() == header.total as usize
-                        && let Some((first, bytes)) = item.take()
-                    {
-                        return Ok((first, bytes.freeze()));
-                    }
-                }
+                Frame::Metadata { header, payload } => return Ok((header, payload)),
                 Frame::Control(message) if self.kept.len() < KEPT_MAX => {
                     message.encode(&mut self.kept);
                 }
@@ -422,7 +586,10 @@ mod tests {
         let addr = listener.local_addr().unwrap();
         let id = PeerId::random(&mut fastrand::Rng::with_seed(1));
         let introduction = Introduction { id, share: ShareId([7; 32]), port: 1, complete: false };
-        let asking = tokio::spawn(async move { attempt(addr, &introduction).await.err() });
+        let asking =
+            tokio::spawn(
+                async move { attempt(addr, &introduction, &Turns::default()).await.err() },
+            );
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut inbound = BytesMut::new();
         dial::read_register(&mut stream, &mut inbound).await.unwrap();
@@ -433,5 +600,88 @@ mod tests {
         assert_eq!(next, Some(Frame::Control(asked)));
         drop(stream);
         assert!(asking.await.unwrap().is_some(), "nobody answered");
+    }
+
+    fn addr(number: usize) -> SocketAddr {
+        let [.., high, low] = number.to_be_bytes();
+        SocketAddr::from(([8, 8, high, low], 9))
+    }
+
+    /// Tries addresses until this one comes up, all refused at once; how long that takes.
+    fn found_after(addresses: &mut Addresses, wanted: SocketAddr) -> Duration {
+        let start = Instant::now();
+        let mut ends = std::collections::BTreeSet::new();
+        let mut going: HashMap<Instant, Vec<Turn>> = HashMap::new();
+        let (mut now, mut count) = (start, 0);
+        loop {
+            while count < AT_ONCE_MAX
+                && let Some(turn) = addresses.next(now)
+            {
+                count += 1;
+                ends.insert(now + turn.wait);
+                going.entry(now + turn.wait).or_default().push(turn);
+            }
+            let ready = addresses.next_ready().filter(|_| count < AT_ONCE_MAX);
+            now = ends.first().copied().into_iter().chain(ready).min().unwrap();
+            ends.remove(&now);
+            for turn in going.remove(&now).into_iter().flatten() {
+                if turn.addr == wanted {
+                    return now - start;
+                }
+                count -= 1;
+                addresses.again(now, &turn);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn the_last_of_a_thousand_that_refuse_at_once_is_tried_within_seconds() {
+        let mut addresses = Addresses::default();
+        let tracker = Source::List(SocketAddr::from(([8, 8, 8, 8], 7)));
+        addresses.learn(tracker, (0..1000).map(addr));
+        let after = found_after(&mut addresses, addr(999));
+        assert!(after < Duration::from_secs(5), "{after:?}");
+        // Another list names others: those that failed make room.
+        addresses.learn(tracker, (1000..2000).map(addr));
+        let after = found_after(&mut addresses, addr(1999));
+        assert!(after < Duration::from_secs(10), "{after:?}");
+        assert!(addresses.known.len() <= KNOWN_MAX);
+    }
+
+    #[tokio::test]
+    async fn one_victim_is_tried_at_a_few_ports_only() {
+        let mut addresses = Addresses::default();
+        let tracker = Source::List(SocketAddr::from(([8, 8, 8, 8], 7)));
+        let ports = (1..1000).map(|port| SocketAddr::from(([9, 9, 9, 9], port)));
+        addresses.learn(tracker, ports);
+        assert_eq!(addresses.known.len(), PER_IP_MAX);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn large_manifests_come_two_at_a_time_and_a_slow_one_gives_way() {
+        let turns = Turns::default();
+        let began = Instant::now();
+        let held = (turns.take().await, turns.take().await);
+        assert!(!turns.are_over(began, began + 2 * LARGE_TURN), "nobody waits");
+        let waiting = async {
+            assert!(timeout(LARGE_TURN, turns.take()).await.is_err(), "both are taken");
+        };
+        let giving_way = async {
+            tokio::task::yield_now().await;
+            assert!(!turns.are_over(began, began + LARGE_TURN));
+            assert!(turns.are_over(began, began + LARGE_TURN + STAGGER));
+        };
+        tokio::join!(waiting, giving_way);
+        drop(held);
+        assert!(turns.take().await.is_some());
+        assert!(!turns.are_over(began, began + 2 * LARGE_TURN), "who gave up waits no more");
+    }
+
+    #[test]
+    fn what_does_not_begin_like_a_manifest_is_none() {
+        for (bytes, may) in [(&b"MBM1\x04"[..], true), (b"MB", true), (b"", true), (&[0; 9], false)]
+        {
+            assert_eq!(Manifest::may_begin_with(bytes), may, "{bytes:?}");
+        }
     }
 }

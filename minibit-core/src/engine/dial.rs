@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout};
 
 use super::frames::read_frame;
 use super::local;
+use crate::content::escape;
 use crate::peer::{Agreed, HandshakeError, Introduction};
 use crate::trade::Told;
 use crate::wire::{Frame, FrameCodec, FrameLimits, LaneKey, Message, Register, WireError};
@@ -23,6 +24,8 @@ pub(super) const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
 /// Of that, for the connection alone: whoever does not answer at all is told from who accepts and is
 /// silent.
 const CONNECT_TIME: Duration = Duration::from_millis(4500);
+/// What a node that has no room for a link says when it closes (DESLIGAMENTO).
+pub(super) const FULL: &str = "full";
 
 /// Why no link came to be.
 #[derive(Debug, thiserror::Error)]
@@ -34,8 +37,12 @@ pub(super) enum DialError {
     Timeout,
     #[error("the connection was closed during the handshake")]
     Closed,
+    #[error("it is full")]
+    Full,
+    #[error("it said goodbye: {}", escape(.0))]
+    Goodbye(String),
     #[error("unreadable answer")]
-    Wire(#[from] WireError),
+    Wire(#[source] WireError),
     #[error("answered something else than REGISTRO")]
     NotRegister,
     #[error("the other side {0}")]
@@ -57,6 +64,15 @@ pub(super) fn in_words(error: &io::Error) -> String {
 async fn connect(addr: SocketAddr) -> Result<TcpStream, DialError> {
     let connected = timeout(CONNECT_TIME, TcpStream::connect(addr)).await;
     connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(DialError::Connect)
+}
+
+impl From<WireError> for DialError {
+    fn from(error: WireError) -> Self {
+        match error {
+            WireError::Io(_) => Self::Closed,
+            error => Self::Wire(error),
+        }
+    }
 }
 
 /// A connection whose two ends know each other.
@@ -135,8 +151,17 @@ pub(super) async fn read_register(
     let mut codec = FrameCodec::new(FrameLimits::before_handshake());
     match read_frame(stream, inbound, &mut codec).await? {
         Some(Frame::Control(Message::Register(register))) => Ok(register),
+        Some(Frame::Control(Message::Goodbye { reason, .. })) => Err(left(reason)),
         Some(_) => Err(DialError::NotRegister),
         None => Err(DialError::Closed),
+    }
+}
+
+fn left(reason: Option<String>) -> DialError {
+    match reason {
+        Some(reason) if reason == FULL => DialError::Full,
+        Some(reason) => DialError::Goodbye(reason),
+        None => DialError::Closed,
     }
 }
 

@@ -15,29 +15,42 @@ use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 use tracing::Instrument;
 
+use super::context::Clock;
 use super::dial::{HANDSHAKE_TIME, read_register};
 use super::local::Replaced;
 use super::node::NodeInner;
+use super::quiet::{Line, Quiet};
 use super::share::{Event, ShareHandle, join_lane};
 use crate::trade::lock;
 use crate::types::limits;
 use crate::wire::{Destination, Register};
 
-/// Pause after the system could not give us a connection (out of descriptors, say).
+/// Pause after the system could not give us a connection (out of descriptors, say); it doubles
+/// with each more in a row, up to the last.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// See [`ACCEPT_PAUSE`].
+const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// Accepts until the node is gone.
 pub(super) async fn run(listener: TcpListener, replaced: Replaced, node: Arc<NodeInner>) {
     let pending = Arc::new(Pending::default());
+    let clock = Clock::start();
+    let mut told = Quiet::new(1);
+    let mut pause = ACCEPT_PAUSE;
     loop {
         match listener.accept().await {
             Ok((stream, addr)) => {
+                pause = ACCEPT_PAUSE;
                 replaced.accepted(&stream);
                 admit(stream, addr, &node, &pending);
             }
             Err(error) => {
-                tracing::warn!(%error, "could not accept a connection");
-                sleep(ACCEPT_PAUSE).await;
+                let Line { is_told, left_out } = told.line(clock.now());
+                if is_told {
+                    tracing::warn!(%error, left_out, "could not accept a connection");
+                }
+                sleep(pause).await;
+                pause = (pause * 2).min(ACCEPT_PAUSE_MAX);
             }
         }
     }

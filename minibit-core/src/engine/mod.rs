@@ -12,6 +12,7 @@
 //!   tracker_server, tracker_client           the shells of `tracker`
 //! local      connections within one machine
 //! frames     whole frames from connections that are not hot
+//! quiet      how many lines of a kind are logged each second
 //! context    what these tasks share          stats   what users see of it
 //! ```
 //!
@@ -31,6 +32,7 @@ mod lane;
 mod listener;
 mod local;
 mod node;
+mod quiet;
 mod resume;
 mod share;
 mod stats;

@@ -20,20 +20,23 @@ use tracing::Instrument;
 use super::context::ShareContext;
 use super::dial::{self, Established};
 use super::lane::{Lane, LaneEnd, LaneParts};
+use super::quiet::{Line, Quiet};
 use super::stats::{LinkStats, ShareStats};
 use super::tracker_client::{Found, TrackerClient};
 use crate::content::Manifest;
 use crate::peer::Introduction;
 use crate::store::{PartStore, StoreError};
-use crate::swarm::{Choker, LaneId, LinkId, Neighbours};
+use crate::swarm::{Choker, LaneId, LinkId, Neighbours, Refusal};
 use crate::trade::{self, CloseReason, Link, NewLink, lock};
-use crate::types::{PieceIndex, ShareId};
+use crate::types::{PeerId, PieceIndex, ShareId};
 use crate::wire::{Message, Penalty, Register, WireError};
 
 /// How often a pause because of a full disk is tried again.
 const DISK_RETRY: Duration = Duration::from_secs(2);
 /// A disk that was full and has refused nothing for so long is one that has room again.
 const DISK_CALM: Duration = Duration::from_secs(5);
+/// Lines a second about links that come and go.
+const LINK_LINES_MAX: u32 = 50;
 /// How often what was received is brought to the disk for good.
 const CHECKPOINT: Duration = Duration::from_secs(30);
 /// How long peers and trackers are given to hear that we leave.
@@ -259,6 +262,7 @@ pub(super) fn spawn(parts: ManagerParts) -> ShareHandle {
         calm_at: None,
         checkpoint_at: now + CHECKPOINT,
         dials: JoinSet::new(),
+        links_told: Quiet::new(LINK_LINES_MAX),
     };
     // Before its address is dialled once more.
     if let Some(first) = parts.first {
@@ -281,6 +285,7 @@ struct Manager {
     calm_at: Option<Duration>,
     checkpoint_at: Duration,
     dials: JoinSet<()>,
+    links_told: Quiet,
 }
 
 impl Manager {
@@ -441,13 +446,18 @@ impl Manager {
             Ok(link) => link,
             Err(reason) => {
                 tracing::debug!(%addr, %reason, "dropped a connection");
+                if reason == Refusal::Full {
+                    turn_away(&stream, context.node.id);
+                }
                 return;
             }
         };
         context.lost_contact.store(false, Relaxed);
-        tracing::info!(
-            peer = %link.agreed.peer.short(), %addr, initiated = link.initiated, "linked"
-        );
+        if self.may_tell() {
+            tracing::info!(
+                peer = %link.agreed.peer.short(), %addr, initiated = link.initiated, "linked"
+            );
+        }
         spawn_lane(LaneParts { context, link, stream, inbound, outbound, first: true });
     }
 
@@ -462,17 +472,33 @@ impl Manager {
         if !matches!(end, Some(LaneEnd::Left | LaneEnd::Closed)) {
             self.context.lost_contact.store(true, Relaxed);
         }
+        let is_told = self.may_tell();
         match end {
             Some(end @ (LaneEnd::Violation(_) | LaneEnd::Wire(_))) => {
                 // Users are told of a ban by the warning, and of no other end.
-                tracing::info!(%peer, addr = %link.addr, reason = %end, banned, "link ended");
+                let reason = with_causes(end);
+                if is_told {
+                    tracing::info!(%peer, addr = %link.addr, reason, banned, "link ended");
+                }
                 if banned {
-                    self.context.warn(format!("peer {peer} at {} was banned: it {end}", link.addr));
+                    let addr = link.addr;
+                    self.context.warn(format!("peer {peer} at {addr} was banned: it {reason}"));
                 }
             }
+            Some(_) if !is_told => {}
             Some(end) => tracing::info!(%peer, reason = %end, "link ended"),
             None => tracing::error!(%peer, "link ended by a fault of ours"),
         }
+    }
+
+    /// Whether a line about a link that came or went is to be logged: strangers can make them come
+    /// and go by the thousand.
+    fn may_tell(&mut self) -> bool {
+        let Line { is_told, left_out } = self.links_told.line(self.context.now());
+        if left_out > 0 {
+            tracing::info!(left_out, "links came and went too fast to tell of each");
+        }
+        is_told
     }
 
     /// Opens as many further lanes on a link of ours as it asked for.
@@ -567,6 +593,22 @@ impl Drop for EndReport {
     }
 }
 
+/// Tells a peer that there is no room for it, as far as its socket takes that at once. What it has
+/// said is read first, for a connection that is closed over unread bytes takes the word along.
+fn turn_away(stream: &TcpStream, id: PeerId) {
+    const READS_MAX: usize = 4;
+    let mut unread = [0; 1024];
+    for _ in 0..READS_MAX {
+        if !matches!(stream.try_read(&mut unread), Ok(1..)) {
+            break;
+        }
+    }
+    let mut out = BytesMut::new();
+    Message::Goodbye { id, reason: Some(dial::FULL.to_owned()) }.encode(&mut out);
+    // Whoever does not take it finds the connection closed.
+    let _ = stream.try_write(&out);
+}
+
 fn spawn_lane(parts: LaneParts) {
     let link = Arc::clone(&parts.link);
     let mut report = parts.first.then(|| EndReport {
@@ -586,7 +628,8 @@ fn spawn_lane(parts: LaneParts) {
                     link.close(CloseReason::Violation(error.into()));
                 }
                 LaneEnd::Wire(error) => {
-                    tracing::info!(%error, "a lane sent an unreadable frame");
+                    let error = with_causes(&error);
+                    tracing::info!(error, "a lane sent an unreadable frame");
                     link.close(CloseReason::Gone);
                 }
                 end => tracing::debug!(reason = %end, "lane ended"),

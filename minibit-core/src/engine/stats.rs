@@ -1,12 +1,12 @@
 //! Snapshots of a share's progress for those who watch: the command line, tests, metrics.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::context::ShareContext;
 use super::disk::DiskQueue;
-use crate::swarm::Holdings;
 use crate::trade::{Link, lock};
 use crate::types::PeerId;
 
@@ -34,7 +34,8 @@ pub struct ShareStats {
     pub links: usize,
     /// Of these, with every piece.
     pub seeders: usize,
-    /// Of these, with something that is wanted here and not here yet.
+    /// Of these, with something that is wanted here and not here yet, as far as they have not let
+    /// us down with it: saying that one holds it costs nothing.
     pub sources: usize,
     /// A link ended without a goodbye, and none was made since.
     pub lost_contact: bool,
@@ -82,11 +83,10 @@ impl ShareStats {
         let counters = &share.counters;
         let (links, seeders, sources) = {
             let links = share.links();
-            let having = |what: &dyn Fn(&Holdings) -> bool| {
-                links.values().filter(|link| what(&link.holdings)).count()
-            };
-            let seeders = having(&Holdings::is_full);
-            (links.len(), seeders, having(&|held| share.ledger.wants_any(held)))
+            let seeders = links.values().filter(|link| link.holdings.is_full()).count();
+            let is_source =
+                |link: &&Arc<Link>| !link.lets_us_down() && share.ledger.wants_any(&link.holdings);
+            (links.len(), seeders, links.values().filter(is_source).count())
         };
         let bytes_left = share.bytes_left();
         Self {

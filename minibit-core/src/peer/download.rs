@@ -137,6 +137,11 @@ impl Download {
         self.setbacks += 1;
     }
 
+    /// Setbacks in a row, since a block last came.
+    pub fn setbacks(&self) -> u32 {
+        self.setbacks
+    }
+
     /// Until when nothing is to be asked for; `None` if there is no reason not to.
     pub fn rests_until(&self, now: Duration) -> Option<Duration> {
         (now < self.rests_until).then_some(self.rests_until)

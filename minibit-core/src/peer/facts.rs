@@ -74,6 +74,15 @@ pub enum Violation {
     /// A proof (hash page) that is refuted by the root.
     #[error("sent hashes that do not belong to the share")]
     WrongHashes,
+    /// A hash page or manifest that was not asked for.
+    #[error("sent hashes that were not asked for")]
+    UnaskedHashes,
+    /// A piece came, and the hashes that prove it did not, though asked for.
+    #[error("sent a piece and not the hashes that prove it")]
+    NoHashes,
+    /// A page of hashes that it says it does not hold, though it holds a piece under it.
+    #[error("claims pieces and says that it has no hashes of them")]
+    PageWithheld,
     /// A piece whose bytes are wrong, every one of them from this peer.
     #[error("sent wrong bytes for piece {piece}")]
     WrongBytes {
@@ -92,6 +101,9 @@ impl Violation {
             | Self::UnaskedBlocks
             | Self::WrongBlock
             | Self::WrongHashes
+            | Self::UnaskedHashes
+            | Self::NoHashes
+            | Self::PageWithheld
             | Self::WrongBytes { .. } => Penalty::Ban,
             Self::BitmapOutOfTurn
             | Self::OutOfPlace { .. }

@@ -25,7 +25,7 @@ const KNOWN_MAX: usize = 4096;
 /// Of those, from one source.
 const PER_SOURCE_MAX: usize = 1024;
 /// Of those, with one IP that is not loopback.
-pub(super) const PER_IP_MAX: usize = 32;
+pub(crate) const PER_IP_MAX: usize = 32;
 /// Addresses that one call may push out: each costs a walk over the book.
 const EVICTIONS_MAX: usize = 64;
 
@@ -257,7 +257,7 @@ pub(crate) fn may_name(source: Source, addr: SocketAddr) -> bool {
 }
 
 /// What counts as one IP: an IPv4 address, or the /64 that one IPv6 host has to itself.
-pub(super) fn block_of(ip: IpAddr) -> IpAddr {
+pub(crate) fn block_of(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V6(ip) if !ip.is_loopback() => {
             IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64))

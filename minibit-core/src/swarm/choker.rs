@@ -174,6 +174,8 @@ struct PeerState {
     standing: Standing,
     /// Until then it comes after all others, for it did not use its slot.
     benched_until: Duration,
+    /// When it last lost a slot for that, if it has taken nothing since.
+    let_pass_at: Option<Duration>,
 }
 
 /// Decides whom we answer; see the module's header.
@@ -225,6 +227,11 @@ impl Choker {
     /// Whether the peer is unchoked at the moment.
     pub fn is_unchoked(&self, id: LinkId) -> bool {
         self.place_of(id).is_ok_and(|at| self.peers[at].is_answered())
+    }
+
+    /// Whether the peer was offered a slot, did not use it, and has taken nothing since.
+    pub fn lets_slots_pass(&self, id: LinkId) -> bool {
+        self.place_of(id).is_ok_and(|at| self.peers[at].let_pass_at.is_some())
     }
 
     /// Rounds, the one that goes on included, by how many regular slots were taken in them from peers
@@ -380,6 +387,7 @@ impl Choker {
             let idle = now.saturating_sub(peer.view.took_at.max(peer.since));
             if waiting > 0 && peer.is_answered() && idle >= IDLE {
                 peer.benched_until = now + BENCHED;
+                peer.let_pass_at = Some(now);
                 peer.put(now, Slot::None);
                 waiting -= 1;
             }
@@ -657,12 +665,14 @@ impl PeerState {
             taking_since: None,
             standing: Standing::New,
             benched_until: Duration::ZERO,
+            let_pass_at: None,
         }
     }
 
     /// Learns how the peer is by now.
     fn note(&mut self, now: Duration, due: bool, view: PeerView) {
         self.was_answered = self.is_answered();
+        self.let_pass_at = self.let_pass_at.filter(|at| view.took_at <= *at);
         if view.interested && !self.view.interested {
             self.since = now;
         }

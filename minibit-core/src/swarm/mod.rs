@@ -35,6 +35,7 @@ mod neighbours;
 mod news;
 mod past;
 mod picker;
+mod places;
 mod relief;
 mod slots;
 mod standing;
@@ -45,9 +46,9 @@ mod sync;
 mod loom_models;
 
 // For `engine`, which is not there under loom.
-#[cfg(not(loom))]
-pub(crate) use book::may_name;
 pub use book::{KnownPeer, Source};
+#[cfg(not(loom))]
+pub(crate) use book::{PER_IP_MAX, block_of, may_name};
 pub use cell::LaneId;
 pub use choker::{ChokePolicy, Choker, LinkId, MovesByRound, PeerView, ROUND, Slots};
 pub use guide::Guide;
@@ -56,6 +57,7 @@ pub use ledger::{Ledger, WriteLease};
 pub use neighbours::{Caps, Direction, Greeting, Neighbours, Refusal, Verdict};
 pub use past::{Past, Pasts, Recent};
 pub use picker::{PickOrder, Picking};
+pub use places::{Occupant, giving_way};
 pub use relief::leave_to_others;
 pub use standing::Standing;
 

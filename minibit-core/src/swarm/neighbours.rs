@@ -124,8 +124,11 @@ pub struct Greeting {
 pub enum Verdict {
     /// It is a link now.
     Keep,
-    /// It is a link now, in place of this one, which has to be closed (it is forgotten here).
+    /// It is a link now, in place of this one with the same peer, which has to be closed (it is
+    /// forgotten here).
     Replace(LinkId),
+    /// The same, in place of one with another peer, of which nothing comes.
+    Displace(LinkId),
     /// Close it.
     Refuse(Refusal),
 }
@@ -354,14 +357,22 @@ impl Neighbours {
     /// A connection's handshake is through: may it become a link? Of two connections with one
     /// peer made at once the one is kept whose initiator has the smaller identity; of two with
     /// the same initiator, or long after one another, the older one while it lives.
-    pub fn greeted(&mut self, now: Duration, greeting: Greeting, rng: &mut Rng) -> Verdict {
+    ///
+    /// If there is no room, one of those `giving_way` makes some, the first before all others.
+    pub fn greeted(
+        &mut self,
+        now: Duration,
+        greeting: Greeting,
+        giving_way: &[LinkId],
+        rng: &mut Rng,
+    ) -> Verdict {
         if greeting.direction == Direction::Dialled {
             self.stop_dialling(greeting.addr);
         }
-        let verdict = self.judge(now, &greeting);
+        let verdict = self.judge(now, &greeting, giving_way);
         match verdict {
             Verdict::Keep => self.link(now, greeting),
-            Verdict::Replace(old) => {
+            Verdict::Replace(old) | Verdict::Displace(old) => {
                 self.unlink(old);
                 self.link(now, greeting);
             }
@@ -370,7 +381,7 @@ impl Neighbours {
         verdict
     }
 
-    fn judge(&self, now: Duration, greeting: &Greeting) -> Verdict {
+    fn judge(&self, now: Duration, greeting: &Greeting, giving_way: &[LinkId]) -> Verdict {
         if greeting.id == self.me {
             return Verdict::Refuse(Refusal::Ourselves);
         }
@@ -386,11 +397,48 @@ impl Neighbours {
                 Verdict::Refuse(Refusal::Duplicate)
             };
         }
-        let crowded = greeting.direction == Direction::Accepted && self.is_crowded(greeting.addr);
-        if self.links.len() >= self.caps.links_max || crowded {
-            return Verdict::Refuse(Refusal::Full);
+        if !self.lacks_room_for(greeting) {
+            return Verdict::Keep;
         }
-        Verdict::Keep
+        let leaver = giving_way.iter().find(|link| self.makes_room_for(**link, greeting));
+        leaver.map_or(Verdict::Refuse(Refusal::Full), |link| Verdict::Displace(*link))
+    }
+
+    /// Whether this connection could be a link only in place of another.
+    pub fn lacks_room_for(&self, greeting: &Greeting) -> bool {
+        self.is_full_for(greeting.direction) || self.is_crowded_for(greeting)
+    }
+
+    /// Whether there are as many links as there may be.
+    pub fn is_full(&self) -> bool {
+        self.is_full_for(Direction::Dialled)
+    }
+
+    /// For those who connect to us the dials under way count: they have their places.
+    fn is_full_for(&self, direction: Direction) -> bool {
+        let dials = if direction == Direction::Accepted { self.dialling.len() } else { 0 };
+        self.links.len() + dials >= self.caps.links_max
+    }
+
+    fn is_crowded_for(&self, greeting: &Greeting) -> bool {
+        greeting.direction == Direction::Accepted && self.is_crowded(greeting.addr)
+    }
+
+    /// Whether this connection could be a link if that one were given up. Where one IP has its
+    /// part, only one of its own makes room.
+    fn makes_room_for(&self, link: LinkId, greeting: &Greeting) -> bool {
+        let Some(link) = self.links.get(&link) else { return false };
+        !self.is_crowded_for(greeting) || block_of(link.addr.ip()) == block_of(greeting.addr.ip())
+    }
+
+    /// Whether there is anybody to be dialled by now, if there were room.
+    pub fn knows_more(&self, now: Duration) -> bool {
+        self.candidates().any(|(_, _, from)| from <= now)
+    }
+
+    /// A link is to be closed so that another can be made; it is forgotten here.
+    pub fn give_up(&mut self, link: LinkId) {
+        self.unlink(link);
     }
 
     /// Whether peers of this IP have their part of the links: identities cost nothing, so
@@ -503,12 +551,14 @@ mod tests {
         now: Duration,
         rng: Rng,
         next_link: u32,
+        giving_way: Vec<LinkId>,
     }
 
     impl Node {
         fn new(caps: Caps) -> Self {
             let neighbours = Neighbours::new(PeerId::numbered(ME), caps);
-            Self { neighbours, now: Duration::from_secs(1), rng: Rng::with_seed(3), next_link: 1 }
+            let (now, rng) = (Duration::from_secs(1), Rng::with_seed(3));
+            Self { neighbours, now, rng, next_link: 1, giving_way: Vec::new() }
         }
 
         fn after(&mut self, wait: Duration) -> &mut Self {
@@ -541,7 +591,7 @@ mod tests {
             let link = LinkId(self.next_link);
             self.next_link += 1;
             let greeting = Greeting { link, id: PeerId::numbered(number), direction, addr };
-            (link, self.neighbours.greeted(self.now, greeting, &mut self.rng))
+            (link, self.neighbours.greeted(self.now, greeting, &self.giving_way, &mut self.rng))
         }
 
         fn close(&mut self, link: LinkId) {
@@ -761,6 +811,32 @@ mod tests {
     }
 
     #[test]
+    fn a_newcomer_has_the_place_of_who_gives_way_and_of_nobody_else() {
+        let mut node = Node::new(caps(3, 3, 2, 9));
+        let links: Vec<_> = (1..=3).map(|n| node.greet(n, Direction::Accepted).0).collect();
+        node.giving_way = vec![links[1], links[2]];
+        assert_eq!(node.greet(4, Direction::Accepted).1, Verdict::Displace(links[1]));
+        assert_eq!((node.neighbours.link_count(), node.neighbours.is_full()), (3, true));
+        assert_eq!(node.neighbours.link_to(PeerId::numbered(2)), None);
+        let duplicate = Verdict::Refuse(Refusal::Duplicate);
+        assert_eq!(node.greet(4, Direction::Accepted).1, duplicate, "nobody leaves for that");
+    }
+
+    #[test]
+    fn where_one_address_has_its_part_only_one_of_its_own_gives_way() {
+        let mut node = Node::new(caps(40, 0, 0, 0));
+        let crowd = SocketAddr::new(addr(1).ip(), 1);
+        let (other, _) = node.greet(2, Direction::Accepted);
+        let own = (100..110).map(|n| node.greet_at(n, crowd, Direction::Accepted).0).last();
+        node.giving_way = vec![other];
+        let (_, verdict) = node.greet_at(110, crowd, Direction::Accepted);
+        assert_eq!(verdict, Verdict::Refuse(Refusal::Full));
+        node.giving_way.extend(own);
+        let (_, verdict) = node.greet_at(110, crowd, Direction::Accepted);
+        assert_eq!(Some(verdict), own.map(Verdict::Displace));
+    }
+
+    #[test]
     fn a_banned_peer_is_refused_and_not_dialled_under_any_name_or_address() {
         let mut node = Node::new(Caps::default());
         node.learn(list(), [1]);
@@ -851,7 +927,7 @@ mod tests {
                         let (link, verdict) = node.greet(number, direction);
                         match verdict {
                             Verdict::Keep => links.push((link, number)),
-                            Verdict::Replace(old) => {
+                            Verdict::Replace(old) | Verdict::Displace(old) => {
                                 links.retain(|(link, _)| *link != old);
                                 links.push((link, number));
                             }

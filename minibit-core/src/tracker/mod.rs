@@ -7,6 +7,7 @@
 //!
 //! ```text
 //! registry.rs   the tracker's end: who is listed, who is told of whom, who is dropped
+//! crowd.rs      the peers of a share, and samples that no one address can fill
 //! sample.rs     fair samples without a walk over everybody
 //! announcer.rs  the peer's end: when to connect, announce, give up and try again
 //! ```
@@ -16,6 +17,7 @@
 //! Not here: sockets and the clock (`engine` has the shells); whom a peer then dials (`swarm`).
 
 mod announcer;
+mod crowd;
 mod registry;
 mod sample;
 

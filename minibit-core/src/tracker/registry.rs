@@ -10,18 +10,20 @@
 //!
 //! Not here: sockets, handshake time-outs, and how much may wait for a slow connection.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::types::{PeerId, ShareId, limits};
 use crate::wire::{Message, PROTOCOL_VERSION, PeerAddr, Register};
 
-use super::sample::sample;
+use super::crowd::{Crowd, Member};
 
 /// Peers that the classic rule tells a joiner of.
 const CLASSIC_SAMPLE: usize = 4;
+/// Of a sampled list, one part in so many is kept for those that hold every piece.
+const SEEDERS_PART: usize = 4;
 /// Once its burst is used up, a peer may announce this often.
 const ANNOUNCE_PACE: Duration = Duration::from_secs(1);
 
@@ -43,7 +45,8 @@ impl Default for Rules {
 /// Whom a joiner is told of, and who is told of a joiner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// A random sample both ways: a join stays cheap in a swarm of ten thousand.
+    /// A random sample both ways: a join stays cheap in a swarm of ten thousand. A quarter of a
+    /// list is of those that hold every piece, for a joiner that does not.
     Sampled {
         /// How many peers a joiner is told of, at most [`limits::PEER_LIST_MAX`].
         sample: usize,
@@ -63,6 +66,14 @@ impl Mode {
             Self::Sampled { sample, .. } => sample.min(limits::PEER_LIST_MAX),
             Self::Classic => CLASSIC_SAMPLE,
             Self::Mesh => limits::PEER_LIST_MAX,
+        }
+    }
+
+    /// How many of a list are chosen from those that hold every piece, if there are so many.
+    fn seeders_listed(self) -> usize {
+        match self {
+            Self::Sampled { sample, .. } => sample / SEEDERS_PART,
+            Self::Classic | Self::Mesh => 0,
         }
     }
 
@@ -192,25 +203,11 @@ struct Conn {
 /// The peers of one share.
 #[derive(Debug, Default)]
 struct Swarm {
+    all: Crowd,
     /// Those that listen, and so are listed.
-    listed: Vec<Member>,
-    /// Those that do not.
-    unlisted: Vec<Member>,
-    places: HashMap<PeerId, Place>,
-    per_network: HashMap<IpAddr, u32>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Member {
-    conn: ConnId,
-    addr: PeerAddr,
-}
-
-/// Where a member lies.
-#[derive(Clone, Copy, Debug)]
-struct Place {
-    listed: bool,
-    at: usize,
+    listed: Crowd,
+    /// Those of them that hold every piece.
+    complete: Crowd,
 }
 
 impl Registry {
@@ -280,7 +277,7 @@ impl Registry {
         self.replace_older(share, id, remote, actions)?;
         self.check_room(share, remote)?;
         let addr = PeerAddr { id, ip: remote, port };
-        self.swarms.entry(share).or_default().insert(Member { conn, addr });
+        self.swarms.entry(share).or_default().insert(Member { conn, addr }, complete);
         let deadline = now + self.silence_max();
         let paid_until = now;
         let kept = Conn { share, id, local, remote, deadline, paid_until, unknown: 0, complete };
@@ -303,7 +300,7 @@ impl Registry {
         remote: IpAddr,
         actions: &mut Vec<Action>,
     ) -> Result<(), CloseReason> {
-        let older = self.swarms.get(&share).and_then(|swarm| swarm.member(id));
+        let older = self.swarms.get(&share).and_then(|swarm| swarm.all.get(id));
         if let Some(Member { conn, addr }) = older {
             if addr.ip != remote {
                 return Err(CloseReason::IdTaken);
@@ -337,7 +334,12 @@ impl Registry {
             Message::Announce { id, complete } if *id == kept.id => {
                 kept.pay_for_announce(now)?;
                 kept.deadline = now + silence_max;
-                kept.complete = *complete;
+                if kept.complete != *complete {
+                    kept.complete = *complete;
+                    if let Some(swarm) = self.swarms.get_mut(&kept.share) {
+                        swarm.note_complete(*id, *complete);
+                    }
+                }
                 self.send_list(conn, rng, actions);
                 Ok(())
             }
@@ -368,14 +370,8 @@ impl Registry {
     fn send_list(&self, conn: ConnId, rng: &mut fastrand::Rng, actions: &mut Vec<Action>) {
         let Some(asker) = self.conns.get(&conn) else { return };
         let Some(swarm) = self.swarms.get(&asker.share) else { return };
-        let itself = swarm.places.get(&asker.id).filter(|place| place.listed);
-        let chosen = sample(
-            swarm.listed.len(),
-            itself.map(|place| place.at),
-            self.rules.mode.list_len(),
-            rng,
-        );
-        let peers = chosen.into_iter().map(|at| asker.sees(swarm.listed[at].addr)).collect();
+        let chosen = swarm.list_for(asker, self.rules.mode, rng);
+        let peers = chosen.into_iter().map(|member| asker.sees(member.addr)).collect();
         let interval = u32::try_from(self.rules.interval.as_secs()).unwrap_or(u32::MAX);
         actions.push(Action::Send { conn, message: Message::PeerList { peers, interval } });
     }
@@ -392,9 +388,8 @@ impl Registry {
         if newcomer.port == 0 {
             return;
         }
-        let itself = swarm.places.get(&newcomer.id).map(|place| place.at);
-        for at in sample(swarm.len(), itself, self.rules.mode.push_len(), rng) {
-            let conn = swarm.at(at).conn;
+        for Member { conn, .. } in swarm.all.others_of(newcomer.id, self.rules.mode.push_len(), rng)
+        {
             if let Some(told) = self.conns.get(&conn) {
                 let message = Message::NewPeer(told.sees(newcomer));
                 actions.push(Action::Send { conn, message });
@@ -406,7 +401,7 @@ impl Registry {
         let Some(Conn { share, id, .. }) = self.conns.remove(&conn) else { return };
         if let Entry::Occupied(mut swarm) = self.swarms.entry(share) {
             swarm.get_mut().remove(id);
-            if swarm.get().len() == 0 {
+            if swarm.get().all.len() == 0 {
                 swarm.remove();
             }
         }
@@ -435,71 +430,51 @@ impl Conn {
 }
 
 impl Swarm {
-    fn len(&self) -> usize {
-        self.listed.len() + self.unlisted.len()
-    }
-
-    /// The members counted through, the listed ones first.
-    fn at(&self, number: usize) -> Member {
-        match self.listed.get(number) {
-            Some(member) => *member,
-            None => self.unlisted[number - self.listed.len()],
-        }
-    }
-
-    fn member(&self, id: PeerId) -> Option<Member> {
-        let place = self.places.get(&id)?;
-        let members = if place.listed { &self.listed } else { &self.unlisted };
-        Some(members[place.at])
-    }
-
     fn has_room_for(&self, remote: IpAddr) -> bool {
-        let from_there = self.per_network.get(&network(remote)).copied().unwrap_or(0);
-        let fair = from_there < limits::TRACKER_PEERS_PER_ADDR_MAX || is_this_machine(remote);
-        fair && self.len() < limits::TRACKER_PEERS_MAX
-    }
-
-    fn members(&mut self, listed: bool) -> &mut Vec<Member> {
-        if listed { &mut self.listed } else { &mut self.unlisted }
+        let fair = self.all.of_network(remote) < limits::TRACKER_PEERS_PER_ADDR_MAX
+            || is_this_machine(remote);
+        fair && self.all.len() < limits::TRACKER_PEERS_MAX
     }
 
     /// Adds a member whose id is not here yet.
-    fn insert(&mut self, member: Member) {
-        let listed = member.addr.port != 0;
-        let members = self.members(listed);
-        members.push(member);
-        let at = members.len() - 1;
-        self.places.insert(member.addr.id, Place { listed, at });
-        *self.per_network.entry(network(member.addr.ip)).or_default() += 1;
+    fn insert(&mut self, member: Member, complete: bool) {
+        self.all.insert(member);
+        if member.addr.port != 0 {
+            self.listed.insert(member);
+        }
+        self.note_complete(member.addr.id, complete);
     }
 
     fn remove(&mut self, id: PeerId) {
-        let Some(Place { listed, at }) = self.places.remove(&id) else { return };
-        let members = self.members(listed);
-        let gone = members.swap_remove(at);
-        if let Some(moved) = members.get(at).map(|member| member.addr.id) {
-            self.places.insert(moved, Place { listed, at });
+        for crowd in [&mut self.all, &mut self.listed, &mut self.complete] {
+            crowd.remove(id);
         }
-        if let Entry::Occupied(mut count) = self.per_network.entry(network(gone.addr.ip)) {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
-            }
+    }
+
+    /// A member holds every piece by now, or no longer.
+    fn note_complete(&mut self, id: PeerId, complete: bool) {
+        self.complete.remove(id);
+        if let Some(member) = self.listed.get(id).filter(|_| complete) {
+            self.complete.insert(member);
         }
+    }
+
+    /// Whom to tell `asker` of. Whoever lacks something is told of some that hold everything,
+    /// for among thousands that have just come they would not be found by chance.
+    fn list_for(&self, asker: &Conn, mode: Mode, rng: &mut fastrand::Rng) -> Vec<Member> {
+        let len = mode.list_len();
+        let seeders = if asker.complete { 0 } else { mode.seeders_listed() };
+        let mut chosen = self.complete.others_of(asker.id, seeders, rng);
+        let known: HashSet<PeerId> = chosen.iter().map(|member| member.addr.id).collect();
+        let others = self.listed.others_of(asker.id, len, rng).into_iter();
+        chosen.extend(others.filter(|member| !known.contains(&member.addr.id)));
+        chosen.truncate(len);
+        chosen
     }
 }
 
 fn is_this_machine(ip: IpAddr) -> bool {
     ip.is_loopback() || ip.is_unspecified()
-}
-
-/// What one owner of addresses is counted by: an IPv4 address, or the /64 network of IPv6, in
-/// which one machine may have any address it likes.
-fn network(ip: IpAddr) -> IpAddr {
-    match ip {
-        IpAddr::V4(_) => ip,
-        IpAddr::V6(ip) => IpAddr::V6((u128::from(ip) >> 64 << 64).into()),
-    }
 }
 
 #[cfg(test)]
@@ -805,7 +780,7 @@ mod tests {
     #[test]
     fn one_address_cannot_fill_a_share_and_the_trackers_own_machine_may() {
         let mut table = Table::new(Mode::Sampled { sample: 1, push: 1 });
-        let max = u64::from(limits::TRACKER_PEERS_PER_ADDR_MAX);
+        let max = limits::TRACKER_PEERS_PER_ADDR_MAX as u64;
         // One /64 network is one address.
         for peer in 0..max {
             table.join_as(peer, peer, &format!("2001:db8::{peer:x}"));
@@ -817,6 +792,28 @@ mod tests {
         table.input(0, Input::Closed);
         let actions = table.join_as(9_999, 9_999, "2001:db8::ffff");
         assert!(matches!(actions[0], Action::Send { .. }));
+    }
+
+    #[test]
+    fn whoever_lacks_something_is_told_of_those_who_hold_everything_however_many_others_come() {
+        let mut table = Table::new(Mode::Sampled { sample: 8, push: 1 });
+        for peer in 100..1100 {
+            table.join_as(peer, peer, "127.0.0.1");
+        }
+        let seeder = Register { complete: true, ..register(0) };
+        table.register(0, seeder, "127.0.0.1", "127.0.0.1");
+        table.join_as(1, 1, "127.0.0.1");
+        assert_eq!(table.listed(1).len(), 8);
+        assert!(table.listed(1).contains(&0));
+        // It holds everything no longer, and is one of a thousand.
+        table.message(0, announce(0));
+        let is_listed = |table: &mut Table| {
+            table.now += ANNOUNCE_PACE;
+            table.message(1, announce(1));
+            table.listed(1).contains(&0)
+        };
+        let times = (0..50).filter(|_| is_listed(&mut table)).count();
+        assert!(times < 10, "{times} times of 50");
     }
 
     #[test]

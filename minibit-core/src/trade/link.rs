@@ -99,6 +99,8 @@ pub enum CloseReason {
     Violation(Violation),
     /// We leave; peers are told.
     Leaving,
+    /// Another peer has its place, for nothing came of it; the peer is told.
+    Displaced,
     /// The first lane is gone, or the link is not wanted any more.
     Gone,
 }
@@ -169,7 +171,7 @@ pub struct Link {
     pub(super) interested: AtomicBool,
     /// We have said that we want nothing of it.
     pub(super) declined: AtomicBool,
-    /// It let requests run into their deadline and has not delivered since.
+    /// It let requests run into their deadline, or refused all of many, and has not delivered since.
     pub(super) snubbed: AtomicBool,
     pub(super) guiding: Guiding,
     /// Lanes that there are, the first included.
@@ -183,6 +185,8 @@ pub struct Link {
     pub holdings: Holdings,
     /// What passed over earlier links with this peer.
     pub(super) past: Past,
+    /// When payload that was asked for last came, in microseconds of the shell's clock.
+    pub(super) gave_us: AtomicU64,
     /// Wakes the first lane.
     pub(super) first: OnceLock<Waker>,
     pub(super) lanes: Mutex<Vec<Arc<LaneStatus>>>,
@@ -305,6 +309,12 @@ impl Link {
         !self.is_choking() || !self.is_choked()
     }
 
+    /// Whether it let us down, by silence or by one refusal after another, and has delivered nothing
+    /// since.
+    pub fn lets_us_down(&self) -> bool {
+        self.snubbed.load(Relaxed)
+    }
+
     /// Bytes of verified pieces from it.
     pub fn bytes_from(&self) -> u64 {
         self.verified_bytes.load(Relaxed)
@@ -343,6 +353,16 @@ impl Link {
     /// The peer's connection took some payload.
     pub fn took(&self, now: Duration) {
         self.took_us.store(now.as_micros() as u64, Relaxed);
+    }
+
+    /// Payload that was asked for came.
+    pub(super) fn gave(&self, now: Duration) {
+        self.gave_us.store(now.as_micros() as u64, Relaxed);
+    }
+
+    /// When payload last went over it, either way; when it was made, if none ever did.
+    pub(super) fn moved_at(&self) -> Duration {
+        micros(&self.took_us).max(micros(&self.gave_us))
     }
 
     /// Bytes came from the peer.

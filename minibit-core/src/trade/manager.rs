@@ -15,8 +15,8 @@ use super::link::{CloseReason, Guiding, Link};
 use super::share::Share;
 use crate::peer::{Agreed, Introduction};
 use crate::swarm::{
-    Choker, Direction, Greeting, Holdings, KnownPeer, LinkId, MovesByRound, Neighbours, Past,
-    Pasts, PeerView, Refusal, Source, Verdict,
+    Choker, Direction, Greeting, Holdings, KnownPeer, LinkId, MovesByRound, Neighbours, Occupant,
+    Past, Pasts, PeerView, Refusal, Source, Verdict, giving_way,
 };
 use crate::types::PeerId;
 use crate::wire::{LaneKey, Register};
@@ -184,15 +184,29 @@ impl Manager {
     /// Whom to dial now; each is to be reported by [`Self::add_link`] or
     /// [`Self::dial_failed`].
     pub fn dial(&mut self, now: Duration) -> Vec<SocketAddr> {
-        self.look_for_food(now);
+        if self.look_for_food(now) && self.neighbours.is_full() && self.may_dial() {
+            self.make_room(now);
+        }
         if self.may_dial() { self.neighbours.dial(now, &mut self.rng) } else { Vec::new() }
     }
 
-    /// Notices when all whom we are linked to have had nothing for us for a while.
-    fn look_for_food(&mut self, now: Duration) {
+    /// With nothing to be had from anybody, one who is of no use makes room for another to be
+    /// dialled: else those who connect to us could keep us from whoever has something.
+    fn make_room(&mut self, now: Duration) {
+        if self.neighbours.knows_more(now)
+            && let Some(link) = self.giving_way(now).first().copied()
+        {
+            self.neighbours.give_up(link);
+            self.close(link, CloseReason::Displaced);
+        }
+    }
+
+    /// Notices when all whom we are linked to have had nothing for us for a while. True if that is
+    /// so, once each [`TICK`].
+    fn look_for_food(&mut self, now: Duration) -> bool {
         let (looked, since) = self.larder;
         if now < looked + TICK {
-            return;
+            return false;
         }
         let ledger = &self.share.ledger;
         // What a peer says that it holds and does not send is not to be had.
@@ -203,6 +217,7 @@ impl Manager {
         self.larder = (now, since);
         let hungry = since.is_some_and(|since| now >= since + HUNGRY) || self.is_starving(now);
         self.neighbours.set_hungry(hungry);
+        hungry
     }
 
     /// Notices when nothing has come for long, though we want something: those we are linked to
@@ -290,13 +305,13 @@ impl Manager {
     pub fn add_link(&mut self, now: Duration, new: NewLink) -> Result<Arc<Link>, Refusal> {
         let id = LinkId(self.next_link);
         self.next_link += 1;
-        match self.neighbours.greeted(now, new.greeting(id), &mut self.rng) {
+        let greeting = new.greeting(id);
+        let full = self.neighbours.lacks_room_for(&greeting);
+        let giving_way = if full { self.giving_way(now) } else { Vec::new() };
+        match self.neighbours.greeted(now, greeting, &giving_way, &mut self.rng) {
             Verdict::Keep => {}
-            Verdict::Replace(old) => {
-                if let Some(old) = self.share.links().get(&old) {
-                    old.close(CloseReason::Gone);
-                }
-            }
+            Verdict::Replace(old) => self.close(old, CloseReason::Gone),
+            Verdict::Displace(old) => self.close(old, CloseReason::Displaced),
             Verdict::Refuse(reason) => return Err(reason),
         }
         let link = Arc::new(self.link(now, id, new));
@@ -308,6 +323,29 @@ impl Manager {
         // What REGISTRO promised and what the choker decided may differ; the lane tells.
         link.choking.store(!self.choker.is_unchoked(id), Relaxed);
         Ok(link)
+    }
+
+    fn close(&self, link: LinkId, reason: CloseReason) {
+        if let Some(link) = self.share.links().get(&link) {
+            link.close(reason);
+        }
+    }
+
+    /// The links that may be given up for another, the most useless first.
+    fn giving_way(&self, now: Duration) -> Vec<LinkId> {
+        let links = self.share.links();
+        let open = links.values().filter(|link| link.closing().is_none());
+        giving_way(now, open.map(|link| self.occupant(link)))
+    }
+
+    fn occupant(&self, link: &Link) -> Occupant {
+        let wants = link.interested.load(Relaxed) && !link.holdings.is_full();
+        Occupant {
+            id: link.id,
+            moved_at: link.moved_at(),
+            has_for_us: !link.snubbed.load(Relaxed) && self.share.ledger.wants_any(&link.holdings),
+            waits: wants && !self.choker.lets_slots_pass(link.id),
+        }
     }
 
     fn link(&self, now: Duration, id: LinkId, new: NewLink) -> Link {
@@ -338,6 +376,7 @@ impl Manager {
             verified_bytes: AtomicU64::new(0),
             uploaded_bytes: AtomicU64::new(0),
             took_us: AtomicU64::new(now.as_micros() as u64),
+            gave_us: AtomicU64::new(now.as_micros() as u64),
             last_heard_us: AtomicU64::new(now.as_micros() as u64),
             // The first lane is started by the caller; each counts from before it starts.
             lane_count: AtomicU8::new(1),
@@ -436,5 +475,63 @@ impl Manager {
         self.news_at = None;
         self.idle_news_at = None;
         self.share.release_news(true);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Setting;
+    use super::*;
+    use crate::swarm::{Caps, Slots};
+
+    const FEW: Caps =
+        Caps { links_max: 8, links_aim: 4, links_min: 2, links_first: 4, dials_max: 1 };
+    const ONE_SLOT: Slots = Slots::Fixed { regular: 1, optimistic: 1 };
+
+    /// Lets time pass up to then; whoever `takes` takes something all the time.
+    fn pass(setting: &mut Setting, from: u64, to: u64, takes: &[&Arc<Link>]) {
+        for second in from..to {
+            let now = Duration::from_secs(second);
+            takes.iter().for_each(|link| link.took(now));
+            setting.manager.do_what_is_due(now);
+        }
+    }
+
+    #[test]
+    fn whoever_only_keeps_a_place_gives_it_to_a_newcomer() {
+        let mut setting = Setting::new(true, FEW, ONE_SLOT);
+        let idle: Vec<_> =
+            (2..10).map(|number| setting.join(Duration::ZERO, number, false).unwrap()).collect();
+        pass(&mut setting, 0, 5, &[]);
+        let too_soon = setting.join(Duration::from_secs(5), 10, false);
+        assert_eq!(too_soon.err(), Some(Refusal::Full));
+        pass(&mut setting, 5, 40, &[]);
+        let newcomer = setting.join(Duration::from_secs(40), 10, false);
+        assert!(newcomer.is_ok());
+        let gone = idle.iter().filter(|link| link.closing() == Some(&CloseReason::Displaced));
+        assert_eq!(gone.count(), 1);
+    }
+
+    #[test]
+    fn nobody_loses_a_place_for_waiting_long_for_a_slot() {
+        let mut setting = Setting::new(true, FEW, ONE_SLOT);
+        let links: Vec<_> =
+            (2..10).map(|number| setting.join(Duration::ZERO, number, false).unwrap()).collect();
+        // Whoever is answered takes something; the others wait, for longer than any link may idle.
+        for second in 0..300 {
+            let answered: Vec<_> = links.iter().filter(|link| !link.is_choking()).collect();
+            pass(&mut setting, second, second + 1, &answered);
+        }
+        let late = setting.join(Duration::from_secs(300), 10, false);
+        assert_eq!(late.err(), Some(Refusal::Full));
+    }
+
+    #[test]
+    fn a_seeder_has_no_use_for_those_who_hold_everything_and_want_nothing() {
+        let mut setting = Setting::new(true, FEW, ONE_SLOT);
+        for number in 2..10 {
+            setting.join(Duration::ZERO, number, true).unwrap();
+        }
+        assert!(setting.join(Duration::from_secs(60), 10, false).is_ok());
     }
 }

@@ -24,6 +24,8 @@ mod lane;
 mod link;
 mod manager;
 mod share;
+#[cfg(test)]
+mod testing;
 
 pub use lane::{Lane, LaneEnd, MetadataWanted};
 pub use link::{CloseReason, LaneStatus, Link};

@@ -55,7 +55,7 @@ pub const TRACKER_SHARES_MAX: usize = 10_000;
 pub const TRACKER_PEERS_MAX: usize = 50_000;
 /// Peers of one share from one address (one /64 network of IPv6), as far as it is not the
 /// tracker's own machine: what one machine can invent.
-pub const TRACKER_PEERS_PER_ADDR_MAX: u32 = 256;
+pub const TRACKER_PEERS_PER_ADDR_MAX: usize = 256;
 /// Announces that a peer may make at once; after that one a second.
 pub const ANNOUNCE_BURST: u32 = 16;
 /// Announce intervals of silence after which a tracker gives a connection up.

@@ -6,8 +6,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use minibit_core::engine::{Node, NodeConfig, ShareHandle};
-use minibit_core::swarm::Slots;
+use minibit_core::engine::{GetOptions, Node, NodeConfig, ShareHandle};
+use minibit_core::swarm::{Caps, Slots};
 use minibit_core::types::{PageId, PeerId, ShareId, limits};
 use minibit_core::wire::{
     Frame, LaneKey, Message, MetadataHeader, RawBlock, RefuseReason, Register, Run,
@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout};
 use super::scripted::{
     Peer, Wire, bitmap, block_frame, frame, lane, metadata_frame, news, raw, register, text,
 };
-use super::world::{Content, PATIENCE, PIECE, World, addr, config, names_as_banned, until};
+use super::world::{Content, PATIENCE, PIECE, World, addr, config, into, names_as_banned, until};
 
 /// What must become of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -523,5 +523,46 @@ async fn news_that_names_the_share_over_and_over_in_one_message_is_not_worked_th
         peer.wire.ended().await;
         nobody_is_linked(&share).await;
     }
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_node_says_so() {
+    let world = World::new(4);
+    let links = Caps { links_max: 2, ..Caps::default() };
+    let node = Node::start(NodeConfig { links, ..config() }).await.unwrap();
+    let _share = node.share(world.prepared(), &[]).await.unwrap();
+    let mut neighbours = Vec::new();
+    for number in 1..=2 {
+        let mine = register(&world.content, PeerId::numbered(number));
+        neighbours.push(Peer::join(addr(&node), mine).await.unwrap());
+    }
+    let mut late = Wire::connect(addr(&node)).await;
+    late.say(&register(&world.content, PeerId::numbered(3)).into_message()).await;
+    let answer = late.next().await;
+    let full = Message::Goodbye { id: node.id(), reason: Some("full".into()) };
+    assert_eq!(answer, Some(Frame::Control(full)));
+    let options = GetOptions { patience: Duration::from_secs(1), ..into(&world.out()) };
+    let ticket = world.ticket(&[addr(&node)]);
+    let failed = super::world::node().await.get(&ticket, options).await.unwrap_err();
+    assert!(failed.to_string().contains("it is full"), "{failed}");
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_is_banned_for_an_unreadable_frame_is_told_of_with_what_was_wrong() {
+    let world = World::new(4);
+    let (node, share) = world.seeder().await;
+    let id = PeerId::numbered(1);
+    let mut peer = Peer::join(addr(&node), register(&world.content, id)).await.unwrap();
+    let too_long = limits::BLOCK_LEN_MAX + 1;
+    let mut head = (13 + too_long).to_be_bytes().to_vec();
+    head.push(1);
+    head.extend([0, 0, too_long].iter().flat_map(|number: &u32| number.to_le_bytes()));
+    peer.wire.write(&head).await;
+    until("it is banned", || names_as_banned(&share, id)).await;
+    let warnings = share.stats().warnings;
+    let reason = "was banned: it sent what cannot be read: refused a frame: ";
+    assert!(warnings.iter().any(|line| line.contains(reason)), "{warnings:?}");
     node.shutdown().await;
 }

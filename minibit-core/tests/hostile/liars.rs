@@ -14,7 +14,7 @@ use bytes::Bytes;
 use minibit_core::content::Ticket;
 use minibit_core::engine::{Node, NodeConfig, ShareHandle};
 use minibit_core::swarm::Caps;
-use minibit_core::types::{PeerId, limits};
+use minibit_core::types::{PageId, PeerId, limits};
 use minibit_core::wire::{Holdings, Message, MetadataHeader, RawBlock, RefuseReason, Run};
 use tokio::time::Instant;
 
@@ -197,17 +197,45 @@ async fn blocks_without_the_hashes_that_prove_them_are_banned() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_does_not_hold_the_hashes_is_not_asked_and_not_banned() {
+async fn who_claims_pieces_and_has_no_hashes_of_them_is_asked_for_a_few_and_banned() {
     let absent = Script {
         page: Box::new(|_, page| Answer::Bytes(metadata_frame(MetadataHeader::page(page, 0), &[]))),
         ..Script::honest(liar())
     };
-    let world = World::new(12);
+    let world = World::new(200);
     let holder = Holder::start(&world.content, absent).await;
     let receiver = node().await;
     let share = world.start(&receiver, &world.ticket(&[holder.addr])).await;
+    until("the liar is banned", || names_as_banned(&share, liar())).await;
+    let asked = holder.seen.blocks.load(Relaxed);
+    assert!(asked < 50, "{asked} of 200 blocks");
     finished_with_help(&world, &receiver, &share).await;
-    assert!(!names_as_banned(&share, liar()));
+    receiver.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hashes_that_come_behind_their_piece_are_waited_for() {
+    // They come with the block after, or at the end of the share.
+    let late = Script {
+        page: Box::new(|_, _| Answer::Silence),
+        ..Script::on_block(honest(), |content, block| {
+            static SENT: AtomicUsize = AtomicUsize::new(0);
+            let page = PageId { file: 0, level: 0, page: 0 };
+            let hashes = content.hashes.page(page).unwrap();
+            let block = block_frame(block.piece as u32, block.offset as u32, &content.block(block));
+            let header = MetadataHeader::page(page, hashes.len() as u32);
+            match SENT.fetch_add(1, Relaxed) {
+                2 => Answer::Bytes([block, metadata_frame(header, &hashes)].concat().into()),
+                _ => Answer::Bytes(block),
+            }
+        })
+    };
+    let world = World::new(12);
+    let holder = Holder::start(&world.content, late).await;
+    let receiver = node().await;
+    let share = world.start(&receiver, &world.ticket(&[holder.addr])).await;
+    world.check(&share).await;
+    assert!(!names_as_banned(&share, honest()));
     receiver.shutdown().await;
 }
 
@@ -453,4 +481,18 @@ async fn answers_nobody_can_link_with_leave_no_dial_behind() {
     world.check(&share).await;
     receiver.shutdown().await;
     seeder.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sole_holder_that_delivers_nothing_is_no_source_for_long() {
+    let world = World::new(12);
+    let holder = Script::on_block(liar(), |_, _| Answer::Silence);
+    let holder = Holder::start(&world.content, holder).await;
+    let receiver = node().await;
+    let share = world.start(&receiver, &world.ticket(&[holder.addr])).await;
+    until("it was asked", || holder.seen.blocks.load(Relaxed) > 0).await;
+    assert_eq!(share.stats().sources, 1);
+    until("it counts no more", || share.stats().sources == 0).await;
+    assert_eq!(share.stats().links, 1, "it may still come to deliver");
+    receiver.shutdown().await;
 }

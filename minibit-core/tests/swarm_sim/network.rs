@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use minibit_core::sim::{Faults, Rates, Report, Scenario, Start};
+use minibit_core::swarm::Caps;
 use minibit_core::types::PieceSize;
 
 use super::{checked, last};
@@ -61,4 +62,13 @@ fn who_joins_late_finishes_soon_after_joining() {
 fn pieces_that_were_dealt_out_come_together_without_a_seeder() {
     let report = checked(Scenario { seeders: 0, start: Start::RoundRobin, ..swarm() });
     last(&report);
+}
+
+#[test]
+fn honest_peers_do_not_push_each_other_out_where_places_are_few() {
+    // Forty peers with eight places each: all are taken, and there is always somebody who asks.
+    let caps = Caps { links_max: 8, links_aim: 7, links_min: 4, links_first: 4, dials_max: 2 };
+    let crowd = Scenario { leechers: 40, pieces: 200, ..swarm() };
+    let (roomy, tight) = (checked(crowd.clone()), checked(Scenario { caps, ..crowd }));
+    assert!(last(&tight) <= last(&roomy).mul_f64(1.3), "{:?}, {:?}", last(&tight), last(&roomy));
 }

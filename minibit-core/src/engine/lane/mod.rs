@@ -37,7 +37,7 @@ use tokio::time::Sleep;
 use self::receiving::{PieceProgress, Receiving};
 use self::sending::{MetadataReply, Sending};
 use super::context::ShareContext;
-use super::local;
+use super::{dial, local};
 use crate::peer::Violation;
 use crate::store::StoreError;
 use crate::trade::{self, CloseReason, Link};
@@ -64,6 +64,9 @@ pub(super) enum LaneEnd {
     /// We closed it.
     #[error("closed")]
     Closed,
+    /// It was of no use for long, and another peer has its place.
+    #[error("it was idle, and another took its place")]
+    Displaced,
     /// Silence for too long.
     #[error("the peer fell silent")]
     Silent,
@@ -71,7 +74,7 @@ pub(super) enum LaneEnd {
     #[error("the connection broke")]
     Io(#[from] io::Error),
     /// Bytes that are no frame or message.
-    #[error("unreadable frame")]
+    #[error("sent what cannot be read")]
     Wire(#[from] WireError),
     /// A rule was broken.
     #[error(transparent)]
@@ -267,13 +270,19 @@ impl Lane {
 
     /// Says goodbye, as far as the socket takes it at once.
     fn close(&mut self, reason: CloseReason) -> LaneEnd {
-        if reason == CloseReason::Leaving && self.mind.is_first() && self.sending.is_none() {
-            let goodbye = Message::Goodbye { id: self.context.node.id, reason: None };
+        let words = match &reason {
+            CloseReason::Leaving => Some(None),
+            CloseReason::Displaced => Some(Some(dial::FULL.to_owned())),
+            _ => None,
+        };
+        if let Some(words) = words.filter(|_| self.mind.is_first() && self.sending.is_none()) {
+            let goodbye = Message::Goodbye { id: self.context.node.id, reason: words };
             self.decide(|mind| mind.say(goodbye));
             let _ = self.stream.try_write(&self.outbound);
         }
         match reason {
             CloseReason::Violation(violation) => LaneEnd::Violation(violation),
+            CloseReason::Displaced => LaneEnd::Displaced,
             CloseReason::Leaving | CloseReason::Gone => LaneEnd::Closed,
         }
     }

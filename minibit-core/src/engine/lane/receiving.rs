@@ -183,7 +183,12 @@ impl Lane {
 
     fn on_frame(&mut self, head: &FrameHead, body: &[u8], now: Duration) -> Result<(), LaneEnd> {
         match head {
-            FrameHead::Metadata(header) => self.decide(|mind| mind.on_metadata(header, body))?,
+            FrameHead::Metadata(header) => {
+                self.decide(|mind| mind.on_metadata(header, body, now))?;
+                for piece in self.mind.take_proven() {
+                    self.end_piece(piece, None, Arc::default());
+                }
+            }
             _ => {
                 let message = parse_message(body).map_err(WireError::from)?;
                 self.decide(|mind| mind.on_message(message, now))?;
@@ -372,7 +377,15 @@ impl Lane {
                 self.decide(|mind| mind.on_wrong_piece(piece, now));
                 Ok(())
             }
-            None => Err(self.decide(|mind| mind.on_unproven_piece(piece)).into()),
+            None if last.is_some() => {
+                // A place in the queue of the disk is not held for a peer that may never answer.
+                self.decide(|mind| mind.give_back(piece));
+                Ok(())
+            }
+            None => {
+                let hash = hasher.finish();
+                Ok(self.decide(|mind| mind.on_unproven_piece(piece, hash, now))?)
+            }
         }
     }
 

@@ -40,6 +40,7 @@ impl Lane {
     fn may_ask(&self, now: Duration) -> bool {
         self.download.rests_until(now).is_none()
             && !self.share.is_paused()
+            && self.unproven.is_empty()
             && lock(&self.link.suspect).is_none()
     }
 

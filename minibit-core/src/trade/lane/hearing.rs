@@ -14,6 +14,10 @@ use crate::wire::{Message, MetadataHeader, MetadataItem, RawBlock, RefuseReason}
 /// Metadata requests that may wait on one lane.
 const METADATA_QUEUE_MAX: usize = 1024;
 
+/// After so many refusals and not a block in between a peer has let us down: half a minute, for the
+/// pauses between them double.
+const REFUSALS_MAX: u32 = 8;
+
 impl Lane {
     /// A control message has come.
     ///
@@ -91,6 +95,10 @@ impl Lane {
             }
         } else if !pieces.is_empty() {
             self.download.set_back_by_refusal(now);
+            if self.download.setbacks() >= REFUSALS_MAX {
+                // It says that it answers, and does not.
+                self.share.note_let_down(&self.link);
+            }
         }
         self.part_with(&pieces);
     }
@@ -196,29 +204,40 @@ impl Lane {
     ///
     /// # Errors
     /// If they were not asked for, or are refuted.
-    pub fn on_metadata(&mut self, header: &MetadataHeader, body: &[u8]) -> Result<(), LaneEnd> {
+    pub fn on_metadata(
+        &mut self,
+        header: &MetadataHeader,
+        body: &[u8],
+        now: Duration,
+    ) -> Result<(), LaneEnd> {
         let page = header.page_id();
         if header.item != MetadataItem::HashPage || !self.pages_asked.remove(&page) {
-            return Err(Violation::WrongHashes.into());
+            return Err(Violation::UnaskedHashes.into());
         }
         if header.total == 0 {
-            self.on_page_not_held(page);
-            return Ok(());
+            return self.on_page_not_held(page);
         }
         match self.share.hashes.accept_page(page, body) {
-            Ok(()) | Err(PageError::Unproven(_)) => Ok(()),
-            Err(_) => Err(Violation::WrongHashes.into()),
+            Ok(()) | Err(PageError::Unproven(_)) => {}
+            Err(_) => return Err(Violation::WrongHashes.into()),
         }
+        self.judge_unproven(now);
+        Ok(())
     }
 
-    /// Who does not hold a page cannot prove the pieces under it: they are as good as not held.
-    fn on_page_not_held(&mut self, page: PageId) {
+    /// Who holds a piece holds the pages that prove it. One that claims pieces and has no proof of
+    /// them would else be asked for one after another, to the last.
+    fn on_page_not_held(&mut self, page: PageId) -> Result<(), LaneEnd> {
         let share = Arc::clone(&self.share);
         let unproven = |piece: &PieceIndex| share.hashes.pages_needed(*piece).any(|p| p == page);
-        let pieces: Vec<PieceIndex> = self.download.pieces().into_iter().filter(unproven).collect();
-        for piece in &pieces {
-            share.ledger.lose(&self.link.holdings, *piece);
+        let asked = self.download.pieces().into_iter().chain(self.unproven_pieces());
+        let pieces: Vec<PieceIndex> = asked.filter(unproven).collect();
+        // What it has withdrawn meanwhile it need not prove.
+        if pieces.iter().any(|piece| self.link.holdings.contains(*piece)) {
+            return Err(Violation::PageWithheld.into());
         }
+        self.forget_unproven(&pieces);
         self.part_with(&pieces);
+        Ok(())
     }
 }

@@ -10,13 +10,26 @@ use super::{Lane, LaneEnd};
 use crate::peer::{Arrival, Violation};
 use crate::trade::link::{CloseReason, Suspicion};
 use crate::trade::lock;
-use crate::types::{BlockSpan, PieceIndex};
+use crate::types::{BlockSpan, Digest, PieceIndex};
 use crate::wire::BlockHeader;
 
 /// How long wrong bytes may be explained by a withdrawal that is on its way.
 const WITHDRAWAL_GRACE: Duration = Duration::from_secs(1);
+/// How long the proof of a piece may come after it.
+const PROOF_TIME: Duration = Duration::from_secs(5);
+/// Pieces of one lane that may wait for their proof: what was asked for before it showed that it
+/// was late.
+const UNPROVEN_MAX: usize = 256;
 /// Wrong pieces of one peer that its withdrawals may explain: files edited under its hands.
 const FORGIVEN_MAX: u32 = 8;
+
+/// A piece that is here without its proof.
+#[derive(Debug)]
+pub(super) struct Unproven {
+    piece: PieceIndex,
+    hash: Digest,
+    since: Duration,
+}
 
 impl Lane {
     /// The head of a block has come.
@@ -31,6 +44,7 @@ impl Lane {
     /// it; and one that merely drips must be seen to.
     pub fn on_bytes(&mut self, bytes: u32, now: Duration) {
         self.download.on_bytes(bytes, now);
+        self.link.gave(now);
     }
 
     /// So many bytes of a block that was asked for are here to be kept.
@@ -68,11 +82,56 @@ impl Lane {
         self.link.wake();
     }
 
-    /// The piece is here and its proof, which was asked for ahead of it, is not: the peer holds
-    /// no such page, or answers out of order.
-    pub fn on_unproven_piece(&mut self, piece: PieceIndex) -> LaneEnd {
-        self.part_with(&[piece]);
-        Violation::WrongHashes.into()
+    /// The piece is here and hashes to this, and its proof, which was asked for ahead of it, is
+    /// not: the peer answers out of order, or not at all. It is waited for, and nothing more asked
+    /// of the peer until it is here.
+    ///
+    /// # Errors
+    /// If no answer is to come.
+    pub fn on_unproven_piece(
+        &mut self,
+        piece: PieceIndex,
+        hash: Digest,
+        now: Duration,
+    ) -> Result<(), LaneEnd> {
+        let is_awaited =
+            self.share.hashes.pages_needed(piece).any(|p| self.pages_asked.contains(&p));
+        if !is_awaited || self.unproven.len() >= UNPROVEN_MAX {
+            self.part_with(&[piece]);
+            return Err(Violation::NoHashes.into());
+        }
+        self.unproven.push(Unproven { piece, hash, since: now });
+        Ok(())
+    }
+
+    /// A page has come: pieces that waited for it are right, or wrong.
+    pub(super) fn judge_unproven(&mut self, now: Duration) {
+        let hashes = Arc::clone(&self.share.hashes);
+        for unproven in std::mem::take(&mut self.unproven) {
+            match hashes.expected(unproven.piece) {
+                None => self.unproven.push(unproven),
+                Some(expected) if expected == unproven.hash => self.proven.push(unproven.piece),
+                Some(_) => self.on_wrong_piece(unproven.piece, now),
+            }
+        }
+    }
+
+    /// Pieces that waited for their proof and are right by it: to be kept.
+    pub fn take_proven(&mut self) -> Vec<PieceIndex> {
+        std::mem::take(&mut self.proven)
+    }
+
+    pub(super) fn unproven_pieces(&self) -> Vec<PieceIndex> {
+        self.unproven.iter().map(|unproven| unproven.piece).collect()
+    }
+
+    pub(super) fn forget_unproven(&mut self, pieces: &[PieceIndex]) {
+        self.unproven.retain(|unproven| !pieces.contains(&unproven.piece));
+    }
+
+    /// When the proof of a piece that is here must be here as well.
+    pub(super) fn proof_due(&self) -> Option<Duration> {
+        self.unproven.iter().map(|unproven| unproven.since + PROOF_TIME).min()
     }
 
     /// Wrong bytes are forgiven if the peer withdraws the piece in time, but not for ever.

@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex};
 use std::task::Waker;
 use std::time::Duration;
 
+use self::judging::Unproven;
 use super::link::{CloseReason, LaneStatus, Link};
 use super::lock;
 use super::share::Share;
@@ -93,6 +94,9 @@ pub struct Lane {
     times_choked_seen: u32,
     /// Pieces received whole whose end the shell has yet to report.
     unfinished: Arc<Mutex<HashSet<PieceIndex>>>,
+    /// Pieces that are here without their proof, and those whose proof has come since.
+    unproven: Vec<Unproven>,
+    proven: Vec<PieceIndex>,
     /// There is something to ask for, and it is left to others for now.
     held_back: bool,
     began: Duration,
@@ -142,6 +146,8 @@ impl Lane {
             chokes_seen: link.chokes.load(Relaxed),
             times_choked_seen: link.times_choked.load(Relaxed),
             unfinished: Arc::default(),
+            unproven: Vec::new(),
+            proven: Vec::new(),
             held_back: false,
             began: now,
             messages: Vec::new(),
@@ -293,6 +299,9 @@ impl Lane {
             self.cancel(&pieces);
             self.download.set_back(now);
         }
+        if self.proof_due().is_some_and(|due| now >= due) && !we_hold_up {
+            return Err(Violation::NoHashes.into());
+        }
         self.follow_distance(now);
         self.review_interest(now);
         let Some(control) = &mut self.control else { return Ok(()) };
@@ -356,6 +365,9 @@ impl Lane {
                 next = next.min(suspicion.judged_at);
             }
         }
+        if let Some(due) = self.proof_due() {
+            next = next.min(due);
+        }
         if let Some(rested) = self.download.rests_until(now) {
             next = next.min(rested);
         }
@@ -378,7 +390,9 @@ impl Drop for Lane {
         self.set_amid_piece(false);
         self.link.lane_count.fetch_sub(1, Release);
         self.share.signals.lane_gone();
-        let pieces = self.download.pieces();
+        let mut pieces = self.download.pieces();
+        pieces.extend(self.unproven_pieces());
+        pieces.append(&mut self.proven);
         self.part_with(&pieces);
         if self.control.is_some() {
             self.link.close(CloseReason::Gone);
@@ -388,22 +402,9 @@ impl Drop for Lane {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Manager, Setup, Signals};
+    use super::super::testing::Setting;
     use super::*;
-    use crate::content::{FileEntry, HashBook, Manifest, merge_pieces};
-    use crate::peer::Introduction;
-    use crate::swarm::{Caps, ChokePolicy, Choker, LinkId, Neighbours, Picking, Slots};
-    use crate::types::{Digest, PeerId, PieceSet, PieceSize};
-
-    struct Nobody;
-
-    impl Signals for Nobody {
-        fn news(&self) {}
-        fn slots_changed(&self) {}
-        fn lanes_wanted(&self, _: LinkId) {}
-        fn complete(&self) {}
-        fn lane_gone(&self) {}
-    }
+    use crate::swarm::{Caps, Slots};
 
     /// A link to a seeder that has dialled us: nothing tells how far it is.
     fn link() -> (Arc<Share>, Arc<Link>) {
@@ -413,35 +414,10 @@ mod tests {
 
     /// So many of them.
     fn links(count: u64) -> (Arc<Share>, Vec<Arc<Link>>) {
-        let hashes = [Digest([1; 32]); 64];
-        let len = 64 * u64::from(PieceSize::new(16384).unwrap().bytes());
-        let file = FileEntry { path: vec!["film".into()], len, root: merge_pieces(&hashes) };
-        let size = PieceSize::new(16384).unwrap();
-        let manifest = Manifest::new("film".into(), true, size, vec![file]).unwrap();
-        let introduction = |number, complete| {
-            let (id, share) = (PeerId::numbered(number), manifest.share_id());
-            Introduction { id, share, port: 1, complete }
-        };
-        let me = PeerId::numbered(1);
-        let setup = Setup { me, cores: 2, lanes: None, picking: Picking::default() };
-        let geometry = Arc::clone(manifest.geometry());
-        let (none, all) = (PieceSet::empty(64), PieceSet::full(64));
-        let hashes = Arc::new(HashBook::new(&manifest));
-        let share = Share::new(setup, geometry, hashes, &none, &all, Box::new(Nobody));
-        let share = Arc::new(share);
-        let choker = Choker::new(ChokePolicy::default(), Slots::default(), 16384);
-        let neighbours = Neighbours::new(me, Caps::default());
-        let rng = fastrand::Rng::with_seed(1);
-        let mut manager = Manager::new(Arc::clone(&share), choker, neighbours, false, rng);
-        let link_to = |number| {
-            let other = introduction(number, true).register(true);
-            let agreed = introduction(1, false).check(&other).unwrap();
-            let addr = ([127, 0, 0, 1], 9).into();
-            let (new, _) = manager.accepted(&introduction(1, false), agreed, addr);
-            manager.add_link(Duration::ZERO, new).unwrap()
-        };
-        let links = (2..2 + count).map(link_to).collect();
-        (share, links)
+        let mut setting = Setting::new(false, Caps::default(), Slots::default());
+        let join = |number| setting.join(Duration::ZERO, number, true).unwrap();
+        let links = (2..2 + count).map(join).collect();
+        (setting.share, links)
     }
 
     /// A lane of the seeder's link that has yet to report the end of all pieces but number 9.

@@ -1,0 +1,70 @@
+//! A share and its manager for the tests of this folder: no shell, and nobody to be woken.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Link, Manager, Setup, Share, Signals};
+use crate::content::{FileEntry, HashBook, Manifest, merge_pieces};
+use crate::peer::Introduction;
+use crate::swarm::{Caps, ChokePolicy, Choker, LinkId, Neighbours, Picking, Refusal, Slots};
+use crate::types::{Digest, PeerId, PieceSet, PieceSize, ShareId};
+
+/// Pieces of the share.
+const PIECES: u32 = 64;
+
+struct Nobody;
+
+impl Signals for Nobody {
+    fn news(&self) {}
+    fn slots_changed(&self) {}
+    fn lanes_wanted(&self, _: LinkId) {}
+    fn complete(&self) {}
+    fn lane_gone(&self) {}
+}
+
+/// A manager that knows nobody, and its share.
+pub(super) struct Setting {
+    pub(super) share: Arc<Share>,
+    pub(super) manager: Manager,
+    id: ShareId,
+}
+
+impl Setting {
+    /// We are peer 1, and hold everything or nothing.
+    pub(super) fn new(holds_all: bool, caps: Caps, slots: Slots) -> Self {
+        let hashes = [Digest([1; 32]); PIECES as usize];
+        let size = PieceSize::new(16384).unwrap();
+        let len = u64::from(PIECES) * u64::from(size.bytes());
+        let file = FileEntry { path: vec!["film".into()], len, root: merge_pieces(&hashes) };
+        let manifest = Manifest::new("film".into(), true, size, vec![file]).unwrap();
+        let me = PeerId::numbered(1);
+        let setup = Setup { me, cores: 2, lanes: None, picking: Picking::default() };
+        let geometry = Arc::clone(manifest.geometry());
+        let all = PieceSet::full(PIECES);
+        let have = if holds_all { all.clone() } else { PieceSet::empty(PIECES) };
+        let hashes = Arc::new(HashBook::new(&manifest));
+        let share = Arc::new(Share::new(setup, geometry, hashes, &have, &all, Box::new(Nobody)));
+        let choker = Choker::new(ChokePolicy::default(), slots, size.bytes());
+        let neighbours = Neighbours::new(me, caps);
+        let rng = fastrand::Rng::with_seed(1);
+        let manager = Manager::new(Arc::clone(&share), choker, neighbours, false, rng);
+        Self { share, manager, id: manifest.share_id() }
+    }
+
+    /// Another peer connects to us; it answers us, and holds everything or nothing.
+    pub(super) fn join(
+        &mut self,
+        now: Duration,
+        number: u64,
+        complete: bool,
+    ) -> Result<Arc<Link>, Refusal> {
+        let introduction = |number, complete| {
+            let id = PeerId::numbered(number);
+            Introduction { id, share: self.id, port: 1, complete }
+        };
+        let mine = introduction(1, self.share.ledger.holds_all());
+        let agreed = mine.check(&introduction(number, complete).register(true)).unwrap();
+        let (new, _) = self.manager.accepted(&mine, agreed, ([127, 0, 0, 1], 9).into());
+        self.manager.add_link(now, new)
+    }
+}
