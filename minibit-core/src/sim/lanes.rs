@@ -1,5 +1,6 @@
 //! The shell of a lane: what the engine's lane task does with sockets, over pipes.
 
+use std::ops::BitXor;
 use std::sync::Arc;
 use std::task::Waker;
 
@@ -353,7 +354,7 @@ impl SimLane {
         let (share, held) = (self.mind.share(), &self.mind.link().holdings);
         let pieces = runs.iter().filter_map(|run| share.geometry.piece(run.first as u32));
         let known = |piece| u64::from(share.ledger.have(piece)) ^ u64::from(held.contains(piece));
-        pieces.map(known).sum()
+        pieces.map(known).fold(0, BitXor::bitxor)
     }
 
     /// What was given up does not count any more.
