@@ -11,6 +11,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -50,6 +51,8 @@ const LARGE: usize = 1024 * 1024;
 const LARGE_AT_ONCE: usize = 2;
 /// Whoever takes longer over a large manifest gives way to another that waits for its turn.
 const LARGE_TURN: Duration = Duration::from_secs(20);
+/// We say that we are here as often, or peers take us for gone while they send or we wait for our turn.
+const ALIVE: Duration = Duration::from_secs(5);
 /// A peer that answers nothing for so long while we wait for metadata is given up.
 const ANSWER_TIME: Duration = Duration::from_secs(15);
 /// One peer has so long to give the whole manifest, however it drips.
@@ -486,13 +489,14 @@ struct MetadataReader<'a> {
     link: &'a mut Established,
     codec: FrameCodec,
     kept: BytesMut,
+    spoke: Instant,
 }
 
 impl<'a> MetadataReader<'a> {
     fn new(link: &'a mut Established) -> Self {
         // The share's size is not known yet, so the largest bitmap must pass.
         let limits = FrameLimits::established(limits::PIECES_MAX, link.agreed.block_len);
-        Self { link, codec: FrameCodec::new(limits), kept: BytesMut::new() }
+        Self { link, codec: FrameCodec::new(limits), kept: BytesMut::new(), spoke: Instant::now() }
     }
 
     /// The manifest, once it is this one's turn; `None` if what comes is none.
@@ -508,7 +512,8 @@ impl<'a> MetadataReader<'a> {
             return Ok(None);
         }
         let mut item = Item::begin(header, &first)?;
-        let turn = if item.first.total as usize > LARGE { turns.take().await } else { None };
+        let is_large = item.first.total as usize > LARGE;
+        let turn = if is_large { self.wait_for(turns).await? } else { None };
         let since = Instant::now();
         while !item.is_whole() {
             if turn.is_some() && turns.are_over(since, Instant::now()) {
@@ -518,6 +523,30 @@ impl<'a> MetadataReader<'a> {
             item.add(header, &more)?;
         }
         Ok(Some((item.first, item.bytes.freeze())))
+    }
+
+    async fn wait_for<'t>(
+        &mut self,
+        turns: &'t Turns,
+    ) -> Result<Option<SemaphorePermit<'t>>, AttemptError> {
+        let mut mine = pin!(turns.take());
+        loop {
+            match timeout(ALIVE, &mut mine).await {
+                Ok(turn) => return Ok(turn),
+                Err(_) => self.stay_alive().await?,
+            }
+        }
+    }
+
+    /// Says that we are here, if we have said nothing for so long.
+    async fn stay_alive(&mut self) -> Result<(), AttemptError> {
+        if self.spoke.elapsed() >= ALIVE {
+            let mut out = BytesMut::new();
+            Message::KeepAlive.encode(&mut out);
+            self.link.stream.write_all(&out).await.map_err(|_| DialError::Closed)?;
+            self.spoke = Instant::now();
+        }
+        Ok(())
     }
 
     /// The next item, put together from its chunks. Grows as bytes come, up to the cap.
@@ -533,6 +562,7 @@ impl<'a> MetadataReader<'a> {
 
     async fn chunk(&mut self) -> Result<(MetadataHeader, Bytes), AttemptError> {
         loop {
+            self.stay_alive().await?;
             let read = read_frame(&mut self.link.stream, &mut self.link.inbound, &mut self.codec);
             let frame = timeout(ANSWER_TIME, read).await.map_err(|_| DialError::Timeout)?;
             let frame = frame.map_err(DialError::from)?.ok_or(DialError::Closed)?;
@@ -675,6 +705,42 @@ mod tests {
         drop(held);
         assert!(turns.take().await.is_some());
         assert!(!turns.are_over(began, began + 2 * LARGE_TURN), "who gave up waits no more");
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_its_turn_says_that_it_is_there() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let mut rng = fastrand::Rng::with_seed(1);
+        let mut introduction = |complete| Introduction {
+            id: PeerId::random(&mut rng),
+            share: ShareId([7; 32]),
+            port: 1,
+            complete,
+        };
+        let (ours, theirs) = (introduction(false), introduction(true));
+        tokio::spawn(async move {
+            let turns = Turns::default();
+            let _taken = (turns.take().await, turns.take().await);
+            attempt(addr, &ours, &turns).await.err()
+        });
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut out = BytesMut::new();
+        Message::Register(theirs.register(true)).encode(&mut out);
+        let mut header = MetadataHeader::manifest(2 * LARGE as u32);
+        header.len = 4;
+        out.extend_from_slice(&header.encode_frame_head());
+        out.extend_from_slice(b"MBM1");
+        stream.write_all(&out).await.unwrap();
+        let mut inbound = BytesMut::new();
+        dial::read_register(&mut stream, &mut inbound).await.unwrap();
+        let limits = FrameLimits::established(limits::PIECES_MAX, limits::BLOCK_LEN_MAX);
+        let mut codec = FrameCodec::new(limits);
+        let mut heard = Vec::new();
+        while heard.len() < 2 {
+            heard.extend(read_frame(&mut stream, &mut inbound, &mut codec).await.unwrap());
+        }
+        assert_eq!(heard[1], Frame::Control(Message::KeepAlive));
     }
 
     #[test]

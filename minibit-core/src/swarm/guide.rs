@@ -297,8 +297,8 @@ impl Guide {
         is_out: impl Fn(u32) -> bool,
     ) -> Option<Vec<u32>> {
         loop {
-            let last = self.given.iter_mut().max_by_key(|(_, given)| given.rest(now));
-            let Some((last, given)) = last.filter(|(_, given)| !given.waiting.is_empty()) else {
+            let with = self.given.iter_mut().filter(|(_, given)| !given.waiting.is_empty());
+            let Some((last, given)) = with.max_by_key(|(_, given)| given.rest(now)) else {
                 return self.is_first_copy_on_the_way(now, link).then(Vec::new);
             };
             let (last, before) = (*last, given.waiting.len());
@@ -313,6 +313,7 @@ impl Guide {
             let pace = own.map(|own| own.pace(now));
             let given = self.given.get_mut(&last)?;
             let count = given.to_spare(now, pace.unwrap_or_else(|| given.pace(now)));
+            let count = count.min(BATCH_MAX as usize);
             let mut pieces = Vec::from(given.waiting.split_off(given.waiting.len() - count));
             pieces.sort_unstable();
             if !pieces.is_empty() {

@@ -46,6 +46,8 @@ use crate::wire::{FrameLimits, Message, WireError};
 
 /// Turns before the task lets others on its core run.
 const TURNS_BEFORE_YIELD: u32 = 4;
+/// How often a lane that waits for the disk looks at its deadlines.
+const HELD_UP_LOOK: Duration = Duration::from_millis(100);
 /// Longest sleep before the first look at the deadlines.
 const FIRST_NAP: Duration = Duration::from_secs(5);
 /// Turns of reading after a peer has left: more than a socket holds.
@@ -305,7 +307,10 @@ impl Lane {
             (false, true) => Some(Interest::WRITABLE),
             (false, false) => None,
         };
-        let deadline = self.context.node.clock.instant(self.mind.next_deadline(now));
+        let due = self.mind.next_deadline(now);
+        // What is overdue while our disk holds us up is not looked at before it does not.
+        let due = if wants_disk { due.max(now + HELD_UP_LOOK) } else { due };
+        let deadline = self.context.node.clock.instant(due);
         if self.timer.is_elapsed() || deadline < self.timer.deadline() {
             self.timer.as_mut().reset(deadline);
         }

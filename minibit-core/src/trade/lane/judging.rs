@@ -129,6 +129,13 @@ impl Lane {
         self.unproven.retain(|unproven| !pieces.contains(&unproven.piece));
     }
 
+    /// What came while we did not read may be here, and only not have been looked at.
+    pub(super) fn await_proofs_from(&mut self, now: Duration) {
+        for unproven in &mut self.unproven {
+            unproven.since = now;
+        }
+    }
+
     /// When the proof of a piece that is here must be here as well.
     pub(super) fn proof_due(&self) -> Option<Duration> {
         self.unproven.iter().map(|unproven| unproven.since + PROOF_TIME).min()

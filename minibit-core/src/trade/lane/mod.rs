@@ -299,7 +299,9 @@ impl Lane {
             self.cancel(&pieces);
             self.download.set_back(now);
         }
-        if self.proof_due().is_some_and(|due| now >= due) && !we_hold_up {
+        if we_hold_up {
+            self.await_proofs_from(now);
+        } else if self.proof_due().is_some_and(|due| now >= due) {
             return Err(Violation::NoHashes.into());
         }
         self.follow_distance(now);

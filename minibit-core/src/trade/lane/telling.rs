@@ -66,6 +66,9 @@ impl Lane {
         }
         self.download.overdue(now);
         self.cancel(&taken);
+        let mut unproven = self.unproven_pieces();
+        unproven.retain(|piece| self.share.ledger.owner(*piece) != Some(self.id));
+        self.forget_unproven(&unproven);
     }
 
     /// With several peers to serve, a seeder says which pieces this one is to fetch from it; with
