@@ -1,8 +1,8 @@
 //! From a ticket to a manifest: the first peer that answers gives it, and stays as a link.
 //!
 //! A ticket names the share by the hash of its manifest, so a manifest from any stranger is
-//! proven by the ticket alone. All addresses are tried at once, those that trackers name as
-//! they come, and again with growing pauses until the caller's patience ends. Whom nobody has
+//! proven by the ticket alone. Addresses are tried side by side, a few at a time and each a moment after
+//! the one before, those that trackers name as they come, and again with growing pauses until the caller's patience ends. Whom nobody has
 //! tried yet comes before whom somebody has, so a crowd of the dead hides the living for as long as
 //! it takes to be refused by each of them once.
 //!

@@ -12,7 +12,9 @@
 //! - What a peer was given and did not fetch, because it left or was choked, is given again.
 //! - Once nothing is left to give, who has used up what it had is given what others were given and have yet
 //!   to fetch: of connections that share a way out one may get a tenth of another, and all would wait for it.
-//! - Once nothing is left of that either, and what was sent last should have come, everybody chooses freely.
+//!   The few pieces that a newcomer is given are left to it while it has fetched none of them.
+//! - Once nothing is left of that either, and what was sent last should have come by what a peer takes for a
+//!   piece, it chooses freely; one that has yet to show what it takes chooses at once.
 //! - A peer that has passed on nothing yet is on trial once it has been sent a piece. Of whoever
 //!   passes nothing on, hardly anything that it was sent some seconds ago has come to be with
 //!   anybody else; it only takes. What it was sent is given again, as is what a peer had that left.

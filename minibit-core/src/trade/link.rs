@@ -207,7 +207,7 @@ pub struct Link {
     pub initiated: bool,
     /// The key by which lanes join.
     pub key: LaneKey,
-    /// The round trip as the first connection met it, if we made it.
+    /// How long the answer to our REGISTRO took, if we made the first connection.
     pub(super) distance: Option<Duration>,
     /// Whether our REGISTRO said that we hold every piece.
     pub(super) told_complete: bool,
@@ -331,7 +331,7 @@ impl Link {
     }
 
     /// What a further lane may take for its round trip until it has met it: what another has met, or
-    /// what the connect took.
+    /// what the answer to our REGISTRO took.
     pub(super) fn known_distance(&self) -> Option<Duration> {
         let met = self.round_trip();
         if met.is_zero() { self.distance } else { Some(met) }

@@ -63,7 +63,7 @@ pub struct NewLink {
     pub addr: SocketAddr,
     /// Whether we made it.
     pub initiated: bool,
-    /// How long it took to be made, if we made it.
+    /// How long the answer to our REGISTRO took, if we made it.
     pub distance: Option<Duration>,
     /// The key by which further lanes join.
     pub key: LaneKey,
@@ -280,7 +280,7 @@ impl Manager {
     }
 
     /// A peer that we dialled has answered: the link that may come of it. `distance` is how long
-    /// the connection took to be made.
+    /// the answer to our REGISTRO took.
     pub fn established(
         &mut self,
         told: Told,
