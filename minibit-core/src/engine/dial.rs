@@ -62,7 +62,7 @@ pub(super) fn in_words(error: &io::Error) -> String {
 }
 
 async fn connect(addr: SocketAddr) -> Result<TcpStream, DialError> {
-    let connected = timeout(CONNECT_TIME, TcpStream::connect(addr)).await;
+    let connected = timeout(CONNECT_TIME, local::connect(addr)).await;
     connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(DialError::Connect)
 }
 
@@ -135,7 +135,6 @@ async fn send_register(
     next: Option<&Message>,
 ) -> Result<(), DialError> {
     let _ = stream.set_nodelay(true);
-    local::dialled(stream);
     let mut out = BytesMut::new();
     Message::Register(register).encode(&mut out);
     next.into_iter().for_each(|message| message.encode(&mut out));

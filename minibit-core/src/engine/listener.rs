@@ -41,7 +41,7 @@ pub(super) async fn run(listener: TcpListener, replaced: Replaced, node: Arc<Nod
         match listener.accept().await {
             Ok((stream, addr)) => {
                 pause = ACCEPT_PAUSE;
-                replaced.accepted(&stream);
+                replaced.settle(&stream);
                 admit(stream, addr, &node, &pending);
             }
             Err(error) => {

@@ -6,17 +6,18 @@
 //! third of a transfer's speed. There such connections get Reno, which every Linux has and
 //! allows to everybody. Connections to and from elsewhere keep what the system chose.
 //!
-//! A connection that was paced once stays so, whatever comes after. So a listening socket is
-//! given Reno for its connections to begin with, and one that turns out to come from elsewhere
-//! is given the system's choice before anything is sent on it.
+//! A connection that was paced once stays so, whatever comes after. So every socket begins with
+//! Reno, those that listen for the connections they will accept, and one that turns out to lead
+//! elsewhere is given the system's choice back before anything is sent on it.
 //!
 //! Not here: windows and lanes by distance (`peer::meter`). Systems other than Linux, and
 //! Linux with any other choice, are left alone.
 
-use std::net::IpAddr;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 /// What paces, by the beginning of its name: `bbr`, `bbr2`, `bbr3`.
 #[cfg(target_os = "linux")]
@@ -24,26 +25,30 @@ const PACING: &str = "bbr";
 #[cfg(target_os = "linux")]
 const UNPACED: &str = "reno";
 
-/// The system's choice, where the connections of a listening socket no longer begin with it.
+/// The system's choice, where the connections of a socket no longer begin with it.
 #[derive(Debug, Default)]
 pub(super) struct Replaced(Option<String>);
 
-/// Lets the connections of a socket that is about to listen begin without pacing.
-pub(super) fn before_listening(socket: impl AsFd) -> Replaced {
+/// Lets the connections of a socket that is about to listen or to connect begin without pacing.
+pub(super) fn begin(socket: impl AsFd) -> Replaced {
     Replaced(unpace(socket))
 }
 
-/// Looks at a connection that we made.
-pub(super) fn dialled(stream: &TcpStream) {
-    if stays_here(stream) {
-        // Too late to end the pacing, but Reno's is looser.
-        unpace(stream);
-    }
+/// Connects; paced as the system wishes if that leads off this machine.
+///
+/// # Errors
+/// What the system says.
+pub(super) async fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    let replaced = begin(&socket);
+    let stream = socket.connect(addr).await?;
+    replaced.settle(&stream);
+    Ok(stream)
 }
 
 impl Replaced {
-    /// Looks at a connection that was accepted, before anything is sent on it.
-    pub(super) fn accepted(&self, stream: &TcpStream) {
+    /// Looks at a connection that has come to be, before anything is sent on it.
+    pub(super) fn settle(&self, stream: &TcpStream) {
         if !stays_here(stream) {
             self.restore(stream);
         }
@@ -128,12 +133,11 @@ mod tests {
         let of = |stream: &TcpStream| rustix::net::sockopt::tcp_congestion(stream).unwrap();
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
         socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let replaced = before_listening(&socket);
+        let replaced = begin(&socket);
         let listener = socket.listen(8).unwrap();
-        let ours = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let ours = connect(listener.local_addr().unwrap()).await.unwrap();
         let (theirs, _) = listener.accept().await.unwrap();
-        replaced.accepted(&theirs);
-        dialled(&ours);
+        replaced.settle(&theirs);
         assert_eq!((of(&ours), of(&theirs)), (unpaced.clone(), unpaced));
         // As it would be for an address that is not ours.
         replaced.restore(&theirs);

@@ -500,7 +500,7 @@ fn bind(addr: SocketAddr) -> Result<(TcpListener, Replaced), NodeError> {
         socket.set_reuse_address(true)?;
         socket.set_nonblocking(true)?;
         socket.bind(&addr.into())?;
-        let replaced = local::before_listening(&socket);
+        let replaced = local::begin(&socket);
         socket.listen(BACKLOG)?;
         Ok((TcpListener::from_std(socket.into())?, replaced))
     };
