@@ -169,7 +169,8 @@ impl Download {
     /// shortest while nothing is known of the lane's rate.
     fn next_block_len(&self) -> u32 {
         let known = self.meter.rate();
-        let rate = if known < 1.0 { self.likely_rate } else { known };
+        let likely = || self.likely_rate.max(self.meter.rate_at_least());
+        let rate = if known < 1.0 { likely() } else { known };
         if rate < 1.0 {
             return self.block_len.min(limits::BLOCK_LEN_MIN);
         }
@@ -507,6 +508,18 @@ mod tests {
         assert_eq!(longest(100), Some(limits::BLOCK_LEN_MIN));
         assert_eq!(longest(131_072), Some(65_536));
         assert_eq!(longest(1 << 30), Some(limits::BLOCK_LEN_MAX));
+    }
+
+    #[test]
+    fn once_a_block_has_come_quickly_long_ones_are_asked_for_before_there_is_a_sample() {
+        let size = PieceSize::new(limits::BLOCK_LEN_MAX).unwrap();
+        let geometry = Geometry::new(size, [200 * u64::from(limits::BLOCK_LEN_MAX)]).unwrap();
+        let mut lane = Download::new(limits::BLOCK_LEN_MAX, Duration::ZERO);
+        let mut pieces = geometry.pieces();
+        lane.top_up(&geometry, Duration::ZERO, || pieces.next());
+        lane.on_bytes(limits::BLOCK_LEN_MIN, Duration::from_millis(1));
+        assert!(lane.meter.rate() < 1.0, "one millisecond is no sample");
+        assert_eq!(lane.next_block_len(), limits::BLOCK_LEN_MAX);
     }
 
     #[test]

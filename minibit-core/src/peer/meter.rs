@@ -103,6 +103,13 @@ impl RateMeter {
         self.bytes_per_s
     }
 
+    /// Bytes per second that the lane carries at least, by what has come so far: known as soon as a
+    /// block is here, where [`Self::rate`] takes a sample.
+    pub fn rate_at_least(&self) -> f64 {
+        let took = self.arrived.saturating_sub(self.sample_started).max(SAMPLE);
+        self.sample_bytes as f64 / took.as_secs_f64()
+    }
+
     /// Round trip of a request, while unknown `None`.
     pub fn round_trip(&self) -> Option<Duration> {
         self.round_trip.or(self.guess)

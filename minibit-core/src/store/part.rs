@@ -217,7 +217,8 @@ impl PieceStore for PartStore {
     }
 
     fn complete(&self, piece: PieceIndex) -> Result<(), StoreError> {
-        self.parts.complete(piece).map_err(StoreError::io("write the journal of", &self.path()))
+        let failed = |error| StoreError::io("write the journal of", &self.path())(error);
+        self.parts.complete(piece).map_err(failed)
     }
 
     fn read(&self, span: BlockSpan, buf: &mut [u8]) -> Result<(), StoreError> {
@@ -237,8 +238,7 @@ impl PartStore {
         action: &'static str,
         file: FileIndex,
     ) -> impl FnOnce(io::Error) -> StoreError {
-        let path = self.parts.target.path_of(file);
-        move |source| StoreError::Io { action, path, source }
+        move |source| StoreError::Io { action, path: self.parts.target.path_of(file), source }
     }
 }
 
