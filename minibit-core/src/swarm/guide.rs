@@ -65,6 +65,9 @@ const CLEARLY_SLOWER: u32 = 4;
 /// than the second: until then it may choose nothing, for it would choose just that.
 const ON_THE_WAY: u32 = 8;
 const ON_THE_WAY_MAX: Duration = Duration::from_secs(1);
+/// Whoever waits for what others may yet leave to it is looked at after the time that it takes for a piece,
+/// and no more often than this.
+const LOOK_AGAIN_MIN: Duration = Duration::from_millis(10);
 /// Pieces looked at in one call at most, for what others hold already.
 const LOOK_MAX: u32 = 4096;
 
@@ -188,9 +191,11 @@ impl Given {
         self.waiting.len() > self.low
     }
 
-    /// Time for each piece since it was last given any.
+    /// Time for each piece since it was last given any. Of one for which nothing waits, until the last: what
+    /// comes after that is our time, not its.
     fn pace(&self, now: Duration) -> Duration {
-        now.saturating_sub(self.last) / self.fetched.max(1)
+        let until = if self.waiting.is_empty() && self.fetched > 0 { self.followed } else { now };
+        until.saturating_sub(self.last) / self.fetched.max(1)
     }
 
     /// How long until it has fetched all that waits.
@@ -327,9 +332,23 @@ impl Guide {
 
     /// Whether the last that was with nobody should have yet to come, by what this peer takes for a piece.
     fn is_first_copy_on_the_way(&self, now: Duration, link: LinkId) -> bool {
+        now < self.first_copy_due(now, link)
+    }
+
+    fn first_copy_due(&self, now: Duration, link: LinkId) -> Duration {
         let own = self.given.get(&link).filter(|own| own.fetched > 0);
         let pace = own.map_or(Duration::ZERO, |own| own.pace(now));
-        now < self.first_sent + (pace * ON_THE_WAY).min(ON_THE_WAY_MAX)
+        self.first_sent + (pace * ON_THE_WAY).min(ON_THE_WAY_MAX)
+    }
+
+    /// When a peer that has used up what it had, and was given nothing, is to be dealt to again though nothing
+    /// has happened: time alone may make another slow, or have brought what was on its way.
+    pub fn look_again(&self, now: Duration, link: LinkId) -> Option<Duration> {
+        let own = self.given.get(&link).filter(|own| own.waiting.is_empty())?;
+        if self.given.values().all(|given| given.waiting.is_empty()) {
+            return Some(self.first_copy_due(now, link));
+        }
+        Some(now + own.pace(now).clamp(LOOK_AGAIN_MIN, ON_THE_WAY_MAX))
     }
 
     /// A piece begins to be sent to a peer. What it was given before it may still come, for one of its
@@ -534,6 +553,37 @@ mod tests {
         assert_eq!(guide.deal(LATER, LinkId(2), |_| false), Some(Vec::new()));
         let came = LATER + ON_THE_WAY_MAX;
         assert_eq!(guide.deal(came, LinkId(2), |_| true), None, "others hold it by now");
+    }
+
+    #[test]
+    fn who_has_fetched_all_it_had_does_not_seem_slower_for_waiting() {
+        let mut guide = Guide::new(6, PIECE);
+        assert_eq!(guide.deal_all(NOW, LinkId(1)), [0, 1, 2, 3]);
+        assert_eq!(guide.deal_all(NOW, LinkId(2)), [4]);
+        let quick = Duration::from_millis(10);
+        guide.send(NOW + quick, LinkId(2), 4);
+        assert_eq!(guide.deal_all(NOW + quick, LinkId(2)), [5]);
+        guide.send(NOW + 2 * quick, LinkId(2), 5);
+        // The other has fetched nothing, and is clearly slower once it took four times as long.
+        let soon = NOW + 3 * quick;
+        assert_eq!(guide.deal(soon, LinkId(2), |_| false), Some(Vec::new()));
+        let again = guide.look_again(soon, LinkId(2)).unwrap();
+        assert_eq!(again, soon + quick, "looked at again after a piece's time");
+        assert_eq!(guide.deal_all(again, LinkId(2)), [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn who_waits_for_the_last_of_the_first_copy_is_looked_at_again_when_it_should_be_here() {
+        let mut guide = Guide::new(2, PIECE);
+        assert_eq!(guide.deal_all(NOW, LinkId(1)), [0, 1]);
+        let quick = Duration::from_millis(10);
+        guide.send(NOW + quick, LinkId(1), 0);
+        guide.send(NOW + 2 * quick, LinkId(1), 1);
+        let now = NOW + 2 * quick;
+        assert_eq!(guide.deal(now, LinkId(1), |_| false), Some(Vec::new()));
+        let again = guide.look_again(now, LinkId(1)).unwrap();
+        assert_eq!(again, now + quick * ON_THE_WAY);
+        assert_eq!(guide.deal(again, LinkId(1), |_| false), None);
     }
 
     #[test]

@@ -174,6 +174,8 @@ pub struct Link {
     /// It let requests run into their deadline, or refused all of many, and has not delivered since.
     pub(super) snubbed: AtomicBool,
     pub(super) guiding: Guiding,
+    /// So many of our news it is to hear at once, for we wait for what it will deal us.
+    pub(super) news_due: AtomicU32,
     /// Lanes that there are, the first included.
     pub lane_count: AtomicU8,
     pub(super) lanes_asked: AtomicU8,

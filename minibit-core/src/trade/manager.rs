@@ -368,6 +368,7 @@ impl Manager {
             interested: AtomicBool::new(!complete),
             declined: AtomicBool::new(false),
             suggested: Mutex::default(),
+            news_due: AtomicU32::default(),
             guiding: Guiding::default(),
             snubbed: AtomicBool::new(self.share.was_let_down_by(&new.agreed.peer)),
             suspect: Mutex::new(None),

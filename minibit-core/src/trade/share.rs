@@ -354,6 +354,6 @@ impl Share {
     pub(super) fn released(&self, link: &Link, to_guide: bool) -> u32 {
         let soon = link.is_trading() && !to_guide;
         let released = if soon { &self.news_released } else { &self.news_released_to_all };
-        released.load(Acquire)
+        released.load(Acquire).max(link.news_due.load(Acquire))
     }
 }

@@ -1,7 +1,7 @@
 //! Which blocks to ask this lane's peer for, and which pieces to give back.
 
 use std::collections::HashSet;
-use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::sync::atomic::Ordering::{AcqRel, Relaxed, Release};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,8 +14,12 @@ use crate::wire::{Message, RawBlock};
 
 /// The first pieces are taken at random: to have anything to trade counts more than rarity.
 const FIRST_PIECES: u32 = 4;
-/// For so long a lane waits for what its seeder will deal out before it chooses for itself.
-const GUIDE_PATIENCE: Duration = Duration::from_secs(3);
+/// For so long a lane waits for what its seeder will deal out before it chooses for itself: as long as so many
+/// pieces take on it, within these bounds. The seeder may believe that it has enough, for of what it was dealt
+/// it was having some from others, and these may leave. On a busy machine an answer takes tens of milliseconds.
+const GUIDE_PATIENCE_PIECES: u32 = 8;
+const GUIDE_PATIENCE_MIN: Duration = Duration::from_millis(100);
+const GUIDE_PATIENCE_MAX: Duration = Duration::from_secs(3);
 /// A lane is not judged by what its link carries before it is so old, and so many round trips:
 /// TCP starts slowly.
 const LANE_YOUTH: Duration = Duration::from_millis(300);
@@ -167,11 +171,27 @@ impl Lane {
         }
         // One of several lanes may have nothing to do for long where the others are served as they should be.
         let waited = waited.min(self.link.silent(now));
-        self.held_back = spans.is_empty() && self.download.is_idle() && waited < GUIDE_PATIENCE;
+        self.held_back =
+            spans.is_empty() && self.download.is_idle() && waited < self.guide_patience();
+        if self.held_back {
+            // It may believe that we have enough: of what it dealt us we have some from others by now.
+            let news = self.share.ledger.news_len();
+            if self.link.news_due.fetch_max(news, AcqRel) < news {
+                self.link.wake_first();
+            }
+        }
         if !spans.is_empty() || self.held_back || !self.download.is_idle() {
             return spans;
         }
         self.ask_seeder(now, claimed)
+    }
+
+    fn guide_patience(&self) -> Duration {
+        let meter = self.download.meter();
+        let piece_size = u64::from(self.share.geometry.piece_size().bytes());
+        let Some(piece_time) = meter.time_for(piece_size) else { return GUIDE_PATIENCE_MAX };
+        let time = piece_time + meter.round_trip().unwrap_or_default();
+        (time * GUIDE_PATIENCE_PIECES).clamp(GUIDE_PATIENCE_MIN, GUIDE_PATIENCE_MAX)
     }
 
     /// A seeder is asked for first copies, and for the rest; one that has dealt out its first

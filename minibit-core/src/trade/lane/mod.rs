@@ -74,6 +74,8 @@ struct Control {
     told_withdrawn: usize,
     /// We have dealt out pieces to this peer, and not let it choose since.
     guides: bool,
+    /// When it is to be dealt to again though nothing has happened.
+    deals_again: Option<Duration>,
 }
 
 /// One connection; see the module's header.
@@ -132,6 +134,7 @@ impl Lane {
             told_news: 0,
             told_withdrawn: 0,
             guides: false,
+            deals_again: None,
         });
         let mut download = Download::new(agreed.block_len, now);
         if let Some(distance) = link.known_distance() {
@@ -363,6 +366,9 @@ impl Lane {
             if let Some(since) = control.idle_since {
                 next = next.min(since + IDLE_SLOT);
             }
+            if let Some(again) = control.deals_again {
+                next = next.min(again);
+            }
             if let Some(suspicion) = lock(&self.link.suspect).as_ref() {
                 next = next.min(suspicion.judged_at);
             }
@@ -406,6 +412,8 @@ impl Drop for Lane {
 mod tests {
     use super::super::testing::Setting;
     use super::*;
+    use std::num::NonZeroU32;
+
     use crate::swarm::{Caps, Slots};
 
     /// A link to a seeder that has dialled us: nothing tells how far it is.
@@ -455,6 +463,54 @@ mod tests {
         let mut lane = lane_with_unfinished(&share, &link);
         lane.ask(Duration::from_secs(20));
         assert_eq!(lane.download().pieces(), [share.geometry.piece(9).unwrap()]);
+    }
+
+    /// A lane of a link to a seeder that deals its pieces out, and has dealt us nothing for now.
+    fn guided_lane() -> Lane {
+        let (share, link) = link();
+        link.choked.store(false, Relaxed);
+        link.guiding.begin();
+        let (waker, rng) = (Waker::noop().clone(), fastrand::Rng::with_seed(1));
+        Lane::new(share, link, true, Duration::ZERO, waker, rng)
+    }
+
+    #[test]
+    fn who_waits_for_what_a_seeder_deals_tells_it_at_once_what_has_come_from_others() {
+        let mut lane = guided_lane();
+        let (share, link) = (Arc::clone(&lane.share), Arc::clone(&lane.link));
+        let (piece, others) = (share.geometry.piece(3).unwrap(), LaneId::new(NonZeroU32::MAX));
+        assert!(share.ledger.claim_this(&link.holdings, others, piece));
+        share.keep(&link, piece, others);
+        let told = |lane: &mut Lane| {
+            lane.heed(Duration::ZERO).unwrap();
+            lane.take_messages().iter().any(|message| matches!(message, Message::Have { .. }))
+        };
+        assert!(!told(&mut lane), "news wait for others to go with them");
+        lane.ask(Duration::ZERO);
+        assert!(told(&mut lane));
+        lane.ask(Duration::ZERO);
+        assert!(!told(&mut lane), "once");
+    }
+
+    #[test]
+    fn who_is_dealt_nothing_chooses_after_the_time_of_some_pieces_and_three_seconds_if_that_is_unknown()
+     {
+        let chooses_after = |bytes_per_s: u32| {
+            let mut lane = guided_lane();
+            lane.download.on_bytes(bytes_per_s, Duration::from_secs(1));
+            let waits = (1..400).map(|step| Duration::from_millis(10) * step);
+            waits.into_iter().find(|wait| {
+                let now = Duration::from_secs(1) + *wait;
+                lane.link.heard(now - *wait);
+                lane.ask(now);
+                !lane.download.is_idle()
+            })
+        };
+        // Pieces of 16 KiB.
+        assert_eq!(chooses_after(0), Some(Duration::from_secs(3)));
+        assert_eq!(chooses_after(16_384), Some(Duration::from_secs(3)));
+        assert_eq!(chooses_after(8 * 16_384), Some(Duration::from_secs(1)));
+        assert_eq!(chooses_after(100 << 20), Some(Duration::from_millis(100)));
     }
 
     #[test]

@@ -76,6 +76,7 @@ impl Lane {
     pub(super) fn guide(&mut self, now: Duration) {
         let Self { control: Some(control), share, link, messages, .. } = self else { return };
         let Some(guide) = &share.guide else { return };
+        control.deals_again = None;
         if link.is_choking() || !link.interested.load(Relaxed) || link.holdings.is_full() {
             return;
         }
@@ -90,7 +91,7 @@ impl Lane {
                 let pieces = pieces.into_iter().filter_map(|number| share.geometry.piece(number));
                 messages.push(Message::Suggest(runs_of(pieces)));
             }
-            Some(_) => {}
+            Some(_) => control.deals_again = lock(guide).look_again(now, link.id),
             // What it was given it may fetch or leave.
             None if std::mem::take(&mut control.guides) => {
                 messages.push(Message::Suggest(Vec::new()));
