@@ -457,6 +457,7 @@ impl Manager {
             amid_piece: link.is_amid_piece(now),
             took_at: Duration::from_micros(link.took_us.load(Relaxed)),
             snubbed: link.snubbed.load(Relaxed),
+            answers_us: !link.choked.load(Relaxed) && !link.snubbed.load(Relaxed),
             past: link.past,
             passes_on: self.share.standing(now, link.id),
         }

@@ -18,15 +18,16 @@
 //! - Who only takes is left out while others keep the link busy, but for a twentieth of what we
 //!   send. So it is with those who had no chance yet at a seeder that knows enough who pass on.
 //! - Among equals **Contribution** ranks by bytes verified from the peer in the last two rounds and
-//!   since, takers by how much they hold (others found them worth it); **Rarity** by how many
+//!   since, those who had no chance yet by what speaks for them (they answer us; they have nothing to
+//!   give), takers by how much they hold (others found them worth it); **Rarity** by how many
 //!   rare pieces it holds; **Seeder** (always, once we are complete) gives everybody a turn: who
 //!   waits longest comes next, who was answered longest goes.
 //! - Calm: in a round at most one regular slot is taken from a peer that uses it and has done nothing
 //!   to lose it, for one that stands better or, when the round begins, ranks better; never for an
 //!   equal one. All others wait for the rounds to come. Who was sent something and has shown nothing
 //!   for it, or only takes, goes at once and is not counted.
-//! - The optimistic slots go to those who had no chance yet, then to those to whom we owe most, for
-//!   three rounds or until they have shown nothing for it. A tried peer that ranks well enough
+//! - The optimistic slots go to those who had no chance yet (of these first to who holds nothing, then to
+//!   who answers us), then to those to whom we owe most, for three rounds or until they have shown nothing for it. A tried peer that ranks well enough
 //!   moves to a regular slot, and another is tried at once.
 //! - [`Slots::Auto`] sets the number of regular slots by what the link carries (`slots`).
 //!
@@ -97,8 +98,8 @@ pub enum Slots {
         /// Slots by chance.
         optimistic: usize,
     },
-    /// One optimistic slot, and 4 to 128 regular ones after what the link carries (see
-    /// `swarm/slots.rs`).
+    /// One optimistic slot, and regular ones after what the link carries (see
+    /// `swarm/slots.rs`): 4 to begin with, 2 to 128 in all.
     #[default]
     Auto,
 }
@@ -125,6 +126,8 @@ pub struct PeerView {
     pub took_at: Duration,
     /// It let us down, and has delivered nothing since.
     pub snubbed: bool,
+    /// It says that it answers our requests, and has not let us down.
+    pub answers_us: bool,
     /// What passed over earlier links with it.
     pub past: Past,
     /// How it stands by what it passes on ([`Guide::standing`](super::Guide::standing)), if we

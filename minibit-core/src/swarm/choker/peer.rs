@@ -25,6 +25,18 @@ pub(super) enum Slot {
     Optimistic,
 }
 
+/// What speaks for a peer that has had no chance yet, the more the later. The first step towards us is
+/// to answer us; who only takes never does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Promise {
+    /// It holds something and does not answer us.
+    Nothing,
+    /// It has nothing that it could give.
+    Empty,
+    /// It answers us.
+    Answers,
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct PeerState {
     /// What was seen of it last.
@@ -127,11 +139,23 @@ impl PeerState {
     pub(super) fn score(&self, now: Duration, policy: ChokePolicy) -> u64 {
         match policy {
             ChokePolicy::Contribution if self.standing == Standing::Taker => self.view.held.into(),
+            ChokePolicy::Contribution if self.standing == Standing::New => self.promise() as u64,
             ChokePolicy::Contribution => {
                 self.view.verified_from.saturating_sub(self.verified_marks[0])
             }
             ChokePolicy::Rarity => u64::from(self.view.rare_pieces),
             ChokePolicy::Seeder => turn_score(now, self),
+        }
+    }
+
+    /// What speaks for it while it has had no chance to give us anything.
+    pub(super) fn promise(&self) -> Promise {
+        if self.view.answers_us {
+            Promise::Answers
+        } else if self.view.held == 0 {
+            Promise::Empty
+        } else {
+            Promise::Nothing
         }
     }
 

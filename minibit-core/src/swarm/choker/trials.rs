@@ -75,12 +75,15 @@ impl Choker {
                 let comes_last = now < peer.benched_until || tried.contains(&at);
                 let known = peer.standing != Standing::New;
                 let standing = std::cmp::Reverse(peer.standing);
+                // Who is new to the swarm must not wait; others have shown by now whether they answer.
+                let comes_first = peer.standing == Standing::New && peer.view.held == 0;
+                let promise = std::cmp::Reverse((comes_first, peer.promise()));
                 let owes = peer.view.taken() as i64 - peer.view.given() as i64;
                 let owes = match peer.standing {
                     Standing::Taker => -i64::from(peer.view.held),
                     _ => owes.div_euclid(self.piece_len as i64),
                 };
-                (comes_last, known, standing, owes, rng.u32(..), at)
+                (comes_last, known, standing, promise, owes, rng.u32(..), at)
             })
             .collect();
         waiting.sort_unstable();

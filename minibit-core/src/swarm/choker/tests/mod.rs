@@ -57,6 +57,7 @@ impl Room {
             rare_pieces: 0,
             took_at: self.now,
             snubbed: false,
+            answers_us: false,
             past: Past::default(),
             passes_on: None,
             amid_piece: false,

@@ -87,6 +87,19 @@ fn a_round_begins_with_what_counts_in_it_so_that_a_second_look_changes_nothing()
 }
 
 #[test]
+fn of_those_who_had_no_chance_yet_who_answers_us_comes_first_and_who_has_nothing_next() {
+    let mut room = Room::classic(9);
+    for id in 0..9 {
+        room.peer(id).held = u32::from(id < 6);
+        room.peer(id).answers_us = id < 2;
+    }
+    room.tick();
+    let regular = room.in_slot(Slot::Regular);
+    assert_eq!(regular[..2], [0, 1]);
+    assert!(regular[2..].iter().all(|id| *id >= 6), "{regular:?}");
+}
+
+#[test]
 fn what_was_contributed_long_ago_does_not_count() {
     let mut room = Room::classic(6);
     room.tick();

@@ -71,6 +71,18 @@ fn whoever_had_no_chance_yet_is_tried_before_all_others_and_each_in_turn() {
     assert_eq!(tried, [0, 1, 2, 3, 4, 5]);
 }
 
+#[test]
+fn who_is_new_to_the_swarm_is_tried_first_and_then_who_answers_us() {
+    let mut room = Room::new(ChokePolicy::Contribution, Slots::Fixed { regular: 0, optimistic: 2 });
+    for id in 0..8 {
+        room.join(id);
+        room.peer(id).held = u32::from(id != 6);
+        room.peer(id).answers_us = id == 4;
+    }
+    room.tick();
+    assert_eq!(room.in_slot(Slot::Optimistic), [4, 6]);
+}
+
 /// Peers 0 and 1 give, 2 and 3 have had their chance, and what went to them is a lot.
 fn givers_and_takers() -> Room {
     let mut room = Room::classic(4);
