@@ -241,6 +241,11 @@ impl Manager {
         self.neighbours.ban_peer(id, addr);
     }
 
+    /// Whether this peer is banned.
+    pub fn bans(&self, id: PeerId) -> bool {
+        self.neighbours.is_banned(id)
+    }
+
     /// Whether a peer that joins is answered at once: to be told in REGISTRO.
     pub fn has_free_slot(&self) -> bool {
         self.choker.has_free_slot()
