@@ -183,6 +183,7 @@ fn choking(criterion: &mut Criterion) {
                 rare_pieces: 0,
                 took_at: now,
                 snubbed: false,
+                answers_us: false,
                 past: Past::default(),
                 passes_on: None,
                 amid_piece: false,

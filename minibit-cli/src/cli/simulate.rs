@@ -27,6 +27,8 @@ Examples:
   minibit simulate
   minibit simulate --peers 1000 --upload 1Mbit-10Mbit --plot swarm.svg
   minibit simulate --peers 40 --free-riders 40% --slots 4+1 --runs 9
+  minibit simulate --peers 60 --pieces 400 --slow-peers 1       does one hold up the others?
+  minibit simulate --peers 30 --pieces 4000 --upload 1Mbit --stop-after 30m    is it fair?
   minibit simulate --picking sequential --seeders-leave 1.1     who needs rarest first?
   minibit simulate --peers 300 --joining 10m --churn 5% --leave-when-done --json")]
 pub(crate) struct Simulate {
@@ -48,6 +50,9 @@ pub(crate) struct Simulate {
     /// Peers join one by one over this time.
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = values::parse_duration)]
     pub(crate) joining: Duration,
+    /// End after this time of the swarm, done or not, and print how evenly peers were served.
+    #[arg(long, value_name = "TIME", value_parser = values::parse_duration)]
+    pub(crate) stop_after: Option<Duration>,
     /// A peer leaves as soon as it has everything.
     #[arg(long)]
     pub(crate) leave_when_done: bool,
@@ -66,7 +71,7 @@ pub(crate) struct Simulate {
     #[arg(long, value_name = "NUMBER", conflicts_with_all = [
         "peers", "seeders", "pieces", "piece_size", "start", "joining", "leave_when_done",
         "seeders_leave", "upload", "download", "seeder_upload", "latency", "churn", "policy",
-        "picking", "slots", "free_riders", "corrupt", "liars", "drippers", "flooders", "seed",
+        "picking", "slots", "free_riders", "large_view", "slow_peers", "stop_after", "corrupt", "liars", "drippers", "flooders", "seed",
         "runs",
     ])]
     pub(crate) varied: Option<u64>,
@@ -96,6 +101,10 @@ pub(crate) struct Network {
     /// What each seeder can send; as much as the best of the others if left out.
     #[arg(long, value_name = "RATE")]
     pub(crate) seeder_upload: Option<Rate>,
+    /// So many of the peers send at a hundredth of their rate. The same swarm is simulated without
+    /// them, too, and what they cost the others is printed.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = within(0, PEERS_MAX))]
+    pub(crate) slow_peers: u32,
     /// How long a message takes from one peer to another.
     #[arg(long, value_name = "TIME", default_value = "20ms", value_parser = values::parse_duration)]
     pub(crate) latency: Duration,
@@ -138,6 +147,9 @@ pub(crate) struct Hostile {
     /// Peers that take and never give.
     #[arg(long, value_name = "PERCENT", default_value = "0%", value_parser = parse_percent)]
     pub(crate) free_riders: f64,
+    /// Free riders that link to every peer they hear of, for more of them to try them.
+    #[arg(long, value_name = "PERCENT", default_value = "0%", value_parser = parse_percent)]
+    pub(crate) large_view: f64,
     /// Peers that send wrong bytes in every block.
     #[arg(long, value_name = "PERCENT", default_value = "0%", value_parser = parse_percent)]
     pub(crate) corrupt: f64,

@@ -17,13 +17,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use minibit_core::sim::{Report, Role, Scenario, World};
+use minibit_core::swarm::ROUND;
 
 use super::{Session, failures, work};
 use crate::cli::Simulate;
 use crate::exit::{Exit, Failure};
 use crate::output::json::Event;
 use crate::output::progress::Work;
-use crate::output::simulated::{self, Simulated};
+use crate::output::simulated::{self, Joined, Shares, Simulated, Slow};
 use crate::output::units::Time;
 
 /// A swarm whose honest peers got nothing for so long has stopped.
@@ -53,8 +54,14 @@ pub(super) async fn run(flags: &Simulate, session: &Session) -> Result<(), Failu
     for number in 0..flags.runs {
         let scenario =
             Scenario { seed: scenario.seed.wrapping_add(number.into()), ..scenario.clone() };
-        let (report, real) = simulate(scenario, flags.varied.is_some(), session).await?;
-        let run = simulated(flags, &report, real);
+        let checked = flags.varied.is_some();
+        let (report, real) = simulate(scenario.clone(), checked, session).await?;
+        let mut run = simulated(flags, &report, real);
+        if flags.network.slow_peers > 0 {
+            let without = Scenario { slow: None, ..scenario };
+            let (without, _) = simulate(without, checked, session).await?;
+            run.slow = slow(&report, &without);
+        }
         output.event(&Event::Simulated(Box::new(run.clone())));
         runs.push(run);
         first.get_or_insert(report);
@@ -64,7 +71,7 @@ pub(super) async fn run(flags: &Simulate, session: &Session) -> Result<(), Failu
         plot.draw(flags, &report)?;
         output.say(format_args!("drawn in {}", plot.path.display()));
     }
-    match runs.iter().find(|run| !run.finished) {
+    match runs.iter().find(|run| !run.finished && flags.stop_after.is_none()) {
         Some(run) => Err(unfinished(run)),
         None => Ok(()),
     }
@@ -163,17 +170,48 @@ fn simulated(flags: &Simulate, report: &Report, real: Duration) -> Simulated {
         slot_moves_most: report.slot_moves().map(|(_, most)| most as f64),
         fairness: report.fairness(),
         give_and_take: report.give_and_take(),
-        honest_rate: mean_rate(report, Role::Leecher).unwrap_or(0.0),
-        free_rider_rate: mean_rate(report, Role::FreeRider),
+        honest_rate: mean_rate(report, &[Role::Leecher]).unwrap_or(0.0),
+        free_rider_rate: mean_rate(report, &[Role::FreeRider, Role::LargeView]),
+        honest_peers_banned: report.honest_banned() as u64,
+        hostile: !scenario.hostile.is_empty(),
+        joined: (!flags.joining.is_zero()).then(|| joined(report)),
+        shares: flags.stop_after.and_then(|_| report.shares()).map(Shares::from),
+        slow: None,
         real_seconds: real.as_secs_f64(),
         events: report.events,
         events_hash: format!("{:016x}", report.events_hash),
     }
 }
 
-/// Bytes per second at which the members of a role got what they got, on average.
-fn mean_rate(report: &Report, role: Role) -> Option<f64> {
-    let rates: Vec<f64> = report.of_role(role).map(|member| report.rate(member)).collect();
+/// How long those who joined waited for their first piece.
+fn joined(report: &Report) -> Joined {
+    let waits = report.first_pieces();
+    let rounds = |wait: &Duration| wait.as_secs_f64() / ROUND.as_secs_f64();
+    let all = report.of_role(Role::Leecher).count();
+    Joined {
+        first_piece_median_rounds: waits.get((all.max(1) - 1) / 2).map(rounds),
+        first_piece_last_rounds: waits.last().filter(|_| waits.len() == all).map(rounds),
+    }
+}
+
+/// What slow peers cost, beside the same swarm without them; `None` if either did not finish.
+fn slow(with: &Report, without: &Report) -> Option<Slow> {
+    let end = |report: &Report| report.completions().last().copied().filter(|_| report.finished);
+    let (with_them, without_them) = (end(with)?.as_secs_f64(), end(without)?.as_secs_f64());
+    let scenario = &without.scenario;
+    let rates = without.of_role(Role::Leecher).map(|member| member.upload_rate);
+    let rate = rates.sum::<f64>() / without.of_role(Role::Leecher).count().max(1) as f64;
+    Some(Slow {
+        last_without_slow_seconds: without_them,
+        slow_delay_seconds: with_them - without_them,
+        piece_seconds: f64::from(scenario.piece_size.bytes()) / rate,
+    })
+}
+
+/// Bytes per second at which the members of some roles got what they got, on average.
+fn mean_rate(report: &Report, roles: &[Role]) -> Option<f64> {
+    let members = roles.iter().flat_map(|role| report.of_role(*role));
+    let rates: Vec<f64> = members.map(|member| report.rate(member)).collect();
     (!rates.is_empty()).then(|| rates.iter().sum::<f64>() / rates.len() as f64)
 }
 

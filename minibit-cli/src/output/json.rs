@@ -200,6 +200,7 @@ impl Event {
 mod tests {
     use super::super::progress::Alone;
     use super::*;
+    use crate::output::simulated::{Joined, Shares, Slow};
 
     fn one_of_each() -> Vec<Event> {
         let text = String::new;
@@ -297,6 +298,18 @@ mod tests {
                 first_copy: Some(0.0),
                 give_and_take: Some(0.0),
                 free_rider_rate: Some(0.0),
+                joined: Some(Joined {
+                    first_piece_median_rounds: Some(0.0),
+                    first_piece_last_rounds: Some(0.0),
+                }),
+                shares: Some(Shares { least_share: 0.0, most_share: 0.0 }),
+                slow: Some(Slow {
+                    last_without_slow_seconds: 0.0,
+                    slow_delay_seconds: 0.0,
+                    piece_seconds: 0.0,
+                }),
+                slot_moves_median: Some(0.0),
+                slot_moves_most: Some(0.0),
                 ..Simulated::default()
             })),
             Event::Failed { code: 1, error: text(), hint: Some(text()) },

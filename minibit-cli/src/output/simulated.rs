@@ -57,9 +57,60 @@ pub(crate) struct Simulated {
     pub(crate) honest_rate: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) free_rider_rate: Option<f64>,
+    /// Honest peers that another honest peer has banned.
+    pub(crate) honest_peers_banned: u64,
+    /// Whether anybody keeps to no rule.
+    #[serde(skip)]
+    pub(crate) hostile: bool,
+    #[serde(flatten)]
+    pub(crate) joined: Option<Joined>,
+    #[serde(flatten)]
+    pub(crate) shares: Option<Shares>,
+    #[serde(flatten)]
+    pub(crate) slow: Option<Slow>,
     pub(crate) real_seconds: f64,
     pub(crate) events: u64,
     pub(crate) events_hash: String,
+}
+
+/// How long honest peers that joined one by one waited for their first piece, in rounds of the
+/// choker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub(crate) struct Joined {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) first_piece_median_rounds: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) first_piece_last_rounds: Option<f64>,
+}
+
+/// What honest peers had got in a time that was set, over their mean.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(crate) struct Shares {
+    pub(crate) least_share: f64,
+    pub(crate) most_share: f64,
+}
+
+impl From<(f64, f64)> for Shares {
+    fn from((least_share, most_share): (f64, f64)) -> Self {
+        Self { least_share, most_share }
+    }
+}
+
+/// What slow peers cost: the end beside that of the same swarm without them.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(crate) struct Slow {
+    pub(crate) last_without_slow_seconds: f64,
+    pub(crate) slow_delay_seconds: f64,
+    /// What a piece takes over the whole way out of a peer that is not slow.
+    pub(crate) piece_seconds: f64,
+}
+
+impl Slow {
+    /// The delay in times that a piece takes from one peer to the next, if so many share its way
+    /// out.
+    fn delay_in_pieces(self, sharing: f64) -> f64 {
+        self.slow_delay_seconds / (self.piece_seconds * sharing)
+    }
 }
 
 /// The word for a value of a flag, as it is typed.
@@ -70,10 +121,16 @@ pub(crate) fn name_of(value: &impl ValueEnum) -> String {
 /// A row of the table: what it is, where it is found, and how it is told.
 type Row = (&'static str, fn(&Simulated) -> Option<f64>, fn(f64) -> String);
 
-const ROWS: [Row; 19] = [
+const ROWS: [Row; 28] = [
     ("first peer done", |run| run.first_seconds, time),
     ("median peer done", |run| run.median_seconds, time),
     ("last peer done", |run| run.last_seconds, time),
+    ("  without the slow peers", |run| Some(run.slow?.last_without_slow_seconds), time),
+    ("  later with them", |run| Some(run.slow?.slow_delay_seconds), seconds),
+    ("  in pieces, sent alone", |run| Some(run.slow?.delay_in_pieces(1.0)), one_digit),
+    ("  in pieces, sent by fives", |run| Some(run.slow?.delay_in_pieces(5.0)), one_digit),
+    ("first piece after joining", |run| run.joined?.first_piece_median_rounds, rounds),
+    ("  last peer's", |run| run.joined?.first_piece_last_rounds, rounds),
     ("no swarm could before", |run| Some(run.lower_bound_seconds), time),
     ("last / that bound", |run| run.over_bound, |over| format!("{over:.2}")),
     ("seeders sent", |run| run.seeder_copies, copies),
@@ -81,12 +138,15 @@ const ROWS: [Row; 19] = [
     ("messages per peer", |run| Some(run.messages_per_peer), |count| format!("{count:.0}")),
     ("received in vain", |run| Some(run.waste), percent),
     ("pieces that came wrong", |run| some(run.pieces_refused), |count| format!("{count}")),
+    ("honest peers banned", banned, |count| format!("{count}")),
     ("slots moved in a round", |run| run.slot_moves_median, |count| format!("{count:.0}")),
     ("  most", |run| run.slot_moves_most, |count| format!("{count:.0}")),
     ("mean rate of the honest", |run| Some(run.honest_rate), |rate| Rate(rate).to_string()),
     ("mean rate of free riders", |run| run.free_rider_rate, |rate| Rate(rate).to_string()),
     ("free riders / the honest", free_riding, percent),
     ("fairness (Jain)", |run| Some(run.fairness), |index| format!("{index:.3}")),
+    ("least served / mean", |run| Some(run.shares?.least_share), percent),
+    ("most served / mean", |run| Some(run.shares?.most_share), percent),
     ("give and take (rank corr.)", |run| run.give_and_take, |rank| format!("{rank:.2}")),
     ("events", |run| Some(run.events as f64), |count| format!("{count:.0}")),
     ("real time", |run| Some(run.real_seconds), time),
@@ -137,6 +197,24 @@ fn free_riding(run: &Simulated) -> Option<f64> {
 /// A count that is told only if there is any.
 fn some(count: u64) -> Option<f64> {
     (count > 0).then_some(count as f64)
+}
+
+/// Told wherever somebody might have been taken for what another is.
+fn banned(run: &Simulated) -> Option<f64> {
+    let count = run.honest_peers_banned as f64;
+    (run.hostile || count > 0.0).then_some(count)
+}
+
+fn one_digit(count: f64) -> String {
+    format!("{count:.1}")
+}
+
+fn seconds(count: f64) -> String {
+    format!("{count:.1} s")
+}
+
+fn rounds(count: f64) -> String {
+    format!("{count:.2} rounds")
 }
 
 fn copies(count: f64) -> String {

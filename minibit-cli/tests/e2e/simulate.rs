@@ -50,6 +50,44 @@ fn a_simulation_prints_a_table_of_what_came_of_the_swarm() {
 }
 
 #[test]
+fn what_was_asked_for_beyond_the_usual_has_its_rows_and_its_fields() {
+    let sandbox = Sandbox::new();
+    let flags = ["--large-view", "25%", "--slow-peers", "1", "--joining", "2s"];
+    let table = simulate(&sandbox, &flags).expect(0).stdout.join("\n");
+    for row in [
+        "without the slow peers",
+        "later with them",
+        "in pieces, sent alone",
+        "in pieces, sent by fives",
+        "first piece after joining",
+        "honest peers banned",
+        "free riders / the honest",
+    ] {
+        assert!(table.contains(row), "{row}: {table}");
+    }
+    let run = runs(&simulate(&sandbox, &[&flags[..], &["--json"]].concat()).expect(0)).remove(0);
+    assert_eq!(run["honest_peers_banned"], 0);
+    let of = |field: &str| run[field].as_f64().expect("a figure");
+    let later = of("last_seconds") - of("last_without_slow_seconds");
+    assert!((later - of("slow_delay_seconds")).abs() < 1e-6, "{run}");
+    assert!(of("piece_seconds") > 0.0, "{run}");
+    assert!(of("first_piece_median_rounds") <= of("first_piece_last_rounds"), "{run}");
+    let usual = simulate(&sandbox, &[]).expect(0).stdout.join("\n");
+    assert!(!usual.contains("slow peers") && !usual.contains("banned"), "{usual}");
+}
+
+#[test]
+fn a_swarm_that_is_stopped_has_not_failed_and_tells_how_evenly_peers_were_served() {
+    let sandbox = Sandbox::new();
+    let ended = simulate(&sandbox, &["--json", "--stop-after", "3s"]).expect(0);
+    let run = runs(&ended).remove(0);
+    assert_eq!(run["finished"], false, "{run}");
+    let share = |field: &str| run[field].as_f64().expect("a share");
+    assert!(share("least_share") <= 1.0 && share("most_share") >= 1.0, "{run}");
+    assert!((3.0..3.5).contains(&share("simulated_seconds")), "{run}");
+}
+
+#[test]
 fn each_run_of_a_simulation_is_an_event_with_the_next_seed() {
     let sandbox = Sandbox::new();
     let ended = simulate(&sandbox, &["--json", "--runs", "3", "--seed", "7"]).expect(0);

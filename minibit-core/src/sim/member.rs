@@ -21,6 +21,15 @@ const PORT: u16 = 26_464;
 /// neighbours in one building.
 const FIRST_ADDR: u32 = 0x0b00_0001;
 
+/// Links of a peer that wants all there are.
+const EVERYBODY: Caps = Caps {
+    links_max: 1 << 20,
+    links_aim: 1 << 20,
+    links_min: 1 << 20,
+    links_first: 1 << 20,
+    dials_max: 1 << 20,
+};
+
 /// Address of peer `number`.
 pub(super) fn addr_of(number: u32) -> SocketAddr {
     SocketAddr::new(Ipv4Addr::from(FIRST_ADDR + number).into(), PORT)
@@ -65,7 +74,11 @@ pub(super) struct Member {
     /// Pieces that it has verified, as the simulator saw it happen.
     pub(super) verified: PieceSet,
     pub(super) joined: Option<u64>,
+    /// When it had verified its first piece.
+    pub(super) first_piece: Option<u64>,
     pub(super) completed: Option<u64>,
+    /// An honest peer has banned it.
+    pub(super) banned: bool,
     /// Sums over its earlier lives.
     pub(super) before: Sums,
 }
@@ -132,7 +145,9 @@ impl Member {
             in_free: 0,
             verified: held,
             joined: None,
+            first_piece: None,
             completed: None,
+            banned: false,
             before: Sums::default(),
         }
     }
@@ -156,12 +171,12 @@ impl Member {
             Box::new(Arc::clone(&bell)),
         ));
         let slots = match self.role {
-            Role::FreeRider => Slots::Fixed { regular: 0, optimistic: 0 },
+            Role::FreeRider | Role::LargeView => Slots::Fixed { regular: 0, optimistic: 0 },
             Role::Liar => Slots::Fixed { regular: usize::MAX / 4, optimistic: 0 },
             _ => scenario.slots,
         };
         let caps = match self.role {
-            Role::FreeRider => Caps { links_aim: 200, links_min: 200, ..scenario.caps },
+            Role::LargeView => EVERYBODY,
             _ => scenario.caps.for_share(scenario.pieces),
         };
         let manager = Manager::new(

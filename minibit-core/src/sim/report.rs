@@ -31,6 +31,10 @@ pub struct MemberReport {
     pub took: Option<Duration>,
     /// When it had its last piece.
     pub completed: Option<Duration>,
+    /// From joining to its first piece.
+    pub first_piece: Option<Duration>,
+    /// Whether some honest peer has banned it.
+    pub banned: bool,
     /// Part of the pieces it has, from 0 to 1.
     pub has: f64,
     /// Payload bytes sent.
@@ -140,6 +144,8 @@ impl Report {
                 upload_rate: member.upload_rate,
                 took: member.completed.map(|completed| at(completed.saturating_sub(since))),
                 completed: member.completed.map(at),
+                first_piece: member.first_piece.map(|first| at(first.saturating_sub(since))),
+                banned: member.banned,
                 has: f64::from(member.verified.len()) / f64::from(member.verified.capacity()),
                 uploaded: sums.uploaded,
                 downloaded: sums.downloaded,
@@ -175,6 +181,30 @@ impl Report {
             self.of_role(Role::Leecher).filter_map(|member| member.completed).collect();
         times.sort_unstable();
         times
+    }
+
+    /// How long honest leechers waited for their first piece, ascending; those that have none yet
+    /// are left out.
+    pub fn first_pieces(&self) -> Vec<Duration> {
+        let mut waits: Vec<_> =
+            self.of_role(Role::Leecher).filter_map(|member| member.first_piece).collect();
+        waits.sort_unstable();
+        waits
+    }
+
+    /// How many honest peers were banned by another honest peer.
+    pub fn honest_banned(&self) -> usize {
+        self.members.iter().filter(|member| member.role.is_honest() && member.banned).count()
+    }
+
+    /// What the least and the most served honest leechers got, over the mean of all; `None` if
+    /// nobody got anything.
+    pub fn shares(&self) -> Option<(f64, f64)> {
+        let mut got: Vec<u64> = self.of_role(Role::Leecher).map(|m| m.downloaded).collect();
+        got.sort_unstable();
+        let mean = got.iter().sum::<u64>() as f64 / got.len().max(1) as f64;
+        let (least, most) = (*got.first()?, *got.last()?);
+        (mean > 0.0).then(|| (least as f64 / mean, most as f64 / mean))
     }
 
     /// When the last honest leecher was done, over the lower bound.

@@ -50,8 +50,11 @@ pub enum Role {
     Seeder,
     /// An honest peer that begins with little.
     Leecher,
-    /// Takes and never gives: it answers nobody, and links to as many as it may.
+    /// Takes and never gives: it answers nobody.
     FreeRider,
+    /// The same, and links at once to everybody that it hears of: the more neighbours, the more
+    /// of them try it.
+    LargeView,
     /// Sends wrong bytes in every block.
     Corrupt,
     /// Says that it holds everything, answers everybody, and never sends a block.
@@ -190,7 +193,7 @@ impl Scenario {
         let rate = self.upload.of(number, self.leechers);
         match (self.role_of(number), self.slow) {
             (Role::Drip, _) => rate / 1000.0,
-            (Role::FreeRider | Role::Liar, _) => 0.0,
+            (Role::FreeRider | Role::LargeView | Role::Liar, _) => 0.0,
             (_, Some((count, part))) if number >= self.leechers - count.min(self.leechers) => {
                 rate * part
             }
@@ -254,7 +257,7 @@ mod tests {
             slow.lower_bound().as_secs_f64() / copy
         };
         assert!(close(slow_seeder(Vec::new()), 100.0 / 12.0));
-        for takes in [Role::FreeRider, Role::Liar, Role::Corrupt] {
+        for takes in [Role::FreeRider, Role::LargeView, Role::Liar, Role::Corrupt] {
             assert!(close(slow_seeder(vec![(takes, 0.4)]), 60.0 / 8.0), "{takes:?}");
         }
         assert!(close(slow_seeder(vec![(Role::Flooder, 0.4)]), 60.0 / 12.0));

@@ -625,8 +625,14 @@ impl World {
 
     pub(super) fn forget_link(&mut self, number: u32, link: LinkId, ban: bool) {
         self.touch(number);
-        if let Some(active) = &mut self.members[number as usize].active {
-            active.manager.remove_link(at(self.now), link, ban);
+        let member = &mut self.members[number as usize];
+        let Some(active) = &mut member.active else { return };
+        let Some(link) = active.manager.remove_link(at(self.now), link, ban) else { return };
+        // By its own books, not by what it was asked to do.
+        let banned = active.manager.bans(link.agreed.peer).then_some(link.agreed.peer);
+        if let Some(id) = banned.filter(|_| member.role.is_honest()) {
+            let them = self.members.iter_mut().filter(|member| member.id == id);
+            them.for_each(|member| member.banned = true);
         }
     }
 
@@ -685,6 +691,7 @@ impl World {
     pub(super) fn note_piece(&mut self, number: u32, piece: crate::types::PieceIndex) {
         let member = &mut self.members[number as usize];
         member.verified.insert(piece);
+        member.first_piece.get_or_insert(self.now);
         if member.role != Role::Leecher {
             return;
         }

@@ -10,12 +10,14 @@
 //! - A peer is given as many pieces as it takes in a short while, and more when it has used up
 //!   half of them; never more than an equal part of what is left.
 //! - What a peer was given and did not fetch, because it left or was choked, is given again.
+//! - What only such hold as keep what they get is with nobody, whatever they say that they hold.
 //! - Once nothing is left to give, who has used up what it had is given what others were given and have yet
 //!   to fetch: of connections that share a way out one may get a tenth of another, and all would wait for it.
 //!   The few pieces that a newcomer is given are left to it while it has fetched none of them.
 //! - Once nothing is left of that either, and what was sent last should have come by what a peer takes for a
 //!   piece, it chooses freely; one that has yet to show what it takes chooses at once.
-//! - A peer that has passed on nothing yet is on trial once it has been sent a piece. Of whoever
+//! - A peer that has passed on nothing yet is on trial some time after its first piece began to be sent,
+//!   so that on a slow link others are tried with the next one. Of whoever
 //!   passes nothing on, hardly anything that it was sent some seconds ago has come to be with
 //!   anybody else; it only takes. What it was sent is given again, as is what a peer had that left.
 //! - A peer that comes back has passed on and kept what it had before ([`Past`]).
@@ -25,7 +27,7 @@
 //! Not here: who is answered (`choker`), what is done with a suggestion (`trade`).
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use super::{LinkId, Past, Standing};
@@ -83,6 +85,8 @@ pub struct Guide {
     given: BTreeMap<LinkId, Given>,
     /// Pieces that were sent to one peer and are, as far as we know, with nobody else.
     with_one: HashMap<u32, (LinkId, Duration)>,
+    /// Pieces that, as far as we know, are only with such as keep what they get: not out, whoever holds them.
+    withheld: HashSet<u32>,
     /// Pieces that are with others as well, or were sent to two: they speak for nobody any more.
     settled: Box<[bool]>,
     /// When a piece last began to be sent that was with nobody.
@@ -149,9 +153,7 @@ impl Tally {
             Standing::Taker
         } else if self.passed_on > 0 {
             Standing::Giver
-        } else if self.is_known
-            || self.has_had_some() && now.saturating_sub(self.first) >= TRIAL_AFTER
-        {
+        } else if self.is_known || now.saturating_sub(self.first) >= TRIAL_AFTER {
             Standing::OnTrial
         } else {
             Standing::New
@@ -236,6 +238,7 @@ impl Guide {
             returned: BTreeSet::new(),
             given: BTreeMap::new(),
             with_one: HashMap::new(),
+            withheld: HashSet::new(),
             settled: vec![false; pieces as usize].into_boxed_slice(),
             first_sent: Duration::ZERO,
             reclaimed: Duration::ZERO,
@@ -254,6 +257,19 @@ impl Guide {
         if self.next == self.pieces && self.returned.is_empty() {
             self.reclaim(now);
         }
+        let withheld = std::mem::take(&mut self.withheld);
+        let dealt = self.deal_some(now, link, |piece| is_out(piece) && !withheld.contains(&piece));
+        self.withheld = withheld;
+        dealt
+    }
+
+    /// The same, with `is_out` saying only what is with somebody who may pass it on.
+    fn deal_some(
+        &mut self,
+        now: Duration,
+        link: LinkId,
+        is_out: impl Fn(u32) -> bool,
+    ) -> Option<Vec<u32>> {
         let batch_start = self.batch_start;
         let first = Given::new(now, batch_start / 2);
         let given = self.given.entry(link).or_insert(first);
@@ -403,6 +419,9 @@ impl Guide {
         if sent_to == Some(link) {
             return;
         }
+        if self.tallies.get(&link).is_none_or(|tally| !tally.only_takes) {
+            self.withheld.remove(&piece);
+        }
         // What we sent to nobody says nothing, whoever claims to hold it.
         if self.with_one.remove(&piece).is_some()
             && let Some(settled) = self.settled.get_mut(piece as usize)
@@ -459,12 +478,16 @@ impl Guide {
             return;
         }
         self.reclaimed = now;
-        let Self { tallies, returned, .. } = self;
+        let Self { tallies, returned, withheld, .. } = self;
         self.with_one.retain(|piece, (sent_to, since)| {
-            let patience = tallies.get(sent_to).map_or(PASSING_ON_MAX, Tally::passing_on);
+            let tally = tallies.get(sent_to);
+            let patience = tally.map_or(PASSING_ON_MAX, Tally::passing_on);
             let lost = now.saturating_sub(*since) > patience;
             if lost {
                 returned.insert(*piece);
+                if tally.is_some_and(|tally| tally.passed_on == 0) {
+                    withheld.insert(*piece);
+                }
             }
             !lost
         });
@@ -472,11 +495,14 @@ impl Guide {
 
     /// What only this peer has, as far as we know, is as good as with nobody.
     fn give_again(&mut self, link: LinkId) {
-        let (returned, next) = (&mut self.returned, self.next);
+        let Self { returned, withheld, next, .. } = self;
         self.with_one.retain(|piece, (sent_to, _)| {
             let lost = *sent_to == link;
+            if lost {
+                withheld.insert(*piece);
+            }
             // What was never given has its turn still to come.
-            if lost && *piece < next {
+            if lost && *piece < *next {
                 returned.insert(*piece);
             }
             !lost
@@ -714,6 +740,41 @@ mod tests {
         assert_eq!(guide.standing(NOW + PASSING_ON, taker), Standing::Taker);
         assert_eq!(guide.standing(NOW + PASSING_ON, giver), Standing::Giver);
         assert_eq!(guide.deal_all(NOW, LinkId(3)), [6, 7, 8, 9], "what is with the taker");
+    }
+
+    #[test]
+    fn what_only_a_taker_holds_is_given_again_until_another_has_it() {
+        let mut guide = Guide::new(6, PIECE);
+        let taker = LinkId(1);
+        assert_eq!(guide.deal_all(NOW, taker), [0, 1, 2, 3]);
+        for piece in 0..4 {
+            guide.send(NOW, taker, piece);
+            guide.heard_of(taker, piece);
+        }
+        assert_eq!(guide.standing(NOW + PASSING_ON, taker), Standing::Taker);
+        guide.heard_of(LinkId(3), 2);
+        // All of these are with somebody, as far as they say.
+        let is_out = |piece| piece < 4;
+        assert_eq!(guide.deal(NOW, LinkId(2), is_out), Some(vec![0, 1, 3]));
+    }
+
+    #[test]
+    fn what_was_sent_long_ago_to_one_that_passes_nothing_on_is_given_again_though_it_holds_it() {
+        let mut guide = Guide::new(2, PIECE);
+        guide.next = 2;
+        guide.send(NOW, LinkId(1), 0);
+        guide.send(NOW, LinkId(2), 1);
+        guide.heard_of(LinkId(3), 1);
+        let later = NOW + PASSING_ON + RECLAIM;
+        assert_eq!(guide.deal(later, LinkId(2), |_| true), Some(vec![0]));
+    }
+
+    #[test]
+    fn who_takes_long_for_its_first_piece_is_on_trial_before_it_has_it() {
+        let mut guide = Guide::new(100, PIECE);
+        guide.begun(NOW, LinkId(1), 0);
+        assert_eq!(guide.standing(NOW, LinkId(1)), Standing::New);
+        assert_eq!(guide.standing(NOW + TRIAL_AFTER, LinkId(1)), Standing::OnTrial);
     }
 
     #[test]

@@ -14,13 +14,19 @@
 //! - Between the two a quarter more are tried. If the link does not then carry more for it, they
 //!   are given back, and nothing is tried for a minute.
 //!
-//! Invariant: never fewer than [`FLOOR`] nor more than [`CAP`].
+//! - Less than a piece a second to all of them together: what a piece takes to the next peer is what
+//!   the swarm waits for, so there may be fewer slots than the classic setting has.
+//!
+//! Invariant: never fewer than [`SLOW_FLOOR`], or [`FLOOR`] above that rate, nor more than [`CAP`].
 //! Not here: who gets the slots (`choker`).
 
 use std::time::Duration;
 
-/// Slots at least, and to begin with: those of the classic setting.
+/// Slots to begin with, and at least where a piece a second and more goes out: those of the classic
+/// setting.
 pub(super) const FLOOR: usize = 4;
+/// At least where less goes out.
+const SLOW_FLOOR: usize = 2;
 /// At most.
 pub(super) const CAP: usize = 128;
 /// At pieces a second for each of those who are answered, more slots hurt nobody.
@@ -112,21 +118,23 @@ impl Auto {
 
     /// After a round in which somebody waited and all together were sent `total` bytes a second.
     pub(super) fn adapt(&mut self, now: Duration, total: u64, answered: u64) {
+        let floor = if total < self.piece_len { SLOW_FLOOR } else { FLOOR };
+        self.regular = self.regular.max(floor);
         if total * TELLING_SECONDS < self.piece_len {
-            self.regular = (self.regular / 2).max(FLOOR);
+            self.regular = (self.regular / 2).max(floor);
             self.trial = None;
             return;
         }
         if let Some(trial) = self.trial.take() {
             if self.regular < trial.slots && total < trial.total - trial.total / 8 {
                 self.regular = trial.slots;
-                self.try_slots(self.regular + self.regular / 4, trial.total);
+                self.try_slots(self.more(), trial.total, floor);
                 return;
             }
             let more = (self.regular.saturating_sub(trial.slots)) as u64;
             let wanted = trial.total + trial.total * more / (2 * trial.slots as u64);
             if more > 0 && total >= wanted {
-                self.try_slots(self.regular + self.regular / 4, total);
+                self.try_slots(self.more(), total, floor);
                 return;
             }
             if more > 0 {
@@ -136,16 +144,21 @@ impl Auto {
             }
         }
         if self.is_plenty(total, answered) {
-            self.regular = (self.regular + self.regular / 4).min(CAP);
+            self.regular = self.more().min(CAP);
         } else if now >= self.hold_until {
-            let tries_fewer = self.is_thin(total, answered) && self.regular > FLOOR;
-            let more = self.regular + self.regular / 4;
-            self.try_slots(if tries_fewer { self.regular / 2 } else { more }, total);
+            let tries_fewer = self.is_thin(total, answered) && self.regular > floor;
+            let slots = if tries_fewer { self.regular / 2 } else { self.more() };
+            self.try_slots(slots, total, floor);
         }
     }
 
-    fn try_slots(&mut self, slots: usize, total: u64) {
-        let slots = slots.clamp(FLOOR, CAP);
+    /// A quarter more, one at least.
+    fn more(&self) -> usize {
+        self.regular + (self.regular / 4).max(1)
+    }
+
+    fn try_slots(&mut self, slots: usize, total: u64, floor: usize) {
+        let slots = slots.clamp(floor, CAP);
         if slots != self.regular {
             self.trial = Some(Trial { slots: self.regular, total });
             self.regular = slots;
@@ -165,13 +178,14 @@ mod tests {
     use super::*;
 
     const PIECE: u32 = 256 * 1024;
+    const ROUND_AT: Duration = Duration::from_secs(10);
 
     #[test]
     fn a_link_too_slow_to_tell_anything_by_keeps_to_the_fewest_slots() {
         let mut auto = Auto::new(PIECE);
         for (round, total) in [0, 1638, 0, 3276, 0, 1638].into_iter().enumerate() {
             auto.adapt(Duration::from_secs(10 * round as u64), total, 5);
-            assert_eq!(auto.regular(), FLOOR);
+            assert_eq!(auto.regular(), SLOW_FLOOR);
         }
     }
 
@@ -190,6 +204,26 @@ mod tests {
     #[test]
     fn a_slow_way_out_has_the_classic_four_and_now_and_then_tries_five() {
         assert_eq!(rounds(12, |_| 1 << 20), [5, 4, 4, 4, 4, 4, 4, 5, 4, 4, 4, 4]);
+    }
+
+    #[test]
+    fn a_way_out_that_takes_seconds_for_a_piece_has_two_until_it_is_faster() {
+        let slow = u64::from(PIECE) / 2;
+        assert_eq!(rounds(9, |_| slow), [2, 3, 2, 2, 2, 2, 2, 2, 3]);
+        let mut auto = Auto::new(PIECE);
+        auto.adapt(ROUND_AT, slow, 5);
+        assert_eq!(auto.regular, SLOW_FLOOR);
+        auto.adapt(2 * ROUND_AT, 4 * slow, 3);
+        assert!(auto.regular >= FLOOR, "{}", auto.regular);
+    }
+
+    #[test]
+    fn receivers_slower_than_a_slow_way_out_do_not_leave_it_idle() {
+        // Each takes 20 KiB/s, whatever the number, and the way out 200 KiB/s.
+        let slots = rounds(20, |answered| (answered * (20 << 10)).min(200 << 10));
+        // Now and then half of them are tried, for a round.
+        let full = slots[5..].iter().filter(|slots| **slots >= 8).count();
+        assert!(full >= 13, "{slots:?}");
     }
 
     #[test]

@@ -241,6 +241,11 @@ impl Manager {
         self.neighbours.ban_peer(id, addr);
     }
 
+    /// Whether this peer is banned.
+    pub fn bans(&self, id: PeerId) -> bool {
+        self.neighbours.is_banned(id)
+    }
+
     /// Whether a peer that joins is answered at once: to be told in REGISTRO.
     pub fn has_free_slot(&self) -> bool {
         self.choker.has_free_slot()
@@ -458,6 +463,7 @@ impl Manager {
             amid_piece: link.is_amid_piece(now),
             took_at: Duration::from_micros(link.took_us.load(Relaxed)),
             snubbed: link.snubbed.load(Relaxed),
+            answers_us: !link.choked.load(Relaxed) && !link.snubbed.load(Relaxed),
             past: link.past,
             passes_on: self.share.standing(now, link.id),
         }

@@ -15,6 +15,8 @@ use crate::values::Start;
 const BOOKED_MAX: u64 = 64 << 20;
 /// No swarm is simulated that needs longer than this even in theory: clocks count nanoseconds.
 const BOUND_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+/// The part of their rate at which slow peers send.
+const SLOW_PART: f64 = 0.01;
 /// A message that takes longer than this is lost, not late.
 const LATENCY_MAX: Duration = Duration::from_secs(10);
 
@@ -64,6 +66,7 @@ pub(super) fn of(flags: &Simulate) -> Result<Scenario, Failure> {
         joining: flags.joining,
         leave_when_done: flags.leave_when_done,
         seeders_leave_after: flags.seeders_leave,
+        slow: slow(flags)?,
         faults: Faults { churn: network.churn, ..Faults::default() },
         picking: match flags.rules.picking {
             Picking::Rarest => swarm::Picking::RarestFirst,
@@ -82,6 +85,7 @@ pub(super) fn of(flags: &Simulate) -> Result<Scenario, Failure> {
     }
     // Only a net under the watch for swarms that have stopped.
     let time_max = bound * 100 + flags.joining + 2 * Scenario::default().time_max;
+    let time_max = flags.stop_after.unwrap_or(time_max);
     Ok(Scenario { time_max, ..scenario })
 }
 
@@ -98,10 +102,20 @@ fn seeders(flags: &Simulate) -> Result<u32, Failure> {
     }
 }
 
+fn slow(flags: &Simulate) -> Result<Option<(u32, f64)>, Failure> {
+    let count = flags.network.slow_peers;
+    if count >= flags.peers {
+        return Err(Failure::usage("with --slow-peers nobody is left who is not slow")
+            .hint("make --slow-peers smaller, or --upload for all of them"));
+    }
+    Ok((count > 0).then_some((count, SLOW_PART)))
+}
+
 fn hostile(flags: &Simulate) -> Result<Vec<(Role, f64)>, Failure> {
-    let Hostile { free_riders, corrupt, liars, drippers, flooders } = flags.hostile;
+    let Hostile { free_riders, large_view, corrupt, liars, drippers, flooders } = flags.hostile;
     let parts = [
         (Role::FreeRider, free_riders),
+        (Role::LargeView, large_view),
         (Role::Corrupt, corrupt),
         (Role::Liar, liars),
         (Role::Drip, drippers),
@@ -148,8 +162,8 @@ mod tests {
         let args = "--peers 7 --seeders 2 --pieces 30 --piece-size 1M --start random:10% \
             --joining 1m --leave-when-done --seeders-leave 1.5 --upload 1Mbit-10Mbit \
             --download 20Mbit --seeder-upload 5Mbit --latency 50ms --churn 3% --policy rarity \
-            --picking sequential --slots 4+1 --free-riders 10% --corrupt 11% --liars 12% \
-            --drippers 13% --flooders 14% --seed 9";
+            --picking sequential --slots 4+1 --free-riders 10% --large-view 9% --corrupt 11% --liars 12% \
+            --drippers 13% --flooders 14% --slow-peers 2 --stop-after 1h --seed 9";
         let made = scenario(&args.split_whitespace().collect::<Vec<_>>()).unwrap();
         let usual = Scenario::default();
         let wanted = Scenario {
@@ -157,6 +171,7 @@ mod tests {
             seeders: 2,
             hostile: vec![
                 (Role::FreeRider, 0.10),
+                (Role::LargeView, 0.09),
                 (Role::Corrupt, 0.11),
                 (Role::Liar, 0.12),
                 (Role::Drip, 0.13),
@@ -172,12 +187,13 @@ mod tests {
             joining: Duration::from_secs(60),
             leave_when_done: true,
             seeders_leave_after: Some(1.5),
+            slow: Some((2, 0.01)),
             faults: Faults { churn: 0.03, ..Faults::default() },
             picking: swarm::Picking::Sequential,
             policy: ChokePolicy::Rarity,
             slots: Slots::Fixed { regular: 4, optimistic: 1 },
             seed: 9,
-            time_max: made.time_max,
+            time_max: Duration::from_secs(3600),
             ..usual
         };
         assert_eq!(made.piece_size.bytes(), 1 << 20);
@@ -197,6 +213,7 @@ mod tests {
             &["--start", "round-robin", "--free-riders", "10%"],
             &["--free-riders", "60%", "--liars", "40%"],
             &["--peers", "2", "--corrupt", "80%"],
+            &["--peers", "2", "--slow-peers", "2"],
             &["--peers", "20000", "--pieces", "1000000"],
             &["--pieces", "1048576", "--piece-size", "16M", "--upload", "1KiB"],
         ] {

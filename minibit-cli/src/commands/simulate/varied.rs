@@ -27,6 +27,7 @@ pub(super) fn flags_for(scenario: &Scenario, given: &Simulate) -> Simulate {
             download: scenario.download.map(RateRange),
             seeder_upload: Some(Rate(scenario.seeder_upload)),
             latency: scenario.latency,
+            slow_peers: 0,
             churn: scenario.faults.churn,
         },
         rules: Rules {
@@ -54,6 +55,7 @@ fn hostile(scenario: &Scenario) -> Hostile {
     };
     Hostile {
         free_riders: part(Role::FreeRider),
+        large_view: part(Role::LargeView),
         corrupt: part(Role::Corrupt),
         liars: part(Role::Liar),
         drippers: part(Role::Drip),

@@ -63,10 +63,14 @@ fn oddities(flags: &Simulate, scenario: &Scenario) -> Vec<String> {
     if let Some(copies) = flags.seeders_leave {
         said.push(format!("seeders leave after {copies} copies"));
     }
-    let Hostile { free_riders, corrupt, liars, drippers, flooders } = flags.hostile;
+    if let Some(time) = flags.stop_after {
+        said.push(format!("stopped after {}", Time(time)));
+    }
+    let Hostile { free_riders, large_view, corrupt, liars, drippers, flooders } = flags.hostile;
     for (part, who) in [
         (flags.network.churn, "crash each minute"),
         (free_riders, "free riders"),
+        (large_view, "large-view free riders"),
         (corrupt, "send wrong bytes"),
         (liars, "liars"),
         (drippers, "drip"),

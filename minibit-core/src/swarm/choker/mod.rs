@@ -1,0 +1,383 @@
+//! Whom we answer: the choker, as a value.
+//!
+//! Every [`ROUND`] it ranks the peers that are interested in us and gives out regular and
+//! optimistic slots; between rounds it only fills slots that are free, at once. A slot nobody
+//! wants costs nothing, a slot kept free for ten seconds costs ten seconds.
+//!
+//! The rules:
+//! - Only interested peers have slots. Whoever leaves, loses interest, or (unless we are
+//!   complete) is snubbed loses a regular slot at once. A slot that is not used for two seconds
+//!   goes to another, if any wait.
+//! - A piece that was begun is sent to its end even if its peer is choked; until then the slot is
+//!   not free. Else each change would add to what the link carries at a time.
+//! - Who stands better ([`Standing`]) comes first, and need not wait for a round: who gives before those who had no
+//!   chance yet, those before who had one and gives nothing. A seeder goes by what peers pass on,
+//!   a receiver by what it got from them: in the last two rounds to be a giver, ever to be no
+//!   taker. Once a receiver is complete, what it got counts for as long as the link lasts.
+//! - A standing outlives its link: what passed before counts too ([`Past`]).
+//! - Who only takes is left out while others keep the link busy, but for a twentieth of what we
+//!   send. So it is with those who had no chance yet at a seeder that knows enough who pass on.
+//! - Among equals **Contribution** ranks by bytes verified from the peer in the last two rounds and
+//!   since, those who had no chance yet by what speaks for them (they answer us; they have nothing to
+//!   give), takers by how much they hold (others found them worth it); **Rarity** by how many
+//!   rare pieces it holds; **Seeder** (always, once we are complete) gives everybody a turn: who
+//!   waits longest comes next, who was answered longest goes.
+//! - Calm: in a round at most one regular slot is taken from a peer that uses it and has done nothing
+//!   to lose it, for one that stands better or, when the round begins, ranks better; never for an
+//!   equal one. All others wait for the rounds to come. Who was sent something and has shown nothing
+//!   for it, or only takes, goes at once and is not counted.
+//! - The optimistic slots go to those who had no chance yet (of these first to who holds nothing, then to
+//!   who answers us), then to those to whom we owe most, for three rounds or until they have shown nothing for it. A tried peer that ranks well enough
+//!   moves to a regular slot, and another is tried at once.
+//! - [`Slots::Auto`] sets the number of regular slots by what the link carries (`slots`).
+//!
+//! Invariant: never more peers unchoked than regular and optimistic slots, never one that is
+//! not interested, and a reported change is a real change.
+//!
+//! ```text
+//! peer      one peer: its slot, what it gave and took, how it stands by that
+//! regular   who gets the regular slots, and who loses one
+//! trials    who is tried, and how much those who only take may have
+//! ```
+//! Not here: messages, measuring, the clock. The caller acts on the changes; it may call
+//! [`Choker::tick`] at any event as well as on time.
+
+mod peer;
+mod regular;
+#[cfg(not(loom))]
+#[cfg(test)]
+mod tests;
+mod trials;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use fastrand::Rng;
+
+use self::peer::{PeerState, Slot};
+use self::regular::may_hold_regular;
+use super::slots::{Auto, per_second};
+use super::{Past, Standing};
+
+/// Time between two full rounds.
+pub const ROUND: Duration = Duration::from_secs(10);
+
+/// A peer that takes nothing for so long while others wait gives its slot to one of them.
+const IDLE: Duration = Duration::from_secs(2);
+/// And waits for so long before it comes in turn again.
+const BENCHED: Duration = ROUND;
+
+/// Rounds are told apart by up to so many moves, less one.
+const MOVES_COUNTED: usize = 17;
+/// Number of rounds in which none, one, two, … slots were moved.
+pub type MovesByRound = [u32; MOVES_COUNTED];
+
+/// Names one link for as long as it lives; never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LinkId(pub u32);
+
+/// How peers are ranked for regular slots while we are not complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum ChokePolicy {
+    /// By the bytes verified from them in the last rounds: tit for tat.
+    #[default]
+    Contribution,
+    /// By how many rare pieces they hold.
+    Rarity,
+    /// Everybody in turn. Used whatever the setting once we are complete.
+    Seeder,
+}
+
+/// How many peers are answered at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Slots {
+    /// So many; 4 and 1 is the classic setting.
+    Fixed {
+        /// Slots by rank.
+        regular: usize,
+        /// Slots by chance.
+        optimistic: usize,
+    },
+    /// One optimistic slot, and regular ones after what the link carries (see
+    /// `swarm/slots.rs`): 4 to begin with, 2 to 128 in all.
+    #[default]
+    Auto,
+}
+
+/// What the choker looks at of one peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerView {
+    /// Its link.
+    pub id: LinkId,
+    /// It wants something that we hold.
+    pub interested: bool,
+    /// Bytes it sent us in pieces that proved right, over this link.
+    pub verified_from: u64,
+    /// Bytes we sent it over this link.
+    pub uploaded_to: u64,
+    /// How many pieces it holds.
+    pub held: u32,
+    /// How many rare pieces it holds ([`Ledger::rare_held`](super::Ledger::rare_held)); only
+    /// looked at by [`ChokePolicy::Rarity`].
+    pub rare_pieces: u32,
+    /// A piece is being sent to it that is not all out. It is sent to its end even if we choke it.
+    pub amid_piece: bool,
+    /// When it last took any payload from us; its joining, if it never did.
+    pub took_at: Duration,
+    /// It let us down, and has delivered nothing since.
+    pub snubbed: bool,
+    /// It says that it answers our requests, and has not let us down.
+    pub answers_us: bool,
+    /// What passed over earlier links with it.
+    pub past: Past,
+    /// How it stands by what it passes on ([`Guide::standing`](super::Guide::standing)), if we
+    /// can tell; else it is judged here, by what it gave us.
+    pub passes_on: Option<Standing>,
+}
+
+impl PeerView {
+    /// Bytes we sent it, over earlier links too.
+    fn taken(&self) -> u64 {
+        self.past.taken + self.uploaded_to
+    }
+
+    /// Bytes it sent us, over earlier links too.
+    fn given(&self) -> u64 {
+        self.past.given + self.verified_from
+    }
+}
+
+/// Decides whom we answer; see the module's header.
+#[derive(Clone, Debug)]
+pub struct Choker {
+    policy: ChokePolicy,
+    slots: Slots,
+    piece_len: u64,
+    auto: Auto,
+    /// Ascending by link. In one piece and found by their place, for a decision goes over all of
+    /// them many times.
+    peers: Vec<PeerState>,
+    last_round: Option<Duration>,
+    /// Slots moved in this round (see [`Self::moves`]), and the rounds before by how many were.
+    moved: usize,
+    rounds: MovesByRound,
+    /// Who stands worse is answered only as far as it needs them to keep the link busy.
+    trusted_from: Standing,
+}
+
+impl Choker {
+    /// A choker that knows nobody yet, for a share of pieces of so many bytes.
+    pub fn new(policy: ChokePolicy, slots: Slots, piece_len: u32) -> Self {
+        let auto = Auto::new(piece_len);
+        let piece_len = piece_len.into();
+        Self {
+            policy,
+            slots,
+            piece_len,
+            auto,
+            peers: Vec::new(),
+            last_round: None,
+            moved: 0,
+            rounds: [0; MOVES_COUNTED],
+            trusted_from: Standing::New,
+        }
+    }
+
+    /// When the next full round is due; now, if there was none yet.
+    pub fn next_round(&self) -> Duration {
+        self.last_round.map_or(Duration::ZERO, |last| last + ROUND)
+    }
+
+    /// When to decide again between rounds, if nothing happens before: there may be more slots.
+    pub fn next_look(&self) -> Option<Duration> {
+        self.auto.next_look()
+    }
+
+    /// Whether the peer is unchoked at the moment.
+    pub fn is_unchoked(&self, id: LinkId) -> bool {
+        self.place_of(id).is_ok_and(|at| self.peers[at].is_answered())
+    }
+
+    /// Whether the peer was offered a slot, did not use it, and has taken nothing since.
+    pub fn lets_slots_pass(&self, id: LinkId) -> bool {
+        self.place_of(id).is_ok_and(|at| self.peers[at].let_pass_at.is_some())
+    }
+
+    /// Rounds, the one that goes on included, by how many regular slots were taken in them from peers
+    /// that used them, for others' sake; the last number stands for that many or more. A slot that
+    /// fell free, or whose holder showed nothing for what it was sent, was not moved.
+    pub fn moves(&self) -> MovesByRound {
+        let mut rounds = self.rounds;
+        rounds[self.moved.min(MOVES_COUNTED - 1)] += u32::from(self.last_round.is_some());
+        rounds
+    }
+
+    /// How many regular and optimistic slots there are at the moment.
+    pub fn slots(&self) -> (usize, usize) {
+        match self.slots {
+            Slots::Fixed { regular, optimistic } => (regular, optimistic),
+            Slots::Auto => (self.auto.regular(), 1),
+        }
+    }
+
+    /// Whether a slot is free, so that a peer that joins interested is unchoked at once.
+    pub fn has_free_slot(&self) -> bool {
+        let (regular, optimistic) = self.slots();
+        self.taken(Slot::Regular) + self.taken(Slot::Optimistic) < regular + optimistic
+    }
+
+    /// Slots of a kind that are not free: those of peers that are choked and get the rest of a
+    /// piece are not yet.
+    fn taken(&self, kind: Slot) -> usize {
+        self.peers.iter().filter(|peer| peer.slot == kind || peer.leaving == kind).count()
+    }
+
+    /// Where a peer is among those we know; if it is not, where it belongs.
+    fn place_of(&self, id: LinkId) -> Result<usize, usize> {
+        self.peers.binary_search_by_key(&id, |peer| peer.view.id)
+    }
+
+    /// Whether [`PeerView::rare_pieces`] is looked at.
+    pub fn looks_at_rarity(&self, complete: bool) -> bool {
+        !complete && self.policy == ChokePolicy::Rarity
+    }
+
+    /// Decides again: a full round if one is due, else only what cannot wait (a slot became
+    /// free, a peer came, left or changed its interest). `peers` are all links there are, each
+    /// once, in any order (fastest if ascending); `complete` says that we hold all we want. Returns
+    /// the peers to unchoke (true) and to choke (false), ascending. Time must not go backwards.
+    pub fn tick(
+        &mut self,
+        now: Duration,
+        complete: bool,
+        peers: &[PeerView],
+        rng: &mut Rng,
+    ) -> Vec<(LinkId, bool)> {
+        let policy = if complete { ChokePolicy::Seeder } else { self.policy };
+        let due = now >= self.next_round();
+        if due {
+            self.begin_round();
+        }
+        self.take_note(now, due, policy, peers);
+        let passing_on_shows = peers.iter().any(|view| view.passes_on.is_some());
+        self.trusted_from = if passing_on_shows { Standing::Giver } else { Standing::New };
+        self.resize(now, due);
+        self.free_lost_slots(now, policy);
+        self.bench_idle(now);
+        self.end_vain_trials(now);
+        let is_judged = self.peers.iter().any(|peer| peer.standing != Standing::New);
+        if !due && !is_judged && !self.has_free_slot() {
+            return self.changes();
+        }
+        let mut ranking = self.rank(now, policy, rng);
+        self.make_way(now, &mut ranking);
+        self.leave_out_takers(now, &mut ranking);
+        let mut tried = Vec::new();
+        if due {
+            self.swap_regular(now, policy, &mut ranking);
+            tried = self.end_trials(now);
+        }
+        self.fill_regular(now, &ranking);
+        self.fill_optimistic(now, &tried, rng);
+        if due {
+            self.note_round(now);
+        }
+        self.changes()
+    }
+
+    /// Learns of joins, leaves, interest, and of who gives. A round that is `due` has begun by then: what
+    /// no longer counts in it must not count for the choice that it begins with.
+    fn take_note(&mut self, now: Duration, due: bool, policy: ChokePolicy, peers: &[PeerView]) {
+        for (place, view) in peers.iter().enumerate() {
+            // Most often nobody came or went since the last time.
+            let is_in_place = self.peers.get(place).is_some_and(|peer| peer.view.id == view.id);
+            let found = if is_in_place { Ok(place) } else { self.place_of(view.id) };
+            let at = found.unwrap_or_else(|at| {
+                self.peers.insert(at, PeerState::new(now, *view));
+                at
+            });
+            self.peers[at].note(now, due, *view);
+            self.peers[at].judge(now, self.piece_len, policy);
+        }
+        if self.peers.len() > peers.len() {
+            let here: BTreeSet<_> = peers.iter().map(|view| view.id).collect();
+            self.peers.retain(|peer| here.contains(&peer.view.id));
+        }
+    }
+
+    /// Sets the number of slots after the last round's rates, or between rounds if there is
+    /// plenty for all who are answered.
+    fn resize(&mut self, now: Duration, due: bool) {
+        if self.slots != Slots::Auto {
+            return;
+        }
+        let waiting = self.has_waiting();
+        let answered = self.peers.iter().filter(|peer| peer.is_answered()).count() as u64;
+        if !waiting || answered == 0 {
+            return self.auto.nobody_waits();
+        }
+        match self.last_round {
+            Some(last) if due => {
+                let of_late = |peer: &PeerState| peer.view.uploaded_to - peer.uploaded_mark;
+                let sent: u64 = self.peers.iter().map(of_late).sum();
+                self.auto.adapt(now, per_second(sent, now.saturating_sub(last)), answered);
+            }
+            _ => {
+                let sent = self.peers.iter().map(|peer| peer.view.uploaded_to).sum();
+                self.auto.look(now, sent, answered);
+            }
+        }
+    }
+
+    /// Takes slots from those that may not keep them, and those there are too many of.
+    fn free_lost_slots(&mut self, now: Duration, policy: ChokePolicy) {
+        for peer in &mut self.peers {
+            let lost = match peer.slot {
+                Slot::None => false,
+                Slot::Regular => !may_hold_regular(policy, &peer.view),
+                Slot::Optimistic => !peer.view.interested,
+            };
+            if lost {
+                peer.put(now, Slot::None);
+            }
+        }
+    }
+
+    /// Whether anybody waits for a slot.
+    pub fn has_waiting(&self) -> bool {
+        self.peers.iter().any(PeerState::has_no_slot)
+    }
+
+    /// Takes slots from those that do not use them, as far as others wait. Else those who ask
+    /// for everything and read nothing could hold them all.
+    fn bench_idle(&mut self, now: Duration) {
+        let mut waiting = self.peers.iter().filter(|peer| peer.is_waiting(now)).count();
+        for peer in &mut self.peers {
+            let idle = now.saturating_sub(peer.view.took_at.max(peer.since));
+            if waiting > 0 && peer.is_answered() && idle >= IDLE {
+                peer.benched_until = now + BENCHED;
+                peer.let_pass_at = Some(now);
+                peer.put(now, Slot::None);
+                waiting -= 1;
+            }
+        }
+    }
+
+    /// Slots may be moved again.
+    fn begin_round(&mut self) {
+        self.rounds = self.moves();
+        self.moved = 0;
+    }
+
+    fn note_round(&mut self, now: Duration) {
+        self.last_round = Some(now);
+        for peer in &mut self.peers {
+            peer.uploaded_mark = peer.view.uploaded_to;
+        }
+    }
+
+    fn changes(&self) -> Vec<(LinkId, bool)> {
+        let changed = self.peers.iter().filter(|peer| peer.is_answered() != peer.was_answered);
+        changed.map(|peer| (peer.view.id, peer.is_answered())).collect()
+    }
+}

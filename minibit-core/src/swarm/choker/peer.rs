@@ -1,0 +1,181 @@
+//! One peer as the choker sees it: which slot it has, what it gave and took, how it stands by that.
+//!
+//! Not here: what follows of it beside others (`regular`, `trials`).
+
+use std::time::Duration;
+
+use super::regular::turn_score;
+use super::{ChokePolicy, PeerView, ROUND};
+use crate::swarm::Standing;
+
+/// A peer that was sent a piece, and after so long has given back less than one part in so many,
+/// only takes.
+pub(super) const TAKER_AFTER: Duration = Duration::from_secs(1);
+const TAKER_PART: u64 = 10;
+/// For so long the rest of a piece may hold up a slot after a choke: who fetches it byte by byte
+/// shall not keep others out.
+pub(super) const LEAVING_MAX: Duration = ROUND.saturating_mul(3);
+
+/// Which slot a peer has, and since when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Slot {
+    /// Choked; waiting, if it is interested.
+    None,
+    Regular,
+    Optimistic,
+}
+
+/// What speaks for a peer that has had no chance yet, the more the later. The first step towards us is
+/// to answer us; who only takes never does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Promise {
+    /// It holds something and does not answer us.
+    Nothing,
+    /// It has nothing that it could give.
+    Empty,
+    /// It answers us.
+    Answers,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct PeerState {
+    /// What was seen of it last.
+    pub(super) view: PeerView,
+    pub(super) slot: Slot,
+    /// When `slot` (or, of one without, the wait for one) began.
+    pub(super) since: Duration,
+    /// It was answered before the decision that is being made.
+    pub(super) was_answered: bool,
+    /// Choked with a piece under way, which still takes the place of this slot.
+    pub(super) leaving: Slot,
+    left_at: Duration,
+    /// `verified_from` at the last three rounds, the oldest first.
+    pub(super) verified_marks: [u64; 3],
+    /// `uploaded_to` at the last round.
+    pub(super) uploaded_mark: u64,
+    /// When it was first seen to have taken anything.
+    taking_since: Option<Duration>,
+    pub(super) standing: Standing,
+    /// Until then it comes after all others, for it did not use its slot.
+    pub(super) benched_until: Duration,
+    /// When it last lost a slot for that, if it has taken nothing since.
+    pub(super) let_pass_at: Option<Duration>,
+}
+
+impl PeerState {
+    pub(super) fn new(now: Duration, view: PeerView) -> Self {
+        Self {
+            view,
+            slot: Slot::None,
+            since: now,
+            was_answered: false,
+            leaving: Slot::None,
+            left_at: Duration::ZERO,
+            verified_marks: [view.verified_from; 3],
+            uploaded_mark: view.uploaded_to,
+            taking_since: None,
+            standing: Standing::New,
+            benched_until: Duration::ZERO,
+            let_pass_at: None,
+        }
+    }
+
+    /// Learns how the peer is by now.
+    pub(super) fn note(&mut self, now: Duration, due: bool, view: PeerView) {
+        self.was_answered = self.is_answered();
+        self.let_pass_at = self.let_pass_at.filter(|at| view.took_at <= *at);
+        if view.interested && !self.view.interested {
+            self.since = now;
+        }
+        if !view.amid_piece || now.saturating_sub(self.left_at) >= LEAVING_MAX {
+            self.leaving = Slot::None;
+        }
+        if view.uploaded_to > 0 {
+            self.taking_since.get_or_insert(now);
+        }
+        if due {
+            let [_, older, old] = self.verified_marks;
+            self.verified_marks = [older, old, view.verified_from];
+        }
+        self.view = view;
+    }
+
+    /// Sets how it stands.
+    pub(super) fn judge(&mut self, now: Duration, piece_len: u64, policy: ChokePolicy) {
+        self.standing = self.view.passes_on.unwrap_or_else(|| match policy {
+            ChokePolicy::Contribution | ChokePolicy::Seeder => {
+                self.standing_by_trade(now, piece_len, policy)
+            }
+            ChokePolicy::Rarity => Standing::New,
+        });
+    }
+
+    pub(super) fn put(&mut self, now: Duration, slot: Slot) {
+        self.left_at = now;
+        self.leaving =
+            if slot == Slot::None && self.view.amid_piece { self.slot } else { Slot::None };
+        // From optimistic to regular it goes on being answered: its turn is not new.
+        if (self.slot == Slot::None) != (slot == Slot::None) {
+            self.since = now;
+        }
+        self.slot = slot;
+    }
+
+    pub(super) fn is_answered(&self) -> bool {
+        self.slot != Slot::None
+    }
+
+    /// Whether it wants something and has no slot.
+    pub(super) fn has_no_slot(&self) -> bool {
+        self.view.interested && self.slot == Slot::None
+    }
+
+    /// The same, and it has not given one away of late by not using it.
+    pub(super) fn is_waiting(&self, now: Duration) -> bool {
+        self.has_no_slot() && now >= self.benched_until
+    }
+
+    /// By what it is ranked among those that stand alike, the best highest.
+    pub(super) fn score(&self, now: Duration, policy: ChokePolicy) -> u64 {
+        match policy {
+            ChokePolicy::Contribution if self.standing == Standing::Taker => self.view.held.into(),
+            ChokePolicy::Contribution if self.standing == Standing::New => self.promise() as u64,
+            ChokePolicy::Contribution => {
+                self.view.verified_from.saturating_sub(self.verified_marks[0])
+            }
+            ChokePolicy::Rarity => u64::from(self.view.rare_pieces),
+            ChokePolicy::Seeder => turn_score(now, self),
+        }
+    }
+
+    /// What speaks for it while it has had no chance to give us anything.
+    pub(super) fn promise(&self) -> Promise {
+        if self.view.answers_us {
+            Promise::Answers
+        } else if self.view.held == 0 {
+            Promise::Empty
+        } else {
+            Promise::Nothing
+        }
+    }
+
+    /// How it stands by what it gave us. Only what it gave of late makes it a giver, as long as
+    /// we want anything ourselves.
+    fn standing_by_trade(&self, now: Duration, piece_len: u64, policy: ChokePolicy) -> Standing {
+        let view = &self.view;
+        let counts_from = if policy == ChokePolicy::Seeder { 0 } else { self.verified_marks[0] };
+        let has_had_time = view.past.taken >= piece_len
+            || self.taking_since.is_some_and(|since| now.saturating_sub(since) >= TAKER_AFTER);
+        let had_its_chance = view.taken() >= piece_len && has_had_time;
+        let given = if policy == ChokePolicy::Seeder { view.given() } else { view.verified_from };
+        if had_its_chance && view.given() < view.taken() / TAKER_PART {
+            Standing::Taker
+        } else if given > counts_from {
+            Standing::Giver
+        } else if view.past.is_suspect {
+            Standing::OnTrial
+        } else {
+            Standing::New
+        }
+    }
+}

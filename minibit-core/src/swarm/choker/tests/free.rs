@@ -1,0 +1,104 @@
+//! When a slot is free again, and how many there are.
+
+use std::time::Duration;
+
+use super::super::peer::LEAVING_MAX;
+use super::super::{IDLE, ROUND};
+use super::*;
+use crate::swarm::slots::FLOOR;
+
+/// Five slots, one of them left by peer 0 with a piece under way, and peer 5 waits for it.
+fn one_is_leaving() -> Room {
+    let mut room = Room::classic(5);
+    room.tick();
+    room.join(5);
+    room.peer(0).amid_piece = true;
+    room.tick();
+    room.peer(0).interested = false;
+    assert_eq!(room.tick(), (vec![], vec![0]));
+    assert!(!room.choker.has_free_slot());
+    room
+}
+
+#[test]
+fn a_slot_is_not_free_until_the_piece_that_was_begun_is_out() {
+    let mut room = one_is_leaving();
+    room.peer(0).amid_piece = false;
+    assert_eq!(room.tick(), (vec![5], vec![]));
+}
+
+#[test]
+fn a_piece_that_is_never_out_does_not_hold_up_its_slot_for_ever() {
+    let mut room = one_is_leaving();
+    room.now += LEAVING_MAX;
+    assert!(room.tick().0.contains(&5));
+}
+
+#[test]
+fn who_does_not_use_a_slot_gives_it_to_one_that_waits_and_comes_after_all_others() {
+    let mut room = Room::classic(5);
+    room.idle = vec![0, 1, 2];
+    room.tick();
+    room.now += IDLE;
+    assert_eq!(room.tick(), (vec![], vec![]), "nobody waits");
+    room.join(5);
+    room.join(6);
+    let (on, off) = room.tick();
+    assert_eq!(on, [5, 6]);
+    assert!(off.len() == 2 && off.iter().all(|id| *id < 3), "{off:?}");
+    room.leave(5);
+    let (on, _) = room.tick();
+    assert_eq!(on.len(), 1, "with nobody else waiting one of them comes back");
+    assert!(off.contains(&on[0]));
+}
+
+/// Rounds in which all answered peers together get so many bytes a second.
+fn rounds_at(room: &mut Room, rounds: u32, rate: impl Fn(usize) -> u64) -> Vec<usize> {
+    (0..rounds)
+        .map(|_| {
+            let unchoked = room.unchoked();
+            let each = rate(unchoked.len()) * ROUND.as_secs() / unchoked.len() as u64;
+            unchoked.iter().for_each(|id| room.peer(*id).uploaded_to += each);
+            room.round();
+            room.choker.slots().0
+        })
+        .collect()
+}
+
+fn crowd(policy: ChokePolicy) -> Room {
+    let mut room = Room::new(policy, Slots::Auto);
+    (0..500).for_each(|id| room.join(id));
+    room.tick();
+    room
+}
+
+#[test]
+fn slots_follow_what_the_link_carries() {
+    let mut room = crowd(ChokePolicy::Contribution);
+    assert_eq!(room.unchoked().len(), FLOOR + 1);
+    assert_eq!(rounds_at(&mut room, 3, |_| 1 << 30), [5, 6, 7]);
+    assert_eq!(room.unchoked().len(), 8);
+    let mut room = crowd(ChokePolicy::Seeder);
+    assert_eq!(rounds_at(&mut room, 2, |_| 1 << 20), [5, 4]);
+    assert_eq!(room.unchoked().len(), 5);
+}
+
+#[test]
+fn between_rounds_more_are_answered_where_there_is_plenty() {
+    let mut room = crowd(ChokePolicy::Contribution);
+    for _ in 0..2 {
+        room.now += Duration::from_millis(300);
+        room.unchoked().iter().for_each(|id| room.peer(*id).uploaded_to += 1 << 24);
+        room.tick();
+    }
+    assert_eq!(room.unchoked().len(), 2 * FLOOR + 1);
+}
+
+#[test]
+fn nothing_is_learnt_from_rounds_in_which_nobody_waits() {
+    let mut room = Room::new(ChokePolicy::Contribution, Slots::Auto);
+    (0..5).for_each(|id| room.join(id));
+    room.tick();
+    assert_eq!(rounds_at(&mut room, 5, |_| 1000), [FLOOR; 5]);
+    assert_eq!(room.unchoked().len(), 5);
+}

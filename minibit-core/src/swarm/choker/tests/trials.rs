@@ -1,0 +1,145 @@
+//! Who is tried, and what those get who only take.
+
+use std::time::Duration;
+
+use super::super::peer::TAKER_AFTER;
+use super::*;
+use crate::swarm::Standing;
+
+#[test]
+fn those_on_trial_who_gave_get_slots_of_takers_with_those_who_wait_in_one_look() {
+    let mut room = Room::new(ChokePolicy::Seeder, Slots::Fixed { regular: 2, optimistic: 1 });
+    (0..3).for_each(|id| room.join(id));
+    room.tick();
+    let tried = room.in_slot(Slot::Optimistic)[0];
+    room.join(3);
+    for id in 0..4 {
+        let gives = id == tried || id == 3;
+        room.peer(id).passes_on = Some(if gives { Standing::Giver } else { Standing::Taker });
+    }
+    room.tick();
+    assert_eq!(room.in_slot(Slot::Regular), [tried, 3]);
+    assert_eq!(room.tick(), (vec![], vec![]));
+}
+
+#[test]
+fn a_tried_peer_that_shows_its_worth_is_promoted_without_a_pause() {
+    let mut room = Room::classic(12);
+    room.tick();
+    let tried = room.in_slot(Slot::Optimistic)[0];
+    room.peer(tried).verified_from += 1000;
+    let (on, off) = room.round();
+    assert!(room.in_slot(Slot::Regular).contains(&tried));
+    assert!(!on.contains(&tried) && !off.contains(&tried));
+    assert_ne!(room.in_slot(Slot::Optimistic), [tried]);
+    assert_eq!(room.unchoked().len(), 5);
+}
+
+#[test]
+fn the_optimistic_slot_moves_on_after_three_rounds() {
+    let mut room = Room::classic(12);
+    room.tick();
+    let first = room.in_slot(Slot::Optimistic);
+    for _ in 0..2 {
+        assert_eq!(room.round(), (vec![], vec![]));
+    }
+    let (on, off) = room.round();
+    assert_eq!((on.len(), &off), (1, &first));
+    assert_eq!(room.in_slot(Slot::Optimistic), on);
+    // With nobody else who waits there is nobody to give it to.
+    let mut small = Room::classic(5);
+    small.tick();
+    (0..9).for_each(|_| assert_eq!(small.round(), (vec![], vec![])));
+}
+
+#[test]
+fn whoever_had_no_chance_yet_is_tried_before_all_others_and_each_in_turn() {
+    let mut room = Room::new(ChokePolicy::Contribution, Slots::Fixed { regular: 0, optimistic: 1 });
+    (0..6).for_each(|id| room.join(id));
+    room.tick();
+    let mut tried = vec![room.unchoked()[0]];
+    for _ in 1..6 {
+        // It gets a piece and gives nothing; after a second its chance is over.
+        let id = *tried.last().unwrap();
+        room.peer(id).uploaded_to += u64::from(PIECE);
+        room.tick();
+        room.now += TAKER_AFTER;
+        assert_eq!(room.tick().1, [id]);
+        tried.push(room.unchoked()[0]);
+    }
+    tried.sort_unstable();
+    assert_eq!(tried, [0, 1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn who_is_new_to_the_swarm_is_tried_first_and_then_who_answers_us() {
+    let mut room = Room::new(ChokePolicy::Contribution, Slots::Fixed { regular: 0, optimistic: 2 });
+    for id in 0..8 {
+        room.join(id);
+        room.peer(id).held = u32::from(id != 6);
+        room.peer(id).answers_us = id == 4;
+    }
+    room.tick();
+    assert_eq!(room.in_slot(Slot::Optimistic), [4, 6]);
+}
+
+/// Peers 0 and 1 give, 2 and 3 have had their chance, and what went to them is a lot.
+fn givers_and_takers() -> Room {
+    let mut room = Room::classic(4);
+    room.tick();
+    for id in 0..4 {
+        room.peer(id).uploaded_to += 4 * u64::from(PIECE);
+    }
+    room.now += Duration::from_millis(1);
+    room.tick();
+    (0..2).for_each(|id| room.peer(id).verified_from += 4 * u64::from(PIECE));
+    room.now += TAKER_AFTER;
+    room
+}
+
+#[test]
+fn who_only_takes_is_left_out_while_two_who_give_keep_the_link_busy() {
+    let mut room = givers_and_takers();
+    assert_eq!(room.tick(), (vec![], vec![2, 3]));
+    assert_eq!(room.choker.moved, 0, "two had it coming");
+    room.peer(1).interested = false;
+    let (on, _) = room.tick();
+    assert_eq!(room.in_slot(Slot::Regular).len(), 2, "one giver and {on:?}");
+}
+
+#[test]
+fn who_only_took_is_not_new_by_coming_anew() {
+    let mut room = givers_and_takers();
+    room.tick();
+    room.leave(2);
+    room.join(9);
+    room.peer(9).past = Past { taken: 4 * u64::from(PIECE), ..Past::default() };
+    // And this one is nobody that we know, from where the other was.
+    room.join(10);
+    room.peer(10).past = Past { is_suspect: true, ..Past::default() };
+    assert_eq!(room.tick(), (vec![], vec![]));
+    room.join(11);
+    assert_eq!(room.tick(), (vec![11], vec![]), "who is new has its chance");
+    room.peer(9).verified_from += u64::from(PIECE);
+    assert_eq!(room.tick(), (vec![9], vec![]), "and who has made up for it");
+}
+
+#[test]
+fn who_only_takes_gets_a_twentieth_by_chance() {
+    let mut room = givers_and_takers();
+    room.tick();
+    for _ in 0..400 {
+        room.now += Duration::from_secs(1);
+        for id in 0..2 {
+            room.peer(id).verified_from += u64::from(PIECE);
+        }
+        for id in room.unchoked() {
+            room.peer(id).uploaded_to += u64::from(PIECE);
+        }
+        room.tick();
+    }
+    let sent = |id: u32| room.peers[id as usize].uploaded_to;
+    let (takers, all) = (sent(2) + sent(3), (0..4).map(sent).sum::<u64>());
+    let part = all as f64 / takers as f64;
+    assert!((15.0..=25.0).contains(&part), "one part in {part}");
+}
