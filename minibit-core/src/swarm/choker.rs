@@ -40,6 +40,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
+use super::slack::Slack;
 use super::slots::{Auto, per_second};
 use super::{Past, Standing};
 
@@ -58,6 +59,8 @@ const BUSY_MIN: usize = 2;
 const IDLE: Duration = Duration::from_secs(2);
 /// And waits for so long before it comes in turn again.
 const BENCHED: Duration = ROUND;
+/// Twice as long each time that it still has taken nothing, so many times.
+const BENCHED_DOUBLED_MAX: u32 = 4;
 /// For so long the rest of a piece may hold up a slot after a choke: who fetches it byte by byte
 /// shall not keep others out.
 const LEAVING_MAX: Duration = ROUND.saturating_mul(3);
@@ -176,6 +179,8 @@ struct PeerState {
     benched_until: Duration,
     /// When it last lost a slot for that, if it has taken nothing since.
     let_pass_at: Option<Duration>,
+    /// How often it has, since it last took anything.
+    let_pass: u32,
 }
 
 /// Decides whom we answer; see the module's header.
@@ -185,6 +190,9 @@ pub struct Choker {
     slots: Slots,
     piece_len: u64,
     auto: Auto,
+    slack: Slack,
+    /// Bytes sent to all peers so far, those that left included.
+    sent: u64,
     /// Ascending by link. In one piece and found by their place, for a decision goes over all of
     /// them many times.
     peers: Vec<PeerState>,
@@ -206,6 +214,8 @@ impl Choker {
             slots,
             piece_len,
             auto,
+            slack: Slack::default(),
+            sent: 0,
             peers: Vec::new(),
             last_round: None,
             moved: 0,
@@ -217,6 +227,12 @@ impl Choker {
     /// When the next full round is due; now, if there was none yet.
     pub fn next_round(&self) -> Duration {
         self.last_round.map_or(Duration::ZERO, |last| last + ROUND)
+    }
+
+    /// So many payload bytes have been sent to all peers by now, those that left included. To be told
+    /// before [`Self::tick`].
+    pub fn note_sent(&mut self, sent: u64) {
+        self.sent = sent;
     }
 
     /// When to decide again between rounds, if nothing happens before: there may be more slots.
@@ -253,8 +269,14 @@ impl Choker {
 
     /// Whether a slot is free, so that a peer that joins interested is unchoked at once.
     pub fn has_free_slot(&self) -> bool {
+        self.free() > 0
+    }
+
+    /// How many slots are free.
+    fn free(&self) -> usize {
         let (regular, optimistic) = self.slots();
-        self.taken(Slot::Regular) + self.taken(Slot::Optimistic) < regular + optimistic
+        let taken = self.taken(Slot::Regular) + self.taken(Slot::Optimistic);
+        (regular + optimistic).saturating_sub(taken)
     }
 
     /// Slots of a kind that are not free: those of peers that are choked and get the rest of a
@@ -342,12 +364,14 @@ impl Choker {
         if self.slots != Slots::Auto {
             return;
         }
+        let has_room = self.slack.note(now, self.sent);
         let waiting = self.has_waiting();
         let answered = self.peers.iter().filter(|peer| peer.is_answered()).count() as u64;
         if !waiting || answered == 0 {
             return self.auto.nobody_waits();
         }
         match self.last_round {
+            _ if has_room => self.auto.link_has_room(),
             Some(last) if due => {
                 let of_late = |peer: &PeerState| peer.view.uploaded_to - peer.uploaded_mark;
                 let sent: u64 = self.peers.iter().map(of_late).sum();
@@ -380,13 +404,15 @@ impl Choker {
     }
 
     /// Takes slots from those that do not use them, as far as others wait. Else those who ask
-    /// for everything and read nothing could hold them all.
+    /// for everything and read nothing could hold them all. Who does so again waits for longer.
     fn bench_idle(&mut self, now: Duration) {
-        let mut waiting = self.peers.iter().filter(|peer| peer.is_waiting(now)).count();
+        let waiting = self.peers.iter().filter(|peer| peer.is_waiting(now)).count();
+        let mut waiting = waiting.saturating_sub(self.free());
         for peer in &mut self.peers {
             let idle = now.saturating_sub(peer.view.took_at.max(peer.since));
             if waiting > 0 && peer.is_answered() && idle >= IDLE {
-                peer.benched_until = now + BENCHED;
+                peer.benched_until = now + BENCHED * (1 << peer.let_pass.min(BENCHED_DOUBLED_MAX));
+                peer.let_pass += 1;
                 peer.let_pass_at = Some(now);
                 peer.put(now, Slot::None);
                 waiting -= 1;
@@ -666,6 +692,7 @@ impl PeerState {
             standing: Standing::New,
             benched_until: Duration::ZERO,
             let_pass_at: None,
+            let_pass: 0,
         }
     }
 
@@ -673,6 +700,7 @@ impl PeerState {
     fn note(&mut self, now: Duration, due: bool, view: PeerView) {
         self.was_answered = self.is_answered();
         self.let_pass_at = self.let_pass_at.filter(|at| view.took_at <= *at);
+        self.let_pass *= u32::from(self.let_pass_at.is_some());
         if view.interested && !self.view.interested {
             self.since = now;
         }

@@ -7,6 +7,8 @@
 //! The rules, looked at only while somebody waits:
 //! - Those who are answered get half a second's worth of a piece each, or more: so many slots
 //!   hurt nobody, and there are more at once (see [`Auto::look`]).
+//! - They take far less than the link carried of late (`slack`): it is not the link that keeps them, and
+//!   again there are more at once. Else those who ask and do not read would keep out everybody else.
 //! - They need over a second and a half for a piece: half the slots are tried. If the link then
 //!   carries clearly less, it was the receivers who could take no more: the slots are given back,
 //!   and more are tried.
@@ -97,6 +99,14 @@ impl Auto {
         self.regular = (self.regular * 2).min(CAP);
         self.trial = None;
         true
+    }
+
+    /// Somebody waits, and the link carries less than an eighth of what it does: four times as many of the
+    /// same would use half of it.
+    pub(super) fn link_has_room(&mut self) {
+        self.regular = (self.regular * 4).min(CAP);
+        self.trial = None;
+        self.nobody_waits();
     }
 
     /// Nobody waits: the next look begins anew.

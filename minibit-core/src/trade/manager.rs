@@ -432,6 +432,7 @@ impl Manager {
             // Whoever is alone now may choose.
             self.share.links().values().for_each(|link| link.wake_first());
         }
+        self.choker.note_sent(self.share.counters.uploaded.load(Relaxed));
         let changes = self.choker.tick(now, complete, &views, &mut self.rng);
         self.views = views;
         for (id, unchoke) in changes {
@@ -524,6 +525,38 @@ mod tests {
         }
         let late = setting.join(Duration::from_secs(300), 10, false);
         assert_eq!(late.err(), Some(Refusal::Full));
+    }
+
+    /// Peers `from` to `to` join a seeder that has sent ten million bytes in each of three seconds.
+    fn fast_seeder_with(from: u64, to: u64) -> (Setting, Vec<Arc<Link>>) {
+        let mut setting = Setting::new(true, Caps::default(), Slots::Auto);
+        for second in 0..3 {
+            setting.manager.choose_slots(Duration::from_secs(second));
+            setting.share.counters.uploaded.fetch_add(10_000_000, Relaxed);
+        }
+        let now = Duration::from_secs(3);
+        let links = (from..to).map(|number| setting.join(now, number, false).unwrap()).collect();
+        (setting, links)
+    }
+
+    #[test]
+    fn those_who_take_nothing_of_what_they_ask_for_keep_nobody_waiting() {
+        let (mut setting, deaf) = fast_seeder_with(2, 97);
+        pass(&mut setting, 3, 8, &[]);
+        assert!(deaf.iter().all(|link| !link.is_choking()), "slots that cannot send are not used");
+        let honest = setting.join(Duration::from_secs(8), 100, false).unwrap();
+        assert!(!honest.is_choking());
+    }
+
+    #[test]
+    fn who_takes_little_by_little_keeps_its_slot_beside_those_who_take_nothing() {
+        let (mut setting, links) = fast_seeder_with(2, 198);
+        for second in 3..60 {
+            setting.share.counters.uploaded.fetch_add(1000, Relaxed);
+            pass(&mut setting, second, second + 1, &[&links[0]]);
+        }
+        assert_eq!(links[0].times_choked.load(Relaxed), 0);
+        assert!(links.iter().any(|link| link.times_choked.load(Relaxed) > 0), "others wait");
     }
 
     #[test]
