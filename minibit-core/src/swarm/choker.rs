@@ -57,6 +57,8 @@ const CHANCE_PART: u64 = 20;
 const BUSY_MIN: usize = 2;
 /// A peer that takes nothing for so long while others wait gives its slot to one of them.
 const IDLE: Duration = Duration::from_secs(2);
+/// The same while nobody waits for it costs the slot's holder no more than the right to its place.
+const UNUSED: Duration = Duration::from_secs(5);
 /// And waits for so long before it comes in turn again.
 const BENCHED: Duration = ROUND;
 /// Twice as long each time that it still has taken nothing, so many times.
@@ -245,9 +247,14 @@ impl Choker {
         self.place_of(id).is_ok_and(|at| self.peers[at].is_answered())
     }
 
-    /// Whether the peer was offered a slot, did not use it, and has taken nothing since.
-    pub fn lets_slots_pass(&self, id: LinkId) -> bool {
-        self.place_of(id).is_ok_and(|at| self.peers[at].let_pass_at.is_some())
+    /// Whether the peer was offered a slot, did not use it, and has taken nothing since; or has one for
+    /// long, of which it makes no use.
+    pub fn lets_slots_pass(&self, now: Duration, id: LinkId) -> bool {
+        self.place_of(id).is_ok_and(|at| {
+            let peer = &self.peers[at];
+            let unused = peer.is_answered() && now >= peer.might_take_from() + UNUSED;
+            unused || peer.let_pass_at.is_some()
+        })
     }
 
     /// Rounds, the one that goes on included, by how many regular slots were taken in them from peers
@@ -364,9 +371,11 @@ impl Choker {
         if self.slots != Slots::Auto {
             return;
         }
-        let has_room = self.slack.note(now, self.sent);
         let waiting = self.has_waiting();
-        let answered = self.peers.iter().filter(|peer| peer.is_answered()).count() as u64;
+        let holders = self.peers.iter().filter(|peer| peer.is_answered());
+        let answered = holders.clone().count() as u64;
+        let taken_at = holders.map(PeerState::might_take_from).max().unwrap_or(now);
+        let has_room = self.slack.note(now, self.sent, taken_at);
         if !waiting || answered == 0 {
             return self.auto.nobody_waits();
         }
@@ -409,7 +418,7 @@ impl Choker {
         let waiting = self.peers.iter().filter(|peer| peer.is_waiting(now)).count();
         let mut waiting = waiting.saturating_sub(self.free());
         for peer in &mut self.peers {
-            let idle = now.saturating_sub(peer.view.took_at.max(peer.since));
+            let idle = now.saturating_sub(peer.might_take_from());
             if waiting > 0 && peer.is_answered() && idle >= IDLE {
                 peer.benched_until = now + BENCHED * (1 << peer.let_pass.min(BENCHED_DOUBLED_MAX));
                 peer.let_pass += 1;
@@ -694,6 +703,11 @@ impl PeerState {
             let_pass_at: None,
             let_pass: 0,
         }
+    }
+
+    /// Since when it has taken nothing, though it might have if it is answered.
+    fn might_take_from(&self) -> Duration {
+        self.view.took_at.max(self.since)
     }
 
     /// Learns how the peer is by now.

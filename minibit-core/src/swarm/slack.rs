@@ -18,6 +18,11 @@ const PART: u64 = 8;
 /// be slower.
 const HALF_LIFE: Duration = Duration::from_secs(10);
 
+/// If those who are answered take nothing at all for so long there is room on any link. The kernel of a
+/// peer comes back with each 32 KiB: with five of them, all at once, that is after two seconds where 0.65
+/// megabits a second go out.
+const NOTHING_TAKEN: Duration = Duration::from_secs(2);
+
 /// See the module's header.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Slack {
@@ -29,8 +34,10 @@ pub(super) struct Slack {
 }
 
 impl Slack {
-    /// So many bytes have been sent to all peers, ever. True if a window has ended with room to spare.
-    pub(super) fn note(&mut self, now: Duration, sent: u64) -> bool {
+    /// So many bytes have been sent to all peers, ever, and the last of them that are answered took some
+    /// or came to be answered at `taken_at`. True if there is room to spare: at the end of a window only, so
+    /// that what follows has one to show.
+    pub(super) fn note(&mut self, now: Duration, sent: u64, taken_at: Duration) -> bool {
         let (began, before) = *self.began.get_or_insert((now, sent));
         let span = now.saturating_sub(began);
         if span < WINDOW {
@@ -40,7 +47,7 @@ impl Slack {
         let forgotten = 0.5f64.powf(span.as_secs_f64() / HALF_LIFE.as_secs_f64());
         self.last = (sent.saturating_sub(before) as f64 / span.as_secs_f64()) as u64;
         self.carried = self.last.max((self.carried as f64 * forgotten) as u64);
-        self.last < self.carried / PART
+        self.last < self.carried / PART || now >= taken_at + NOTHING_TAKEN
     }
 }
 
@@ -56,8 +63,8 @@ mod tests {
             sent += bytes;
             (WINDOW * number, sent)
         });
-        slack.note(Duration::ZERO, 0);
-        ends.map(|(now, sent)| slack.note(now, sent)).collect()
+        slack.note(Duration::ZERO, 0, Duration::ZERO);
+        ends.map(|(now, sent)| slack.note(now, sent, now)).collect()
     }
 
     #[test]
@@ -71,12 +78,19 @@ mod tests {
     }
 
     #[test]
+    fn there_is_room_on_a_link_that_nobody_has_taken_anything_of_for_two_seconds() {
+        let mut slack = Slack::default();
+        let room = (0..4).map(|second| slack.note(WINDOW * second, 0, Duration::ZERO));
+        assert_eq!(room.collect::<Vec<_>>(), [false, false, true, true]);
+    }
+
+    #[test]
     fn what_was_carried_long_ago_is_forgotten() {
         let mut slack = Slack::default();
-        slack.note(Duration::ZERO, 0);
-        assert!(!slack.note(WINDOW, 1_000_000));
+        slack.note(Duration::ZERO, 0, Duration::ZERO);
+        assert!(!slack.note(WINDOW, 1_000_000, WINDOW));
         let later = WINDOW + HALF_LIFE * 4;
-        slack.note(later, 1_000_000);
-        assert!(!slack.note(later + WINDOW, 1_050_000), "a twentieth, of what counts for a sixteenth");
+        slack.note(later, 1_000_000, later);
+        assert!(!slack.note(later + WINDOW, 1_050_000, later), "a twentieth, of what counts for a sixteenth");
     }
 }

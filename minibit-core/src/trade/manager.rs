@@ -335,16 +335,17 @@ impl Manager {
     fn giving_way(&self, now: Duration) -> Vec<LinkId> {
         let links = self.share.links();
         let open = links.values().filter(|link| link.closing().is_none());
-        giving_way(now, open.map(|link| self.occupant(link)))
+        giving_way(now, open.map(|link| self.occupant(now, link)))
     }
 
-    fn occupant(&self, link: &Link) -> Occupant {
+    fn occupant(&self, now: Duration, link: &Link) -> Occupant {
         let wants = link.interested.load(Relaxed) && !link.holdings.is_full();
         Occupant {
             id: link.id,
             moved_at: link.moved_at(),
+            was_of_use: link.bytes_to() + link.bytes_from() > 0,
             has_for_us: !link.snubbed.load(Relaxed) && self.share.ledger.wants_any(&link.holdings),
-            waits: wants && !self.choker.lets_slots_pass(link.id),
+            waits: wants && !self.choker.lets_slots_pass(now, link.id),
         }
     }
 
@@ -503,14 +504,29 @@ mod tests {
         let mut setting = Setting::new(true, FEW, ONE_SLOT);
         let idle: Vec<_> =
             (2..10).map(|number| setting.join(Duration::ZERO, number, false).unwrap()).collect();
-        pass(&mut setting, 0, 5, &[]);
-        let too_soon = setting.join(Duration::from_secs(5), 10, false);
+        pass(&mut setting, 0, 4, &[]);
+        let too_soon = setting.join(Duration::from_secs(4), 10, false);
         assert_eq!(too_soon.err(), Some(Refusal::Full));
-        pass(&mut setting, 5, 40, &[]);
+        pass(&mut setting, 4, 40, &[]);
         let newcomer = setting.join(Duration::from_secs(40), 10, false);
         assert!(newcomer.is_ok());
         let gone = idle.iter().filter(|link| link.closing() == Some(&CloseReason::Displaced));
         assert_eq!(gone.count(), 1);
+    }
+
+    #[test]
+    fn a_newcomer_is_in_within_seconds_where_nobody_who_is_there_has_asked_for_anything() {
+        let caps = Caps { links_max: 100, ..Caps::default() };
+        let mut setting = Setting::new(true, caps, Slots::Auto);
+        (2..102).for_each(|number| drop(setting.join(Duration::ZERO, number, false).unwrap()));
+        pass(&mut setting, 0, 6, &[]);
+        let now = Duration::from_secs(6);
+        let newcomer = setting.join(now, 200, false).unwrap();
+        pass(&mut setting, 6, 10, &[&newcomer]);
+        assert!(!newcomer.is_choking(), "answered as well");
+        // And more who come do not push it out.
+        (300..310).for_each(|number| drop(setting.join(Duration::from_secs(10), number, false)));
+        assert_eq!(newcomer.closing(), None);
     }
 
     #[test]

@@ -224,6 +224,8 @@ impl Lane {
         self.outbound.extend_from_slice(&bytes);
         self.context.share.counters.messages_sent.fetch_add(1, Relaxed);
         if !reply.bytes.is_empty() {
+            // A large manifest is on its way: that is what the peer has come for.
+            self.link.took(self.context.now());
             reply.header.offset += chunk as u32;
             self.metadata = Some(reply);
         }
