@@ -126,6 +126,8 @@ pub struct PeerView {
     pub rare_pieces: u32,
     /// A piece is being sent to it that is not all out. It is sent to its end even if we choke it.
     pub amid_piece: bool,
+    /// A block that it has asked for waits for its connection to take it.
+    pub in_hand: bool,
     /// When it last took any payload from us; its joining, if it never did.
     pub took_at: Duration,
     /// It let us down, and has delivered nothing since.
@@ -193,8 +195,8 @@ pub struct Choker {
     piece_len: u64,
     auto: Auto,
     slack: Slack,
-    /// Bytes sent to all peers so far, those that left included.
-    sent: u64,
+    /// See [`Self::note_handed_over`].
+    handed_over: u64,
     /// Ascending by link. In one piece and found by their place, for a decision goes over all of
     /// them many times.
     peers: Vec<PeerState>,
@@ -217,7 +219,7 @@ impl Choker {
             piece_len,
             auto,
             slack: Slack::default(),
-            sent: 0,
+            handed_over: 0,
             peers: Vec::new(),
             last_round: None,
             moved: 0,
@@ -231,10 +233,10 @@ impl Choker {
         self.last_round.map_or(Duration::ZERO, |last| last + ROUND)
     }
 
-    /// So many payload bytes have been sent to all peers by now, those that left included. To be told
-    /// before [`Self::tick`].
-    pub fn note_sent(&mut self, sent: u64) {
-        self.sent = sent;
+    /// So many payload bytes have been handed to all connections by now, those of peers that left included.
+    /// To be told before [`Self::tick`].
+    pub fn note_handed_over(&mut self, bytes: u64) {
+        self.handed_over = bytes;
     }
 
     /// When to decide again between rounds, if nothing happens before: there may be more slots.
@@ -366,21 +368,29 @@ impl Choker {
     }
 
     /// Sets the number of slots after the last round's rates, or between rounds if there is
-    /// plenty for all who are answered.
+    /// plenty for all who are answered. Not counted is who takes nothing of what it has asked for, for long or
+    /// while the link has room; where nobody ever took anything, nobody is.
     fn resize(&mut self, now: Duration, due: bool) {
         if self.slots != Slots::Auto {
             return;
         }
-        let waiting = self.has_waiting();
         let holders = self.peers.iter().filter(|peer| peer.is_answered());
-        let answered = holders.clone().count() as u64;
-        let taken_at = holders.map(PeerState::might_take_from).max().unwrap_or(now);
-        let has_room = self.slack.note(now, self.sent, taken_at);
-        if !waiting || answered == 0 {
+        let has_room = self.slack.note(now, self.handed_over);
+        let is_deaf = |peer: &&PeerState| peer.view.in_hand && (has_room || peer.is_idle(now));
+        let never_took = |peer: &PeerState| peer.view.uploaded_to == 0 && peer.is_idle(now);
+        let deaf = if holders.clone().all(never_took) {
+            holders.clone().count()
+        } else {
+            holders.clone().filter(is_deaf).count()
+        };
+        let answered = holders.count();
+        if !self.has_waiting() || answered == 0 {
             return self.auto.nobody_waits();
         }
+        self.auto.some_are_deaf(due, deaf, answered);
+        // Who takes nothing tells nothing of what the link carries.
+        let answered = (answered - deaf).max(1) as u64;
         match self.last_round {
-            _ if has_room => self.auto.link_has_room(),
             Some(last) if due => {
                 let of_late = |peer: &PeerState| peer.view.uploaded_to - peer.uploaded_mark;
                 let sent: u64 = self.peers.iter().map(of_late).sum();
@@ -418,8 +428,7 @@ impl Choker {
         let waiting = self.peers.iter().filter(|peer| peer.is_waiting(now)).count();
         let mut waiting = waiting.saturating_sub(self.free());
         for peer in &mut self.peers {
-            let idle = now.saturating_sub(peer.might_take_from());
-            if waiting > 0 && peer.is_answered() && idle >= IDLE {
+            if waiting > 0 && peer.is_answered() && peer.is_idle(now) {
                 peer.benched_until = now + BENCHED * (1 << peer.let_pass.min(BENCHED_DOUBLED_MAX));
                 peer.let_pass += 1;
                 peer.let_pass_at = Some(now);
@@ -710,6 +719,11 @@ impl PeerState {
         self.view.took_at.max(self.since)
     }
 
+    /// Whether it has taken nothing for long, though it might have if it is answered.
+    fn is_idle(&self, now: Duration) -> bool {
+        now >= self.might_take_from() + IDLE
+    }
+
     /// Learns how the peer is by now.
     fn note(&mut self, now: Duration, due: bool, view: PeerView) {
         self.was_answered = self.is_answered();
@@ -847,6 +861,7 @@ mod tests {
                 past: Past::default(),
                 passes_on: None,
                 amid_piece: false,
+                in_hand: false,
             });
         }
 

@@ -383,6 +383,7 @@ impl Manager {
             lane_count: AtomicU8::new(1),
             lanes_asked: AtomicU8::new(1),
             lanes_amid_piece: AtomicU8::new(0),
+            lanes_sending: AtomicU8::new(0),
             first: OnceLock::new(),
             round_trip_us: AtomicU64::new(0),
             closing: OnceLock::new(),
@@ -433,7 +434,7 @@ impl Manager {
             // Whoever is alone now may choose.
             self.share.links().values().for_each(|link| link.wake_first());
         }
-        self.choker.note_sent(self.share.counters.uploaded.load(Relaxed));
+        self.choker.note_handed_over(self.share.counters.handed_over.load(Relaxed));
         let changes = self.choker.tick(now, complete, &views, &mut self.rng);
         self.views = views;
         for (id, unchoke) in changes {
@@ -457,6 +458,7 @@ impl Manager {
             held: link.holdings.len(),
             rare_pieces: if rarity { ledger.rare_held(&link.holdings) } else { 0 },
             amid_piece: link.is_amid_piece(now),
+            in_hand: link.lanes_sending.load(Relaxed) > 0,
             took_at: Duration::from_micros(link.took_us.load(Relaxed)),
             snubbed: link.snubbed.load(Relaxed),
             past: link.past,
@@ -543,32 +545,51 @@ mod tests {
         assert_eq!(late.err(), Some(Refusal::Full));
     }
 
-    /// Peers `from` to `to` join a seeder that has sent ten million bytes in each of three seconds.
-    fn fast_seeder_with(from: u64, to: u64) -> (Setting, Vec<Arc<Link>>) {
+    /// So many peers have joined a seeder, and it has begun to send each that it answers a piece.
+    fn seeder_with(count: u64) -> (Setting, Vec<Arc<Link>>) {
         let mut setting = Setting::new(true, Caps::default(), Slots::Auto);
-        for second in 0..3 {
-            setting.manager.choose_slots(Duration::from_secs(second));
-            setting.share.counters.uploaded.fetch_add(10_000_000, Relaxed);
+        let join = |number| setting.join(Duration::ZERO, number, false).unwrap();
+        let links: Vec<_> = (2..2 + count).map(join).collect();
+        for link in &links {
+            link.uploaded_bytes.store(1000, Relaxed);
+            link.lanes_sending.store(1, Relaxed);
         }
-        let now = Duration::from_secs(3);
-        let links = (from..to).map(|number| setting.join(now, number, false).unwrap()).collect();
         (setting, links)
     }
 
     #[test]
     fn those_who_take_nothing_of_what_they_ask_for_keep_nobody_waiting() {
-        let (mut setting, deaf) = fast_seeder_with(2, 97);
-        pass(&mut setting, 3, 8, &[]);
+        let (mut setting, deaf) = seeder_with(95);
+        pass(&mut setting, 0, 7, &[]);
         assert!(deaf.iter().all(|link| !link.is_choking()), "slots that cannot send are not used");
-        let honest = setting.join(Duration::from_secs(8), 100, false).unwrap();
+        let honest = setting.join(Duration::from_secs(7), 100, false).unwrap();
         assert!(!honest.is_choking());
     }
 
     #[test]
+    fn those_who_take_a_little_now_and_then_of_a_link_that_carried_much_keep_nobody_waiting() {
+        let (mut setting, deaf) = seeder_with(95);
+        let deaf: Vec<_> = deaf.iter().collect();
+        setting.share.counters.handed_over.fetch_add(10_000_000, Relaxed);
+        pass(&mut setting, 0, 10, &deaf);
+        assert!(deaf.iter().all(|link| !link.is_choking()));
+    }
+
+    #[test]
+    fn those_who_have_nothing_to_ask_for_at_the_moment_make_no_more_slots() {
+        let (mut setting, links) = seeder_with(95);
+        links.iter().for_each(|link| link.lanes_sending.store(0, Relaxed));
+        for second in 0..7 {
+            pass(&mut setting, second, second + 1, &[]);
+            assert!(links.iter().filter(|link| !link.is_choking()).count() <= 5);
+        }
+    }
+
+    #[test]
     fn who_takes_little_by_little_keeps_its_slot_beside_those_who_take_nothing() {
-        let (mut setting, links) = fast_seeder_with(2, 198);
-        for second in 3..60 {
-            setting.share.counters.uploaded.fetch_add(1000, Relaxed);
+        let (mut setting, links) = seeder_with(196);
+        // Until the first round, which gives others a turn.
+        for second in 0..9 {
             pass(&mut setting, second, second + 1, &[&links[0]]);
         }
         assert_eq!(links[0].times_choked.load(Relaxed), 0);
