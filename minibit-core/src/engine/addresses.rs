@@ -52,14 +52,17 @@ struct Again {
     addr: SocketAddr,
     from: Instant,
     pause: Duration,
+    lost_turns: u32,
 }
 
-/// One attempt: who, named by whom, after what wait, and how long it had paused before.
+/// One attempt: who, named by whom, after what wait, how long it had paused before, and how often it has
+/// had to give way to another with a large manifest.
 pub(super) struct Turn {
     pub(super) addr: SocketAddr,
     named: usize,
     pub(super) wait: Duration,
     pause: Duration,
+    pub(super) lost_turns: u32,
 }
 
 impl Addresses {
@@ -112,13 +115,20 @@ impl Addresses {
                 let before = self.begun;
                 self.begun = (before + 1).min(AT_ONCE_MAX as u32);
                 let spread = if (before as usize) < AT_ONCE_MAX { before } else { 1 };
-                Turn { addr, named: at, wait: STAGGER * spread, pause: Duration::ZERO }
+                Turn {
+                    addr,
+                    named: at,
+                    wait: STAGGER * spread,
+                    pause: Duration::ZERO,
+                    lost_turns: 0,
+                }
             } else {
                 let ready = named.tried.iter().position(|tried| tried.from <= now);
                 let Some(tried) = ready.and_then(|ready| named.tried.remove(ready)) else {
                     continue;
                 };
-                Turn { addr: tried.addr, named: at, wait: Duration::ZERO, pause: tried.pause }
+                let Again { addr, pause, lost_turns, .. } = tried;
+                Turn { addr, named: at, wait: Duration::ZERO, pause, lost_turns }
             };
             self.next = at + 1;
             return Some(turn);
@@ -137,7 +147,12 @@ impl Addresses {
         let is_of_ticket = named.source == Source::Ticket;
         let last = if is_of_ticket { RETRY_LAST } else { RETRY_LAST_LISTED };
         let pause = (turn.pause * 2).clamp(RETRY_FIRST, last);
-        named.tried.push_back(Again { addr: turn.addr, from: now + pause, pause });
+        named.tried.push_back(Again {
+            addr: turn.addr,
+            from: now + pause,
+            pause,
+            lost_turns: turn.lost_turns,
+        });
     }
 }
 
@@ -189,6 +204,17 @@ mod tests {
         let after = found_after(&mut addresses, addr(1999));
         assert!(after < Duration::from_secs(10), "{after:?}");
         assert!(addresses.known.len() <= KNOWN_MAX);
+    }
+
+    #[tokio::test]
+    async fn how_often_an_address_gave_way_is_remembered() {
+        let mut addresses = Addresses::default();
+        addresses.learn(Source::Ticket, [addr(1)]);
+        let now = Instant::now();
+        let mut turn = addresses.next(now).unwrap();
+        turn.lost_turns += 1;
+        addresses.again(now, &turn);
+        assert_eq!(addresses.next(now + RETRY_LAST).unwrap().lost_turns, 1);
     }
 
     #[tokio::test]

@@ -6,7 +6,9 @@
 //! (see `addresses`).
 //!
 //! What a stranger sends is not proven before all of it is here, so large manifests come two at a
-//! time, and only what begins like one is kept at all.
+//! time, and only what begins like one is kept at all. Whoever has waited longest for its turn has the
+//! next. Nobody's time runs while it waits, and nobody loses its turn who is half done by the end of it;
+//! whoever loses it has twice as long the next time, so a slow peer gets there however many others drip.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -17,9 +19,9 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncWriteExt;
-use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, mpsc};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use super::addresses::{AT_ONCE_MAX, Addresses, Turn};
 use super::dial::{self, DialError, Established};
@@ -37,13 +39,17 @@ use crate::wire::{
 const LARGE: usize = 1024 * 1024;
 /// Large manifests that are received at once.
 const LARGE_AT_ONCE: usize = 2;
-/// Whoever takes longer over a large manifest gives way to another that waits for its turn.
+/// Whoever takes longer over a large manifest gives way to another that waits for its turn, or after as long
+/// again if it was half done by then. Each time that this happened to it doubles it, so many times.
 const LARGE_TURN: Duration = Duration::from_secs(20);
+/// See [`LARGE_TURN`].
+const LARGE_TURN_DOUBLED_MAX: u32 = 4;
 /// We say that we are here as often, or peers take us for gone while they send or we wait for our turn.
 const ALIVE: Duration = Duration::from_secs(5);
 /// A peer that answers nothing for so long while we wait for metadata is given up.
 const ANSWER_TIME: Duration = Duration::from_secs(15);
-/// One peer has so long to give the whole manifest, however it drips.
+/// One peer has so long to give the whole manifest, however it drips: to begin with it, and from its turn on.
+/// No less than twice its turn, once that was doubled.
 const ATTEMPT_TIME: Duration = Duration::from_secs(60);
 /// One peer has so long to prove what an earlier run has left.
 const PROOFS_TIME: Duration = Duration::from_secs(60);
@@ -142,6 +148,8 @@ enum AttemptError {
     NotHeld,
     #[error("it broke off while sending the manifest")]
     BrokeOff,
+    #[error("it was slow to send the manifest, and others waited")]
+    GaveWay,
 }
 
 /// A manifest, and the link over which it came.
@@ -175,13 +183,15 @@ pub(super) async fn fetch(
     let mut refuted = Vec::new();
     let mut heard = Vec::new();
     loop {
-        while attempts.len() < at_once
+        // Who only waits for its turn keeps nobody from being tried.
+        while attempts.len() < at_once + turns.waiting().min(at_once)
             && let Some(turn) = addresses.next(Instant::now())
         {
             tried.begins(turn.addr);
             attempts.spawn(take_turn(turn, introduction.clone(), Arc::clone(&turns)));
         }
-        let next = addresses.next_ready().filter(|_| attempts.len() < at_once);
+        let has_room = attempts.len() < at_once + turns.waiting().min(at_once);
+        let next = addresses.next_ready().filter(|_| has_room);
         tokio::select! {
             Some(outcome) = attempts.join_next() => match outcome {
                 Ok((_, Ok((manifest, bytes, link)))) => {
@@ -198,7 +208,8 @@ pub(super) async fn fetch(
                     refuted.push((peer, addr));
                     wrong = Some(error);
                 }
-                Ok((turn, Err(error))) => {
+                Ok((mut turn, Err(error))) => {
+                    turn.lost_turns += u32::from(matches!(error, AttemptError::GaveWay));
                     tried.ended(turn.addr, error.to_string());
                     addresses.again(Instant::now(), &turn);
                 }
@@ -211,6 +222,7 @@ pub(super) async fn fetch(
                     heard.push(found);
                 }
             }
+            () = turns.one_waits.notified() => {}
             () = sleep_until(next.unwrap_or(deadline)), if next.is_some() => {}
             () = sleep_until(deadline) => {
                 return Err(wrong.unwrap_or(BootstrapError::Unreachable { patience, tried }));
@@ -221,13 +233,16 @@ pub(super) async fn fetch(
 
 /// Turns at receiving a large manifest.
 struct Turns {
+    /// In the order in which they came.
     places: Semaphore,
     waiting: AtomicUsize,
+    one_waits: Notify,
 }
 
 impl Default for Turns {
     fn default() -> Self {
-        Self { places: Semaphore::new(LARGE_AT_ONCE), waiting: AtomicUsize::new(0) }
+        let (places, waiting) = (Semaphore::new(LARGE_AT_ONCE), AtomicUsize::new(0));
+        Self { places, waiting, one_waits: Notify::new() }
     }
 }
 
@@ -241,13 +256,19 @@ impl Turns {
             }
         }
         self.waiting.fetch_add(1, Relaxed);
+        self.one_waits.notify_one();
         let _waiting = Waiting(&self.waiting);
         self.places.acquire().await.ok()
     }
 
-    /// Whether who has had its turn since then is to give way.
-    fn are_over(&self, since: Instant, now: Instant) -> bool {
-        self.waiting.load(Relaxed) > 0 && now.saturating_duration_since(since) > LARGE_TURN
+    fn waiting(&self) -> usize {
+        self.waiting.load(Relaxed)
+    }
+
+    /// Whether who has had its turn of this length since then is to give way.
+    fn are_over(&self, turn: Duration, since: Instant, now: Instant, is_half_done: bool) -> bool {
+        let turn = if is_half_done { turn * 2 } else { turn };
+        self.waiting() > 0 && now.saturating_duration_since(since) > turn
     }
 }
 
@@ -259,8 +280,8 @@ async fn take_turn(
     turns: Arc<Turns>,
 ) -> (Turn, Result<Got, AttemptError>) {
     sleep(turn.wait).await;
-    let attempt = timeout(ATTEMPT_TIME, attempt(turn.addr, &introduction, &turns));
-    let outcome = attempt.await.unwrap_or(Err(DialError::Timeout.into()));
+    let its_turn = LARGE_TURN * (1 << turn.lost_turns.min(LARGE_TURN_DOUBLED_MAX));
+    let outcome = attempt(turn.addr, &introduction, &turns, its_turn).await;
     (turn, outcome)
 }
 
@@ -268,12 +289,13 @@ async fn attempt(
     addr: SocketAddr,
     introduction: &Introduction,
     turns: &Turns,
+    its_turn: Duration,
 ) -> Result<Got, AttemptError> {
     let asking = Message::RequestMetadata { manifest: true, pages: Vec::new() };
     let mut link = dial::dial(addr, introduction, true, Some(&asking)).await?;
     let peer = link.agreed.peer;
     let mut metadata = MetadataReader::new(&mut link);
-    let (header, bytes) = metadata.manifest(turns).await?.ok_or_else(|| {
+    let (header, bytes) = metadata.manifest(turns, its_turn).await?.ok_or_else(|| {
         let source = ManifestError::OtherShare { share: introduction.share };
         AttemptError::Manifest { peer, source }
     })?;
@@ -342,6 +364,10 @@ impl Item {
         self.bytes.len() == self.first.total as usize
     }
 
+    fn is_half(&self) -> bool {
+        2 * self.bytes.len() >= self.first.total as usize
+    }
+
     fn add(&mut self, header: MetadataHeader, chunk: &[u8]) -> Result<(), AttemptError> {
         let total = header.total as usize;
         let fits = total <= limits::MANIFEST_LEN_MAX
@@ -375,8 +401,10 @@ impl<'a> MetadataReader<'a> {
     async fn manifest(
         &mut self,
         turns: &Turns,
+        its_turn: Duration,
     ) -> Result<Option<(MetadataHeader, Bytes)>, AttemptError> {
-        let (header, first) = self.chunk().await?;
+        let began = timeout(ATTEMPT_TIME, self.chunk()).await;
+        let (header, first) = began.map_err(|_| DialError::Timeout)??;
         if header.item != MetadataItem::Manifest {
             return Err(AttemptError::BrokeOff);
         }
@@ -387,11 +415,13 @@ impl<'a> MetadataReader<'a> {
         let is_large = item.first.total as usize > LARGE;
         let turn = if is_large { self.wait_for(turns).await? } else { None };
         let since = Instant::now();
+        let last = since + ATTEMPT_TIME.max(its_turn * 2);
         while !item.is_whole() {
-            if turn.is_some() && turns.are_over(since, Instant::now()) {
-                return Err(AttemptError::BrokeOff);
+            if turn.is_some() && turns.are_over(its_turn, since, Instant::now(), item.is_half()) {
+                return Err(AttemptError::GaveWay);
             }
-            let (header, more) = self.chunk().await?;
+            let came = timeout_at(last, self.chunk()).await;
+            let (header, more) = came.map_err(|_| DialError::Timeout)??;
             item.add(header, &more)?;
         }
         Ok(Some((item.first, item.bytes.freeze())))
@@ -488,10 +518,9 @@ mod tests {
         let addr = listener.local_addr().unwrap();
         let id = PeerId::random(&mut fastrand::Rng::with_seed(1));
         let introduction = Introduction { id, share: ShareId([7; 32]), port: 1, complete: false };
-        let asking =
-            tokio::spawn(
-                async move { attempt(addr, &introduction, &Turns::default()).await.err() },
-            );
+        let asking = tokio::spawn(async move {
+            attempt(addr, &introduction, &Turns::default(), LARGE_TURN).await.err()
+        });
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut inbound = BytesMut::new();
         dial::read_register(&mut stream, &mut inbound).await.unwrap();
@@ -509,19 +538,90 @@ mod tests {
         let turns = Turns::default();
         let began = Instant::now();
         let held = (turns.take().await, turns.take().await);
-        assert!(!turns.are_over(began, began + 2 * LARGE_TURN), "nobody waits");
+        let over =
+            |times, half| turns.are_over(LARGE_TURN, began, began + times * LARGE_TURN, half);
+        assert!(!over(3, false), "nobody waits");
         let waiting = async {
             assert!(timeout(LARGE_TURN, turns.take()).await.is_err(), "both are taken");
         };
         let giving_way = async {
             tokio::task::yield_now().await;
-            assert!(!turns.are_over(began, began + LARGE_TURN));
-            assert!(turns.are_over(began, began + LARGE_TURN + ALIVE));
+            assert!(!over(1, false) && over(2, false));
+            assert!(!over(2, true) && over(3, true), "who is half done may end");
         };
         tokio::join!(waiting, giving_way);
         drop(held);
         assert!(turns.take().await.is_some());
-        assert!(!turns.are_over(began, began + 2 * LARGE_TURN), "who gave up waits no more");
+        assert!(!over(3, false), "who gave up waits no more");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn turns_are_had_in_the_order_in_which_they_were_waited_for() {
+        let turns = Arc::new(Turns::default());
+        let held = (turns.take().await, turns.take().await);
+        let (served, mut order) = mpsc::unbounded_channel();
+        for number in 0..4 {
+            let (turns, served) = (Arc::clone(&turns), served.clone());
+            tokio::spawn(async move {
+                let turn = turns.take().await;
+                let _ = served.send(number);
+                sleep(LARGE_TURN).await;
+                drop(turn);
+            });
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(turns.waiting(), 4);
+        drop(held);
+        for number in 0..4 {
+            assert_eq!(order.recv().await, Some(number));
+        }
+    }
+
+    #[tokio::test]
+    async fn the_time_that_a_peer_waits_for_its_turn_is_not_its_own() {
+        const LEN: usize = LARGE + 1;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let mut rng = fastrand::Rng::with_seed(1);
+        let mut introduction = |complete| Introduction {
+            id: PeerId::random(&mut rng),
+            share: ShareId([7; 32]),
+            port: 1,
+            complete,
+        };
+        let (ours, theirs) = (introduction(false), introduction(true));
+        let turns = Arc::new(Turns::default());
+        let held = (turns.take().await, turns.take().await);
+        let getting = {
+            let turns = Arc::clone(&turns);
+            tokio::spawn(async move { attempt(addr, &ours, &turns, LARGE_TURN).await.err() })
+        };
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut out = BytesMut::new();
+        Message::Register(theirs.register(true)).encode(&mut out);
+        let manifest = [&b"MBM1"[..], &[0; LEN - 4]].concat();
+        for chunk in manifest.chunks(limits::METADATA_CHUNK_MAX as usize) {
+            let mut header = MetadataHeader::manifest(LEN as u32);
+            header.len = chunk.len() as u32;
+            header.offset = (chunk.as_ptr() as usize - manifest.as_ptr() as usize) as u32;
+            out.extend_from_slice(&header.encode_frame_head());
+            out.extend_from_slice(chunk);
+        }
+        let sending = tokio::spawn(async move {
+            stream.write_all(&out).await.unwrap();
+            stream
+        });
+        while turns.waiting() == 0 {
+            sleep(Duration::from_millis(1)).await;
+        }
+        tokio::time::pause();
+        tokio::time::advance(2 * ATTEMPT_TIME).await;
+        tokio::time::resume();
+        drop(held);
+        let outcome = getting.await.unwrap();
+        let is_whole = matches!(outcome, Some(AttemptError::Manifest { .. }));
+        assert!(is_whole, "all of it came, and was no manifest: {outcome:?}");
+        drop(sending.await.unwrap());
     }
 
     #[tokio::test]
@@ -539,7 +639,7 @@ mod tests {
         tokio::spawn(async move {
             let turns = Turns::default();
             let _taken = (turns.take().await, turns.take().await);
-            attempt(addr, &ours, &turns).await.err()
+            attempt(addr, &ours, &turns, LARGE_TURN).await.err()
         });
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut out = BytesMut::new();
