@@ -61,8 +61,6 @@ const IDLE: Duration = Duration::from_secs(2);
 const UNUSED: Duration = Duration::from_secs(5);
 /// And waits for so long before it comes in turn again.
 const BENCHED: Duration = ROUND;
-/// Twice as long each time that it still has taken nothing, so many times.
-const BENCHED_DOUBLED_MAX: u32 = 4;
 /// For so long the rest of a piece may hold up a slot after a choke: who fetches it byte by byte
 /// shall not keep others out.
 const LEAVING_MAX: Duration = ROUND.saturating_mul(3);
@@ -183,8 +181,6 @@ struct PeerState {
     benched_until: Duration,
     /// When it last lost a slot for that, if it has taken nothing since.
     let_pass_at: Option<Duration>,
-    /// How often it has, since it last took anything.
-    let_pass: u32,
 }
 
 /// Decides whom we answer; see the module's header.
@@ -278,14 +274,8 @@ impl Choker {
 
     /// Whether a slot is free, so that a peer that joins interested is unchoked at once.
     pub fn has_free_slot(&self) -> bool {
-        self.free() > 0
-    }
-
-    /// How many slots are free.
-    fn free(&self) -> usize {
         let (regular, optimistic) = self.slots();
-        let taken = self.taken(Slot::Regular) + self.taken(Slot::Optimistic);
-        (regular + optimistic).saturating_sub(taken)
+        self.taken(Slot::Regular) + self.taken(Slot::Optimistic) < regular + optimistic
     }
 
     /// Slots of a kind that are not free: those of peers that are choked and get the rest of a
@@ -423,14 +413,12 @@ impl Choker {
     }
 
     /// Takes slots from those that do not use them, as far as others wait. Else those who ask
-    /// for everything and read nothing could hold them all. Who does so again waits for longer.
+    /// for everything and read nothing could hold them all.
     fn bench_idle(&mut self, now: Duration) {
-        let waiting = self.peers.iter().filter(|peer| peer.is_waiting(now)).count();
-        let mut waiting = waiting.saturating_sub(self.free());
+        let mut waiting = self.peers.iter().filter(|peer| peer.is_waiting(now)).count();
         for peer in &mut self.peers {
             if waiting > 0 && peer.is_answered() && peer.is_idle(now) {
-                peer.benched_until = now + BENCHED * (1 << peer.let_pass.min(BENCHED_DOUBLED_MAX));
-                peer.let_pass += 1;
+                peer.benched_until = now + BENCHED;
                 peer.let_pass_at = Some(now);
                 peer.put(now, Slot::None);
                 waiting -= 1;
@@ -710,7 +698,6 @@ impl PeerState {
             standing: Standing::New,
             benched_until: Duration::ZERO,
             let_pass_at: None,
-            let_pass: 0,
         }
     }
 
@@ -728,7 +715,6 @@ impl PeerState {
     fn note(&mut self, now: Duration, due: bool, view: PeerView) {
         self.was_answered = self.is_answered();
         self.let_pass_at = self.let_pass_at.filter(|at| view.took_at <= *at);
-        self.let_pass *= u32::from(self.let_pass_at.is_some());
         if view.interested && !self.view.interested {
             self.since = now;
         }
