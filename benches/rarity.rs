@@ -187,6 +187,7 @@ fn choking(criterion: &mut Criterion) {
                 past: Past::default(),
                 passes_on: None,
                 amid_piece: false,
+                in_hand: false,
                 held: 0,
             })
             .collect();

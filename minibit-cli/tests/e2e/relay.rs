@@ -120,6 +120,11 @@ impl Relay {
         self.state.lock().delivered.clone()
     }
 
+    /// Connections that were made to the sharer.
+    pub(crate) fn connections(&self) -> u64 {
+        self.state.lock().sockets.len() as u64 / 2
+    }
+
     /// Bytes of blocks that have passed.
     pub(crate) fn payload(&self) -> u64 {
         self.state.lock().payload

@@ -36,13 +36,28 @@ impl Stage {
 }
 
 /// Pieces of 64 KiB that the relay may have passed on and that are on nobody's record when a
-/// download dies: in the socket, or being written and hashed. It is a handful as a rule; so
-/// many are 4 MiB, as much as the system's sockets hold on a machine that is very busy, and one for
-/// each place of the queue for a disk that is slow at the moment.
-const LOST_MAX: u64 = 64 + 16;
+/// download dies: all that may be asked for on each connection, for on a busy machine the download may
+/// sleep while the relay goes on, and one for each place of the queue for a slow disk.
+fn lost_max(connections: u64) -> u64 {
+    const ASKED_MAX: u64 = 256;
+    const PLACES: u64 = 16;
+    connections * ASKED_MAX + PLACES
+}
 
-/// Kills a download as soon as a random part of it has come, and goes on.
-fn killed_anywhere(seed: u64) {
+/// It is a handful as a rule. In half of all downloads it is no more than this, 4 MiB and the places, however
+/// busy the machine: records would else be held back.
+const LOST_AS_A_RULE_MAX: u64 = 64 + 16;
+
+/// Kills downloads in their middle; see [`killed_anywhere`].
+fn killed_often(seeds: std::ops::Range<u64>) {
+    let mut lost: Vec<u64> = seeds.map(killed_anywhere).collect();
+    lost.sort_unstable();
+    assert!(lost[lost.len() / 2] <= LOST_AS_A_RULE_MAX, "pieces that are not on record: {lost:?}");
+}
+
+/// Kills a download as soon as a random part of it has come, and goes on. Returns how many pieces had
+/// passed and were not on record.
+fn killed_anywhere(seed: u64) -> u64 {
     const PIECE: u64 = 64 * 1024;
     let mut rng = fastrand::Rng::with_seed(seed);
     let len = rng.u64(40_000_000..48_000_000);
@@ -53,13 +68,14 @@ fn killed_anywhere(seed: u64) {
     first.kill();
     let asked_before = stage.relay.requested();
     let delivered_before = stage.relay.delivered();
+    let lost_max = lost_max(stage.relay.connections());
     drop(stage.relay);
 
     // It may have been killed before it had opened anything.
     let kept = Journal::read(&stage.sandbox.path(JOURNAL)).map_or(0, |it| it.pieces.len() as u64);
     let delivered = delivered_before.len() as u64;
     assert!(kept <= delivered, "seed {seed}: nothing is made up");
-    assert!(delivered - kept <= LOST_MAX, "seed {seed}: {kept} of {delivered} are on record");
+    assert!(delivered - kept <= lost_max, "seed {seed}: {kept} of {delivered} are on record");
     assert!(!stage.sandbox.path("out/film.mp4").exists(), "seed {seed}: not under its name");
 
     let second = Relay::start(stage.sharer.addr(), u64::MAX);
@@ -76,16 +92,17 @@ fn killed_anywhere(seed: u64) {
     let again: BTreeSet<_> = second.requested().intersection(&asked_before).copied().collect();
     // What was asked for and is not on record, and no more than that.
     assert_eq!(again.len() as u64, asked_before.len() as u64 - kept, "seed {seed}");
+    delivered - kept
 }
 
 #[test]
 fn a_download_killed_at_5_random_moments_goes_on_where_it_was() {
-    (0..5).for_each(killed_anywhere);
+    killed_often(0..5);
 }
 
 #[test]
 fn a_download_killed_at_30_random_moments_goes_on_where_it_was() {
-    (100..130).for_each(killed_anywhere);
+    killed_often(100..130);
 }
 
 #[test]

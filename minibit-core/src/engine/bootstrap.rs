@@ -2,15 +2,16 @@
 //!
 //! A ticket names the share by the hash of its manifest, so a manifest from any stranger is
 //! proven by the ticket alone. Addresses are tried side by side, a few at a time and each a moment after
-//! the one before, those that trackers name as they come, and again with growing pauses until the caller's patience ends. Whom nobody has
-//! tried yet comes before whom somebody has, so a crowd of the dead hides the living for as long as
-//! it takes to be refused by each of them once.
+//! the one before, those that trackers name as they come, and again with growing pauses until the caller's patience ends
+//! (see `addresses`).
 //!
 //! What a stranger sends is not proven before all of it is here, so large manifests come two at a
-//! time, and only what begins like one is kept at all.
+//! time, and only what begins like one is kept at all. Whoever has waited longest for its turn has the
+//! next. Nobody's time runs while it waits, and nobody loses its turn who is half done by the end of it;
+//! whoever loses it has twice as long the next time, so a slow peer gets there however many others drip.
 
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -18,44 +19,37 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncWriteExt;
-use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, mpsc};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
+use super::addresses::{AT_ONCE_MAX, Addresses, Turn};
 use super::dial::{self, DialError, Established};
 use super::frames::read_frame;
 use super::tracker_client::Found;
 use crate::content::{HashBook, Manifest, ManifestError, PageError};
 use crate::peer::Introduction;
-use crate::swarm::{PER_IP_MAX, Source, block_of, may_name};
+use crate::swarm::Source;
 use crate::types::{PageId, PeerId, limits};
 use crate::wire::{
     Frame, FrameCodec, FrameLimits, Message, MetadataHeader, MetadataItem, PeerAddr,
 };
 
-/// Addresses tried at once.
-const AT_ONCE_MAX: usize = 16;
-/// Addresses kept of one source: more than a list has.
-const KNOWN_MAX: usize = limits::PEER_LIST_MAX + 24;
-/// By how much later each further address is tried for the first time, and how long after one that
-/// came to nothing. One answer is enough; whoever else was asked would have a link for nothing.
-const STAGGER: Duration = Duration::from_millis(50);
-/// First pause before an address is tried again; it doubles up to the last, which is longer for
-/// those that a tracker names, for those it may name without end.
-const RETRY_FIRST: Duration = Duration::from_millis(50);
-const RETRY_LAST: Duration = Duration::from_secs(4);
-const RETRY_LAST_LISTED: Duration = Duration::from_secs(30);
 /// A manifest of more bytes waits for its turn to be received.
 const LARGE: usize = 1024 * 1024;
 /// Large manifests that are received at once.
 const LARGE_AT_ONCE: usize = 2;
-/// Whoever takes longer over a large manifest gives way to another that waits for its turn.
+/// Whoever takes longer over a large manifest gives way to another that waits for its turn, or after as long
+/// again if it was half done by then. Each time that this happened to it doubles it, so many times.
 const LARGE_TURN: Duration = Duration::from_secs(20);
+/// See [`LARGE_TURN`].
+const LARGE_TURN_DOUBLED_MAX: u32 = 4;
 /// We say that we are here as often, or peers take us for gone while they send or we wait for our turn.
 const ALIVE: Duration = Duration::from_secs(5);
 /// A peer that answers nothing for so long while we wait for metadata is given up.
 const ANSWER_TIME: Duration = Duration::from_secs(15);
-/// One peer has so long to give the whole manifest, however it drips.
+/// One peer has so long to give the whole manifest, however it drips: to begin with it, and from its turn on.
+/// No less than twice its turn, once that was doubled.
 const ATTEMPT_TIME: Duration = Duration::from_secs(60);
 /// One peer has so long to prove what an earlier run has left.
 const PROOFS_TIME: Duration = Duration::from_secs(60);
@@ -154,6 +148,8 @@ enum AttemptError {
     NotHeld,
     #[error("it broke off while sending the manifest")]
     BrokeOff,
+    #[error("it was slow to send the manifest, and others waited")]
+    GaveWay,
 }
 
 /// A manifest, and the link over which it came.
@@ -187,13 +183,15 @@ pub(super) async fn fetch(
     let mut refuted = Vec::new();
     let mut heard = Vec::new();
     loop {
-        while attempts.len() < at_once
+        // Who only waits for its turn keeps nobody from being tried.
+        while attempts.len() < at_once + turns.waiting().min(at_once)
             && let Some(turn) = addresses.next(Instant::now())
         {
             tried.begins(turn.addr);
             attempts.spawn(take_turn(turn, introduction.clone(), Arc::clone(&turns)));
         }
-        let next = addresses.next_ready().filter(|_| attempts.len() < at_once);
+        let has_room = attempts.len() < at_once + turns.waiting().min(at_once);
+        let next = addresses.next_ready().filter(|_| has_room);
         tokio::select! {
             Some(outcome) = attempts.join_next() => match outcome {
                 Ok((_, Ok((manifest, bytes, link)))) => {
@@ -210,7 +208,8 @@ pub(super) async fn fetch(
                     refuted.push((peer, addr));
                     wrong = Some(error);
                 }
-                Ok((turn, Err(error))) => {
+                Ok((mut turn, Err(error))) => {
+                    turn.lost_turns += u32::from(matches!(error, AttemptError::GaveWay));
                     tried.ended(turn.addr, error.to_string());
                     addresses.again(Instant::now(), &turn);
                 }
@@ -223,6 +222,7 @@ pub(super) async fn fetch(
                     heard.push(found);
                 }
             }
+            () = turns.one_waits.notified() => {}
             () = sleep_until(next.unwrap_or(deadline)), if next.is_some() => {}
             () = sleep_until(deadline) => {
                 return Err(wrong.unwrap_or(BootstrapError::Unreachable { patience, tried }));
@@ -231,131 +231,18 @@ pub(super) async fn fetch(
     }
 }
 
-/// Whom to try: the sources in turn, and of each source whoever was never tried, then whoever has
-/// waited out its pause. So however many dead addresses one tracker names, the living one that
-/// another names is tried soon, and one among them once they have all had their turn.
-#[derive(Default)]
-struct Addresses {
-    known: HashSet<SocketAddr>,
-    of_ip: HashMap<IpAddr, usize>,
-    sources: Vec<Named>,
-    /// Whose turn it is.
-    next: usize,
-    /// First attempts so far, as far as they are spread out.
-    begun: u32,
-}
-
-/// The addresses of one source that are not being tried.
-struct Named {
-    source: Source,
-    count: usize,
-    fresh: VecDeque<SocketAddr>,
-    tried: VecDeque<Again>,
-}
-
-/// An address that is to be tried again.
-struct Again {
-    addr: SocketAddr,
-    from: Instant,
-    pause: Duration,
-}
-
-/// One attempt: who, named by whom, after what wait, and how long it had paused before.
-struct Turn {
-    addr: SocketAddr,
-    named: usize,
-    wait: Duration,
-    pause: Duration,
-}
-
-impl Addresses {
-    /// Takes in what a source names, as far as it may.
-    fn learn(&mut self, source: Source, addrs: impl IntoIterator<Item = SocketAddr>) {
-        let at = self.sources.iter().position(|named| named.source == source);
-        let at = at.unwrap_or_else(|| {
-            let (fresh, tried) = (VecDeque::new(), VecDeque::new());
-            self.sources.push(Named { source, count: 0, fresh, tried });
-            self.sources.len() - 1
-        });
-        for addr in addrs {
-            if may_name(source, addr) && !self.known.contains(&addr) && self.has_room(at, addr) {
-                self.known.insert(addr);
-                *self.of_ip.entry(block_of(addr.ip())).or_default() += 1;
-                self.sources[at].count += 1;
-                self.sources[at].fresh.push_back(addr);
-            }
-        }
-    }
-
-    /// Whether one more may be known of a source; if it has named too many, the one that failed
-    /// longest ago makes room.
-    fn has_room(&mut self, at: usize, addr: SocketAddr) -> bool {
-        let block = block_of(addr.ip());
-        let of_ip = self.of_ip.get(&block).copied().unwrap_or(0);
-        if of_ip >= PER_IP_MAX && !block.is_loopback() {
-            return false;
-        }
-        let named = &mut self.sources[at];
-        if named.count < KNOWN_MAX || named.source == Source::Ticket {
-            return true;
-        }
-        let Some(oldest) = named.tried.pop_front() else { return false };
-        named.count -= 1;
-        self.known.remove(&oldest.addr);
-        if let Some(count) = self.of_ip.get_mut(&block_of(oldest.addr.ip())) {
-            *count -= 1;
-        }
-        true
-    }
-
-    /// Whom to try now.
-    fn next(&mut self, now: Instant) -> Option<Turn> {
-        for step in 0..self.sources.len() {
-            let at = (self.next + step) % self.sources.len();
-            let named = &mut self.sources[at];
-            let turn = if let Some(addr) = named.fresh.pop_front() {
-                // The first few one after another; from then on each follows one that failed.
-                let before = self.begun;
-                self.begun = (before + 1).min(AT_ONCE_MAX as u32);
-                let spread = if (before as usize) < AT_ONCE_MAX { before } else { 1 };
-                Turn { addr, named: at, wait: STAGGER * spread, pause: Duration::ZERO }
-            } else {
-                let ready = named.tried.iter().position(|tried| tried.from <= now);
-                let Some(tried) = ready.and_then(|ready| named.tried.remove(ready)) else {
-                    continue;
-                };
-                Turn { addr: tried.addr, named: at, wait: Duration::ZERO, pause: tried.pause }
-            };
-            self.next = at + 1;
-            return Some(turn);
-        }
-        None
-    }
-
-    /// When somebody may be tried again, if nobody can be now.
-    fn next_ready(&self) -> Option<Instant> {
-        self.sources.iter().flat_map(|named| &named.tried).map(|tried| tried.from).min()
-    }
-
-    /// It came to nothing: again, after a longer pause.
-    fn again(&mut self, now: Instant, turn: &Turn) {
-        let named = &mut self.sources[turn.named];
-        let is_of_ticket = named.source == Source::Ticket;
-        let last = if is_of_ticket { RETRY_LAST } else { RETRY_LAST_LISTED };
-        let pause = (turn.pause * 2).clamp(RETRY_FIRST, last);
-        named.tried.push_back(Again { addr: turn.addr, from: now + pause, pause });
-    }
-}
-
 /// Turns at receiving a large manifest.
 struct Turns {
+    /// In the order in which they came.
     places: Semaphore,
     waiting: AtomicUsize,
+    one_waits: Notify,
 }
 
 impl Default for Turns {
     fn default() -> Self {
-        Self { places: Semaphore::new(LARGE_AT_ONCE), waiting: AtomicUsize::new(0) }
+        let (places, waiting) = (Semaphore::new(LARGE_AT_ONCE), AtomicUsize::new(0));
+        Self { places, waiting, one_waits: Notify::new() }
     }
 }
 
@@ -369,13 +256,19 @@ impl Turns {
             }
         }
         self.waiting.fetch_add(1, Relaxed);
+        self.one_waits.notify_one();
         let _waiting = Waiting(&self.waiting);
         self.places.acquire().await.ok()
     }
 
-    /// Whether who has had its turn since then is to give way.
-    fn are_over(&self, since: Instant, now: Instant) -> bool {
-        self.waiting.load(Relaxed) > 0 && now.saturating_duration_since(since) > LARGE_TURN
+    fn waiting(&self) -> usize {
+        self.waiting.load(Relaxed)
+    }
+
+    /// Whether who has had its turn of this length since then is to give way.
+    fn are_over(&self, turn: Duration, since: Instant, now: Instant, is_half_done: bool) -> bool {
+        let turn = if is_half_done { turn * 2 } else { turn };
+        self.waiting() > 0 && now.saturating_duration_since(since) > turn
     }
 }
 
@@ -387,8 +280,8 @@ async fn take_turn(
     turns: Arc<Turns>,
 ) -> (Turn, Result<Got, AttemptError>) {
     sleep(turn.wait).await;
-    let attempt = timeout(ATTEMPT_TIME, attempt(turn.addr, &introduction, &turns));
-    let outcome = attempt.await.unwrap_or(Err(DialError::Timeout.into()));
+    let its_turn = LARGE_TURN * (1 << turn.lost_turns.min(LARGE_TURN_DOUBLED_MAX));
+    let outcome = attempt(turn.addr, &introduction, &turns, its_turn).await;
     (turn, outcome)
 }
 
@@ -396,12 +289,13 @@ async fn attempt(
     addr: SocketAddr,
     introduction: &Introduction,
     turns: &Turns,
+    its_turn: Duration,
 ) -> Result<Got, AttemptError> {
     let asking = Message::RequestMetadata { manifest: true, pages: Vec::new() };
     let mut link = dial::dial(addr, introduction, true, Some(&asking)).await?;
     let peer = link.agreed.peer;
     let mut metadata = MetadataReader::new(&mut link);
-    let (header, bytes) = metadata.manifest(turns).await?.ok_or_else(|| {
+    let (header, bytes) = metadata.manifest(turns, its_turn).await?.ok_or_else(|| {
         let source = ManifestError::OtherShare { share: introduction.share };
         AttemptError::Manifest { peer, source }
     })?;
@@ -470,6 +364,10 @@ impl Item {
         self.bytes.len() == self.first.total as usize
     }
 
+    fn is_half(&self) -> bool {
+        2 * self.bytes.len() >= self.first.total as usize
+    }
+
     fn add(&mut self, header: MetadataHeader, chunk: &[u8]) -> Result<(), AttemptError> {
         let total = header.total as usize;
         let fits = total <= limits::MANIFEST_LEN_MAX
@@ -503,8 +401,10 @@ impl<'a> MetadataReader<'a> {
     async fn manifest(
         &mut self,
         turns: &Turns,
+        its_turn: Duration,
     ) -> Result<Option<(MetadataHeader, Bytes)>, AttemptError> {
-        let (header, first) = self.chunk().await?;
+        let began = timeout(ATTEMPT_TIME, self.chunk()).await;
+        let (header, first) = began.map_err(|_| DialError::Timeout)??;
         if header.item != MetadataItem::Manifest {
             return Err(AttemptError::BrokeOff);
         }
@@ -515,11 +415,13 @@ impl<'a> MetadataReader<'a> {
         let is_large = item.first.total as usize > LARGE;
         let turn = if is_large { self.wait_for(turns).await? } else { None };
         let since = Instant::now();
+        let last = since + ATTEMPT_TIME.max(its_turn * 2);
         while !item.is_whole() {
-            if turn.is_some() && turns.are_over(since, Instant::now()) {
-                return Err(AttemptError::BrokeOff);
+            if turn.is_some() && turns.are_over(its_turn, since, Instant::now(), item.is_half()) {
+                return Err(AttemptError::GaveWay);
             }
-            let (header, more) = self.chunk().await?;
+            let came = timeout_at(last, self.chunk()).await;
+            let (header, more) = came.map_err(|_| DialError::Timeout)??;
             item.add(header, &more)?;
         }
         Ok(Some((item.first, item.bytes.freeze())))
@@ -616,10 +518,9 @@ mod tests {
         let addr = listener.local_addr().unwrap();
         let id = PeerId::random(&mut fastrand::Rng::with_seed(1));
         let introduction = Introduction { id, share: ShareId([7; 32]), port: 1, complete: false };
-        let asking =
-            tokio::spawn(
-                async move { attempt(addr, &introduction, &Turns::default()).await.err() },
-            );
+        let asking = tokio::spawn(async move {
+            attempt(addr, &introduction, &Turns::default(), LARGE_TURN).await.err()
+        });
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut inbound = BytesMut::new();
         dial::read_register(&mut stream, &mut inbound).await.unwrap();
@@ -632,79 +533,95 @@ mod tests {
         assert!(asking.await.unwrap().is_some(), "nobody answered");
     }
 
-    fn addr(number: usize) -> SocketAddr {
-        let [.., high, low] = number.to_be_bytes();
-        SocketAddr::from(([8, 8, high, low], 9))
-    }
-
-    /// Tries addresses until this one comes up, all refused at once; how long that takes.
-    fn found_after(addresses: &mut Addresses, wanted: SocketAddr) -> Duration {
-        let start = Instant::now();
-        let mut ends = std::collections::BTreeSet::new();
-        let mut going: HashMap<Instant, Vec<Turn>> = HashMap::new();
-        let (mut now, mut count) = (start, 0);
-        loop {
-            while count < AT_ONCE_MAX
-                && let Some(turn) = addresses.next(now)
-            {
-                count += 1;
-                ends.insert(now + turn.wait);
-                going.entry(now + turn.wait).or_default().push(turn);
-            }
-            let ready = addresses.next_ready().filter(|_| count < AT_ONCE_MAX);
-            now = ends.first().copied().into_iter().chain(ready).min().unwrap();
-            ends.remove(&now);
-            for turn in going.remove(&now).into_iter().flatten() {
-                if turn.addr == wanted {
-                    return now - start;
-                }
-                count -= 1;
-                addresses.again(now, &turn);
-            }
-        }
-    }
-
-    #[tokio::test]
-    async fn the_last_of_a_thousand_that_refuse_at_once_is_tried_within_seconds() {
-        let mut addresses = Addresses::default();
-        let tracker = Source::List(SocketAddr::from(([8, 8, 8, 8], 7)));
-        addresses.learn(tracker, (0..1000).map(addr));
-        let after = found_after(&mut addresses, addr(999));
-        assert!(after < Duration::from_secs(5), "{after:?}");
-        // Another list names others: those that failed make room.
-        addresses.learn(tracker, (1000..2000).map(addr));
-        let after = found_after(&mut addresses, addr(1999));
-        assert!(after < Duration::from_secs(10), "{after:?}");
-        assert!(addresses.known.len() <= KNOWN_MAX);
-    }
-
-    #[tokio::test]
-    async fn one_victim_is_tried_at_a_few_ports_only() {
-        let mut addresses = Addresses::default();
-        let tracker = Source::List(SocketAddr::from(([8, 8, 8, 8], 7)));
-        let ports = (1..1000).map(|port| SocketAddr::from(([9, 9, 9, 9], port)));
-        addresses.learn(tracker, ports);
-        assert_eq!(addresses.known.len(), PER_IP_MAX);
-    }
-
     #[tokio::test(start_paused = true)]
     async fn large_manifests_come_two_at_a_time_and_a_slow_one_gives_way() {
         let turns = Turns::default();
         let began = Instant::now();
         let held = (turns.take().await, turns.take().await);
-        assert!(!turns.are_over(began, began + 2 * LARGE_TURN), "nobody waits");
+        let over =
+            |times, half| turns.are_over(LARGE_TURN, began, began + times * LARGE_TURN, half);
+        assert!(!over(3, false), "nobody waits");
         let waiting = async {
             assert!(timeout(LARGE_TURN, turns.take()).await.is_err(), "both are taken");
         };
         let giving_way = async {
             tokio::task::yield_now().await;
-            assert!(!turns.are_over(began, began + LARGE_TURN));
-            assert!(turns.are_over(began, began + LARGE_TURN + STAGGER));
+            assert!(!over(1, false) && over(2, false));
+            assert!(!over(2, true) && over(3, true), "who is half done may end");
         };
         tokio::join!(waiting, giving_way);
         drop(held);
         assert!(turns.take().await.is_some());
-        assert!(!turns.are_over(began, began + 2 * LARGE_TURN), "who gave up waits no more");
+        assert!(!over(3, false), "who gave up waits no more");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn turns_are_had_in_the_order_in_which_they_were_waited_for() {
+        let turns = Arc::new(Turns::default());
+        let held = (turns.take().await, turns.take().await);
+        let (served, mut order) = mpsc::unbounded_channel();
+        for number in 0..4 {
+            let (turns, served) = (Arc::clone(&turns), served.clone());
+            tokio::spawn(async move {
+                let turn = turns.take().await;
+                let _ = served.send(number);
+                sleep(LARGE_TURN).await;
+                drop(turn);
+            });
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(turns.waiting(), 4);
+        drop(held);
+        for number in 0..4 {
+            assert_eq!(order.recv().await, Some(number));
+        }
+    }
+
+    #[tokio::test]
+    async fn the_time_that_a_peer_waits_for_its_turn_is_not_its_own() {
+        const LEN: usize = LARGE + 1;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let mut rng = fastrand::Rng::with_seed(1);
+        let mut introduction = |complete| Introduction {
+            id: PeerId::random(&mut rng),
+            share: ShareId([7; 32]),
+            port: 1,
+            complete,
+        };
+        let (ours, theirs) = (introduction(false), introduction(true));
+        let turns = Arc::new(Turns::default());
+        let held = (turns.take().await, turns.take().await);
+        let getting = {
+            let turns = Arc::clone(&turns);
+            tokio::spawn(async move { attempt(addr, &ours, &turns, LARGE_TURN).await.err() })
+        };
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut out = BytesMut::new();
+        Message::Register(theirs.register(true)).encode(&mut out);
+        let manifest = [&b"MBM1"[..], &[0; LEN - 4]].concat();
+        for chunk in manifest.chunks(limits::METADATA_CHUNK_MAX as usize) {
+            let mut header = MetadataHeader::manifest(LEN as u32);
+            header.len = chunk.len() as u32;
+            header.offset = (chunk.as_ptr() as usize - manifest.as_ptr() as usize) as u32;
+            out.extend_from_slice(&header.encode_frame_head());
+            out.extend_from_slice(chunk);
+        }
+        let sending = tokio::spawn(async move {
+            stream.write_all(&out).await.unwrap();
+            stream
+        });
+        while turns.waiting() == 0 {
+            sleep(Duration::from_millis(1)).await;
+        }
+        tokio::time::pause();
+        tokio::time::advance(2 * ATTEMPT_TIME).await;
+        tokio::time::resume();
+        drop(held);
+        let outcome = getting.await.unwrap();
+        let is_whole = matches!(outcome, Some(AttemptError::Manifest { .. }));
+        assert!(is_whole, "all of it came, and was no manifest: {outcome:?}");
+        drop(sending.await.unwrap());
     }
 
     #[tokio::test]
@@ -722,7 +639,7 @@ mod tests {
         tokio::spawn(async move {
             let turns = Turns::default();
             let _taken = (turns.take().await, turns.take().await);
-            attempt(addr, &ours, &turns).await.err()
+            attempt(addr, &ours, &turns, LARGE_TURN).await.err()
         });
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut out = BytesMut::new();

@@ -4,6 +4,7 @@
 //! node       one identity, its listening sockets, its shares
 //!   listener   connections from strangers: one frame, then to whom it names
 //!   bootstrap  a ticket to a manifest       resume   what a download has already
+//!     addresses  whom to try for it
 //!   share      one share: its manager task and the user's handle
 //!     dial       connecting and REGISTRO
 //!     lane       one connection: payload between socket and file
@@ -21,6 +22,7 @@
 //! it is about no peer. Nothing that may wait for a disk runs on a network task, except
 //! writes that the page cache takes at once (see `disk`).
 
+mod addresses;
 mod bootstrap;
 mod buffers;
 mod context;

@@ -8,7 +8,7 @@
 //! received, cancelled or given up; anything else is thrown away or is a violation.
 //! Not here: the bytes and their hash (`content`), which piece to take next (`swarm`).
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use super::facts::Violation;
@@ -325,27 +325,32 @@ impl Download {
     /// the older one, or the older one was cancelled in time, which nobody answers, and it is for the
     /// newer one: then that one is given up, and may come all the same.
     pub fn on_refused(&mut self, blocks: &[RawBlock], reason: RefuseReason) -> Vec<PieceIndex> {
-        let mut pieces: Vec<PieceIndex> = Vec::new();
-        for refused in blocks {
-            let asked = self.asked.iter().find(|span| RawBlock::from(**span) == *refused);
-            let is_older = reason == RefuseReason::Choked && self.is_forgiven(*refused).is_some();
-            pieces.extend(asked.filter(|_| !is_older).map(|span| span.piece()));
-        }
+        // Each list is gone through once, for each may be of thousands.
+        let mut refused: HashMap<RawBlock, usize> = HashMap::new();
+        blocks.iter().for_each(|block| *refused.entry(*block).or_default() += 1);
+        let older: HashSet<RawBlock> = match reason {
+            RefuseReason::Choked => self.forgiven.iter().map(|span| (*span).into()).collect(),
+            _ => HashSet::new(),
+        };
+        let is_refused = |span: &&BlockSpan| {
+            let block = RawBlock::from(**span);
+            refused.contains_key(&block) && !older.contains(&block)
+        };
+        let mut pieces: Vec<PieceIndex> =
+            self.asked.iter().filter(is_refused).map(|span| span.piece()).collect();
         pieces.dedup();
         for piece in &pieces {
             self.give_up(*piece);
         }
         // What was refused does not come, once for each time.
-        for refused in blocks {
-            if let Some(at) = self.is_forgiven(*refused) {
-                self.forgiven.remove(at);
+        self.forgiven.retain(|span| match refused.get_mut(&RawBlock::from(*span)) {
+            Some(times @ 1..) => {
+                *times -= 1;
+                false
             }
-        }
+            _ => true,
+        });
         pieces
-    }
-
-    fn is_forgiven(&self, block: RawBlock) -> Option<usize> {
-        self.forgiven.iter().position(|span| RawBlock::from(*span) == block)
     }
 
     /// This lane no longer fetches the piece. Returns the blocks to cancel.

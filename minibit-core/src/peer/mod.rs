@@ -8,6 +8,7 @@
 //!
 //! Not here: which piece to fetch or whom to unchoke (`swarm`), sockets (`engine`).
 
+mod chatter;
 mod download;
 pub mod facts;
 mod handshake;
@@ -16,6 +17,7 @@ mod repeats;
 mod session;
 mod upload;
 
+pub use chatter::Chatter;
 pub use download::{Arrival, Download};
 pub use facts::{Fact, Violation};
 pub use handshake::{Agreed, HandshakeError, Introduction};

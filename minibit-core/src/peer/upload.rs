@@ -7,7 +7,7 @@
 //! receiver hashes a piece as it comes and nobody else can go on with it.
 //! Not here: the bytes, or whether the peer deserves them (`swarm::choker`).
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
 use super::facts::Violation;
 use crate::types::{BlockSpan, Geometry, PieceIndex, limits};
@@ -66,7 +66,8 @@ impl Upload {
 
     /// The peer no longer needs these; what is not in the queue is ignored.
     pub fn on_cancel(&mut self, blocks: &[RawBlock]) {
-        self.queue.retain(|span| !blocks.contains(&RawBlock::from(*span)));
+        let cancelled: HashSet<&RawBlock> = blocks.iter().collect();
+        self.queue.retain(|span| !cancelled.contains(&RawBlock::from(*span)));
     }
 
     /// We choke the peer: what was not sent is void, but for the rest of a piece that was begun.

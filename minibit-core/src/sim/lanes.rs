@@ -235,7 +235,7 @@ impl World {
     /// The last byte of a block has left.
     pub(super) fn on_block_out(&mut self, place: u32, span: BlockSpan, credited: u32) {
         let Some(lane) = &mut self.lanes[place as usize] else { return };
-        lane.mind.link().took(at(self.now));
+        lane.mind.on_taken((span.len() - credited) as usize, at(self.now));
         lane.mind.on_block_sent(span, at(self.now));
         let (pipe, end, number) = (lane.pipe, lane.end, lane.member);
         let wrong = self.members[number as usize].role == Role::Corrupt;
@@ -276,7 +276,7 @@ impl World {
     /// Some bytes of a block have come by now; told to its receiver as they would be seen there.
     pub(super) fn credit(&mut self, sender: u32, span: BlockSpan, bytes: u32) {
         let Some(lane) = &self.lanes[sender as usize] else { return };
-        lane.mind.link().took(at(self.now));
+        lane.mind.on_taken(bytes as usize, at(self.now));
         let Some(known) = &self.pipes[lane.pipe as usize] else { return };
         let there = &known.ends[1 - lane.end];
         // What is held up by the network has not come.

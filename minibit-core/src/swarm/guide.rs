@@ -491,6 +491,7 @@ impl Guide {
             }
             !lost
         });
+        self.leave_what_waits();
     }
 
     /// What only this peer has, as far as we know, is as good as with nobody.
@@ -507,7 +508,12 @@ impl Guide {
             }
             !lost
         });
-        // One that chose for itself may have fetched what another was given and has yet to fetch.
+        self.leave_what_waits();
+    }
+
+    /// One that chose for itself may have fetched what another was given and has yet to fetch: that is not
+    /// given again.
+    fn leave_what_waits(&mut self) {
         for waiting in self.given.values().flat_map(|given| &given.waiting) {
             self.returned.remove(waiting);
         }
@@ -845,6 +851,19 @@ mod tests {
         assert_eq!(guide.deal(NOW + RECLAIM, LinkId(2), |_| false), None, "it may be on its way");
         let later = NOW + PASSING_ON_MAX + RECLAIM;
         assert_eq!(guide.deal_all(later, LinkId(2)), [0]);
+    }
+
+    #[test]
+    fn what_was_never_heard_of_again_is_left_to_whoever_it_waits_for() {
+        let mut guide = Guide::new(4, PIECE);
+        assert_eq!(guide.deal_all(NOW, LinkId(1)), [0, 1, 2, 3]);
+        // Fetched by one that chose for itself, and never heard of again.
+        guide.send(NOW, LinkId(2), 2);
+        let later = NOW + PASSING_ON_MAX + RECLAIM;
+        guide.deal_all(later, LinkId(1));
+        let with_first: Vec<u32> = guide.given[&LinkId(1)].waiting.iter().copied().collect();
+        assert_eq!(with_first, [0, 1, 2, 3]);
+        assert!(guide.returned.is_empty(), "it waits with the first: {:?}", guide.returned);
     }
 
     #[test]

@@ -11,6 +11,7 @@
 //! guide       what a seeder has each peer fetch  (a value)
 //! choker      whom we answer                 (a value: time and randomness come in)
 //!   slots       how many at a time
+//!   slack       whether the link has room for more
 //!   standing    what a peer has shown of whether it gives
 //!   past        what passed with peers that were here before
 //! neighbours  whom we link to                (a value: time and randomness come in)
@@ -37,6 +38,7 @@ mod past;
 mod picker;
 mod places;
 mod relief;
+mod slack;
 mod slots;
 mod standing;
 mod sync;

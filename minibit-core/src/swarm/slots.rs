@@ -7,13 +7,15 @@
 //! The rules, looked at only while somebody waits:
 //! - Those who are answered get half a second's worth of a piece each, or more: so many slots
 //!   hurt nobody, and there are more at once (see [`Auto::look`]).
+//! - Slots of those who take nothing do not count: there is one more for each, and four where most take
+//!   nothing, for then the link has room. Else those who ask and do not read would keep out everybody
+//!   else, for as long as it takes to try them all in turn.
 //! - They need over a second and a half for a piece: half the slots are tried. If the link then
 //!   carries clearly less, it was the receivers who could take no more: the slots are given back,
 //!   and more are tried.
 //! - Less than a piece in a round to all of them together tells nothing: as few slots as may be.
 //! - Between the two a quarter more are tried. If the link does not then carry more for it, they
 //!   are given back, and nothing is tried for a minute.
-//!
 //! - Less than a piece a second to all of them together: what a piece takes to the next peer is what
 //!   the swarm waits for, so there may be fewer slots than the classic setting has.
 //!
@@ -38,6 +40,8 @@ const TELLING_SECONDS: u64 = 10;
 /// Between two looks for whether there is plenty; twice as long after each that finds none.
 const LOOK: Duration = Duration::from_millis(250);
 const LOOK_MAX: Duration = Duration::from_secs(8);
+/// Where most take nothing there are so many slots more for each of them.
+const EACH_OF_MOST: usize = 4;
 /// After slots were tried in vain, nothing is tried for so long.
 const HOLD: Duration = Duration::from_secs(60);
 
@@ -51,6 +55,8 @@ pub(super) struct Auto {
     /// When there was a look last, and what had been sent in all by then.
     looked: Option<(Duration, u64)>,
     look_gap: Duration,
+    /// Beyond `regular`, for those who take nothing.
+    extra: usize,
 }
 
 /// Slots and bytes per second before a change whose effect is not known yet.
@@ -70,11 +76,12 @@ impl Auto {
             hold_until: Duration::ZERO,
             looked: None,
             look_gap: LOOK,
+            extra: 0,
         }
     }
 
     pub(super) fn regular(&self) -> usize {
-        self.regular
+        (self.regular + self.extra).min(CAP)
     }
 
     fn is_plenty(&self, total: u64, answered: u64) -> bool {
@@ -103,6 +110,14 @@ impl Auto {
         self.regular = (self.regular * 2).min(CAP);
         self.trial = None;
         true
+    }
+
+    /// Somebody waits, and of those who are answered so many take nothing. Fewer than before make a
+    /// difference only when a round is `due`, for until then nobody has to go.
+    pub(super) fn some_are_deaf(&mut self, due: bool, deaf: usize, answered: usize) {
+        let each = if 4 * deaf >= 3 * answered { EACH_OF_MOST } else { 1 };
+        let before = if due { 0 } else { self.extra };
+        self.extra = before.max(deaf * each);
     }
 
     /// Nobody waits: the next look begins anew.

@@ -181,6 +181,8 @@ pub struct Link {
     pub(super) lanes_asked: AtomicU8,
     /// Lanes on which a piece has begun to be sent to the peer, and there is more of it to come.
     pub(super) lanes_amid_piece: AtomicU8,
+    /// Lanes on which a block waits for the connection to take it.
+    pub(super) lanes_sending: AtomicU8,
     /// Its name, never used again.
     pub id: LinkId,
     /// The pieces that the peer holds.

@@ -340,16 +340,17 @@ impl Manager {
     fn giving_way(&self, now: Duration) -> Vec<LinkId> {
         let links = self.share.links();
         let open = links.values().filter(|link| link.closing().is_none());
-        giving_way(now, open.map(|link| self.occupant(link)))
+        giving_way(now, open.map(|link| self.occupant(now, link)))
     }
 
-    fn occupant(&self, link: &Link) -> Occupant {
+    fn occupant(&self, now: Duration, link: &Link) -> Occupant {
         let wants = link.interested.load(Relaxed) && !link.holdings.is_full();
         Occupant {
             id: link.id,
             moved_at: link.moved_at(),
+            was_of_use: link.bytes_to() + link.bytes_from() > 0,
             has_for_us: !link.snubbed.load(Relaxed) && self.share.ledger.wants_any(&link.holdings),
-            waits: wants && !self.choker.lets_slots_pass(link.id),
+            waits: wants && !self.choker.lets_slots_pass(now, link.id),
         }
     }
 
@@ -388,6 +389,7 @@ impl Manager {
             lane_count: AtomicU8::new(1),
             lanes_asked: AtomicU8::new(1),
             lanes_amid_piece: AtomicU8::new(0),
+            lanes_sending: AtomicU8::new(0),
             first: OnceLock::new(),
             round_trip_us: AtomicU64::new(0),
             closing: OnceLock::new(),
@@ -438,6 +440,7 @@ impl Manager {
             // Whoever is alone now may choose.
             self.share.links().values().for_each(|link| link.wake_first());
         }
+        self.choker.note_handed_over(self.share.counters.handed_over.load(Relaxed));
         let changes = self.choker.tick(now, complete, &views, &mut self.rng);
         self.views = views;
         for (id, unchoke) in changes {
@@ -461,6 +464,7 @@ impl Manager {
             held: link.holdings.len(),
             rare_pieces: if rarity { ledger.rare_held(&link.holdings) } else { 0 },
             amid_piece: link.is_amid_piece(now),
+            in_hand: link.lanes_sending.load(Relaxed) > 0,
             took_at: Duration::from_micros(link.took_us.load(Relaxed)),
             snubbed: link.snubbed.load(Relaxed),
             answers_us: !link.choked.load(Relaxed) && !link.snubbed.load(Relaxed),
@@ -509,14 +513,29 @@ mod tests {
         let mut setting = Setting::new(true, FEW, ONE_SLOT);
         let idle: Vec<_> =
             (2..10).map(|number| setting.join(Duration::ZERO, number, false).unwrap()).collect();
-        pass(&mut setting, 0, 5, &[]);
-        let too_soon = setting.join(Duration::from_secs(5), 10, false);
+        pass(&mut setting, 0, 4, &[]);
+        let too_soon = setting.join(Duration::from_secs(4), 10, false);
         assert_eq!(too_soon.err(), Some(Refusal::Full));
-        pass(&mut setting, 5, 40, &[]);
+        pass(&mut setting, 4, 40, &[]);
         let newcomer = setting.join(Duration::from_secs(40), 10, false);
         assert!(newcomer.is_ok());
         let gone = idle.iter().filter(|link| link.closing() == Some(&CloseReason::Displaced));
         assert_eq!(gone.count(), 1);
+    }
+
+    #[test]
+    fn a_newcomer_is_in_within_seconds_where_nobody_who_is_there_has_asked_for_anything() {
+        let caps = Caps { links_max: 100, ..Caps::default() };
+        let mut setting = Setting::new(true, caps, Slots::Auto);
+        (2..102).for_each(|number| drop(setting.join(Duration::ZERO, number, false).unwrap()));
+        pass(&mut setting, 0, 6, &[]);
+        let now = Duration::from_secs(6);
+        let newcomer = setting.join(now, 200, false).unwrap();
+        pass(&mut setting, 6, 10, &[&newcomer]);
+        assert!(!newcomer.is_choking(), "answered as well");
+        // And more who come do not push it out.
+        (300..310).for_each(|number| drop(setting.join(Duration::from_secs(10), number, false)));
+        assert_eq!(newcomer.closing(), None);
     }
 
     #[test]
@@ -531,6 +550,57 @@ mod tests {
         }
         let late = setting.join(Duration::from_secs(300), 10, false);
         assert_eq!(late.err(), Some(Refusal::Full));
+    }
+
+    /// So many peers have joined a seeder, and it has begun to send each that it answers a piece.
+    fn seeder_with(count: u64) -> (Setting, Vec<Arc<Link>>) {
+        let mut setting = Setting::new(true, Caps::default(), Slots::Auto);
+        let join = |number| setting.join(Duration::ZERO, number, false).unwrap();
+        let links: Vec<_> = (2..2 + count).map(join).collect();
+        for link in &links {
+            link.uploaded_bytes.store(1000, Relaxed);
+            link.lanes_sending.store(1, Relaxed);
+        }
+        (setting, links)
+    }
+
+    #[test]
+    fn those_who_take_nothing_of_what_they_ask_for_keep_nobody_waiting() {
+        let (mut setting, deaf) = seeder_with(95);
+        pass(&mut setting, 0, 7, &[]);
+        assert!(deaf.iter().all(|link| !link.is_choking()), "slots that cannot send are not used");
+        let honest = setting.join(Duration::from_secs(7), 100, false).unwrap();
+        assert!(!honest.is_choking());
+    }
+
+    #[test]
+    fn those_who_take_a_little_now_and_then_of_a_link_that_carried_much_keep_nobody_waiting() {
+        let (mut setting, deaf) = seeder_with(95);
+        let deaf: Vec<_> = deaf.iter().collect();
+        setting.share.counters.handed_over.fetch_add(10_000_000, Relaxed);
+        pass(&mut setting, 0, 10, &deaf);
+        assert!(deaf.iter().all(|link| !link.is_choking()));
+    }
+
+    #[test]
+    fn those_who_have_nothing_to_ask_for_at_the_moment_make_no_more_slots() {
+        let (mut setting, links) = seeder_with(95);
+        links.iter().for_each(|link| link.lanes_sending.store(0, Relaxed));
+        for second in 0..7 {
+            pass(&mut setting, second, second + 1, &[]);
+            assert!(links.iter().filter(|link| !link.is_choking()).count() <= 5);
+        }
+    }
+
+    #[test]
+    fn who_takes_little_by_little_keeps_its_slot_beside_those_who_take_nothing() {
+        let (mut setting, links) = seeder_with(196);
+        // Until the first round, which gives others a turn.
+        for second in 0..9 {
+            pass(&mut setting, second, second + 1, &[&links[0]]);
+        }
+        assert_eq!(links[0].times_choked.load(Relaxed), 0);
+        assert!(links.iter().any(|link| link.times_choked.load(Relaxed) > 0), "others wait");
     }
 
     #[test]

@@ -46,6 +46,8 @@ pub struct Counters {
     pub downloaded: AtomicU64,
     /// Payload bytes sent.
     pub uploaded: AtomicU64,
+    /// Payload bytes that connections have taken, those of blocks that are not out whole included.
+    pub handed_over: AtomicU64,
     /// Payload bytes received and thrown away.
     pub wasted: AtomicU64,
     /// Messages sent, BLOCO frames included.

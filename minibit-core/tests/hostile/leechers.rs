@@ -380,6 +380,28 @@ async fn everything_is_asked_for_and_nothing_read() {
     node.shutdown().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slots_of_those_who_read_nothing_are_not_kept_from_others() {
+    const PEERS: usize = 24;
+    // No kernel takes a whole piece.
+    let world = World::with_pieces_of(1 << 23, 2);
+    let (node, share) = world.seeder().await;
+    let mut deaf = Vec::new();
+    for number in 0..PEERS {
+        let mine = register(&world.content, PeerId::numbered(number as u64));
+        let mut peer = Peer::join(addr(&node), mine).await.unwrap();
+        let blocks: Vec<_> = (0..32).map(|block| raw(0, block << 18, 1 << 18)).collect();
+        peer.wire.say(&Message::Request(blocks)).await;
+        deaf.push(peer);
+    }
+    // There were five slots to begin with, and each of these would hold one for two seconds.
+    let answered = || share.links().iter().filter(|link| !link.choking).count();
+    until("all of them are answered at a time", || answered() == PEERS).await;
+    world.honest_get(addr(&node)).await;
+    assert_eq!(answered(), PEERS, "and nobody had to make room");
+    node.shutdown().await;
+}
+
 /// Bytes of anonymous memory of this process.
 fn anonymous_memory() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();

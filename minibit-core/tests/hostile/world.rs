@@ -193,6 +193,17 @@ pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
 
 /// Whether the share says that it has banned this peer.
 pub(crate) fn names_as_banned(share: &ShareHandle, id: PeerId) -> bool {
-    let short = id.short();
-    share.stats().warnings.iter().any(|line| line.contains(&short) && line.contains("banned"))
+    share.stats().warnings.iter().any(|line| tells_of_ban(line, id))
+}
+
+fn tells_of_ban(line: &str, id: PeerId) -> bool {
+    // The whole name: that of another may have a port behind it in which this number is found.
+    line.split(' ').any(|word| word == id.short()) && line.contains("banned")
+}
+
+#[test]
+fn a_number_within_a_port_names_nobody() {
+    let line = "peer 1002 at 127.0.0.1:41013 was banned: it broke a rule";
+    assert!(tells_of_ban(line, PeerId::numbered(1002)));
+    assert!(!tells_of_ban(line, PeerId::numbered(1013)));
 }

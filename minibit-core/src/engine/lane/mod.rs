@@ -301,7 +301,8 @@ impl Lane {
     async fn wait(&mut self) -> Result<(), LaneEnd> {
         let now = self.context.now();
         let wants_disk = self.needs_disk_place();
-        let interest = match (!wants_disk, self.has_output()) {
+        let reads = !wants_disk && !self.mind.hears_enough(now);
+        let interest = match (reads, self.has_output()) {
             (true, true) => Some(Interest::READABLE | Interest::WRITABLE),
             (true, false) => Some(Interest::READABLE),
             (false, true) => Some(Interest::WRITABLE),

@@ -88,7 +88,7 @@ impl Lane {
         let mut moved = false;
         for _ in 0..READS_A_TURN {
             self.parse(now)?;
-            if self.needs_disk_place() {
+            if self.needs_disk_place() || self.mind.hears_enough(now) {
                 break;
             }
             match self.fill() {
@@ -157,6 +157,9 @@ impl Lane {
                 // A block larger than its buffer: more of it is here already.
                 continue;
             }
+            if self.mind.hears_enough(now) {
+                break;
+            }
             let Some((head, head_len)) =
                 parse_head(&self.inbound, &self.limits).map_err(WireError::from)?
             else {
@@ -190,6 +193,7 @@ impl Lane {
                 }
             }
             _ => {
+                self.mind.heard_control(body.len(), now);
                 let message = parse_message(body).map_err(WireError::from)?;
                 self.decide(|mind| mind.on_message(message, now))?;
             }

@@ -15,7 +15,7 @@ use super::{Lane, LaneEnd};
 use crate::store::Served;
 use crate::trade::{self, MetadataWanted};
 use crate::types::{BlockSpan, PieceIndex, limits};
-use crate::wire::{BLOCK_HEAD_LEN, BlockHeader, Message, MetadataHeader, RefuseReason};
+use crate::wire::{BLOCK_HEAD_LEN, BlockHeader, MetadataHeader};
 
 /// Blocks sent in one turn before reading gets its turn.
 const BLOCKS_A_TURN: usize = 4;
@@ -110,7 +110,7 @@ impl Lane {
             sending.served.file.send(stream.as_fd(), head, at, rest)
         })?;
         sending.sent += taken;
-        self.link.took(self.context.now());
+        self.mind.on_taken(taken, self.context.now());
         if sending.sent < total {
             return Ok(false);
         }
@@ -159,9 +159,7 @@ impl Lane {
                 self.sending = Some(Sending { span, served, head, sent: 0 });
             }
             None => {
-                let reason = RefuseReason::NotHeld;
-                let refusal = Message::Refuse { blocks: vec![span.into()], reason };
-                self.decide(|mind| mind.say(refusal));
+                self.decide(|mind| mind.not_held(span));
             }
         }
         true
@@ -224,6 +222,8 @@ impl Lane {
         self.outbound.extend_from_slice(&bytes);
         self.context.share.counters.messages_sent.fetch_add(1, Relaxed);
         if !reply.bytes.is_empty() {
+            // A large manifest is on its way: that is what the peer has come for.
+            self.link.took(self.context.now());
             reply.header.offset += chunk as u32;
             self.metadata = Some(reply);
         }

@@ -56,6 +56,7 @@ use fastrand::Rng;
 
 use self::peer::{PeerState, Slot};
 use self::regular::may_hold_regular;
+use super::slack::Slack;
 use super::slots::{Auto, per_second};
 use super::{Past, Standing};
 
@@ -64,6 +65,8 @@ pub const ROUND: Duration = Duration::from_secs(10);
 
 /// A peer that takes nothing for so long while others wait gives its slot to one of them.
 const IDLE: Duration = Duration::from_secs(2);
+/// The same while nobody waits for it costs the slot's holder no more than the right to its place.
+const UNUSED: Duration = Duration::from_secs(5);
 /// And waits for so long before it comes in turn again.
 const BENCHED: Duration = ROUND;
 
@@ -122,6 +125,8 @@ pub struct PeerView {
     pub rare_pieces: u32,
     /// A piece is being sent to it that is not all out. It is sent to its end even if we choke it.
     pub amid_piece: bool,
+    /// A block that it has asked for waits for its connection to take it.
+    pub in_hand: bool,
     /// When it last took any payload from us; its joining, if it never did.
     pub took_at: Duration,
     /// It let us down, and has delivered nothing since.
@@ -154,6 +159,9 @@ pub struct Choker {
     slots: Slots,
     piece_len: u64,
     auto: Auto,
+    slack: Slack,
+    /// See [`Self::note_handed_over`].
+    handed_over: u64,
     /// Ascending by link. In one piece and found by their place, for a decision goes over all of
     /// them many times.
     peers: Vec<PeerState>,
@@ -175,6 +183,8 @@ impl Choker {
             slots,
             piece_len,
             auto,
+            slack: Slack::default(),
+            handed_over: 0,
             peers: Vec::new(),
             last_round: None,
             moved: 0,
@@ -188,6 +198,12 @@ impl Choker {
         self.last_round.map_or(Duration::ZERO, |last| last + ROUND)
     }
 
+    /// So many payload bytes have been handed to all connections by now, those of peers that left included.
+    /// To be told before [`Self::tick`].
+    pub fn note_handed_over(&mut self, bytes: u64) {
+        self.handed_over = bytes;
+    }
+
     /// When to decide again between rounds, if nothing happens before: there may be more slots.
     pub fn next_look(&self) -> Option<Duration> {
         self.auto.next_look()
@@ -198,9 +214,14 @@ impl Choker {
         self.place_of(id).is_ok_and(|at| self.peers[at].is_answered())
     }
 
-    /// Whether the peer was offered a slot, did not use it, and has taken nothing since.
-    pub fn lets_slots_pass(&self, id: LinkId) -> bool {
-        self.place_of(id).is_ok_and(|at| self.peers[at].let_pass_at.is_some())
+    /// Whether the peer was offered a slot, did not use it, and has taken nothing since; or has one for
+    /// long, of which it makes no use.
+    pub fn lets_slots_pass(&self, now: Duration, id: LinkId) -> bool {
+        self.place_of(id).is_ok_and(|at| {
+            let peer = &self.peers[at];
+            let unused = peer.is_answered() && now >= peer.might_take_from() + UNUSED;
+            unused || peer.let_pass_at.is_some()
+        })
     }
 
     /// Rounds, the one that goes on included, by how many regular slots were taken in them from peers
@@ -306,16 +327,28 @@ impl Choker {
     }
 
     /// Sets the number of slots after the last round's rates, or between rounds if there is
-    /// plenty for all who are answered.
+    /// plenty for all who are answered. Not counted is who takes nothing of what it has asked for, for long or
+    /// while the link has room; where nobody ever took anything, nobody is.
     fn resize(&mut self, now: Duration, due: bool) {
         if self.slots != Slots::Auto {
             return;
         }
-        let waiting = self.has_waiting();
-        let answered = self.peers.iter().filter(|peer| peer.is_answered()).count() as u64;
-        if !waiting || answered == 0 {
+        let holders = self.peers.iter().filter(|peer| peer.is_answered());
+        let has_room = self.slack.note(now, self.handed_over);
+        let is_deaf = |peer: &&PeerState| peer.view.in_hand && (has_room || peer.is_idle(now));
+        let never_took = |peer: &PeerState| peer.view.uploaded_to == 0 && peer.is_idle(now);
+        let deaf = if holders.clone().all(never_took) {
+            holders.clone().count()
+        } else {
+            holders.clone().filter(is_deaf).count()
+        };
+        let answered = holders.count();
+        if !self.has_waiting() || answered == 0 {
             return self.auto.nobody_waits();
         }
+        self.auto.some_are_deaf(due, deaf, answered);
+        // Who takes nothing tells nothing of what the link carries.
+        let answered = (answered - deaf).max(1) as u64;
         match self.last_round {
             Some(last) if due => {
                 let of_late = |peer: &PeerState| peer.view.uploaded_to - peer.uploaded_mark;
@@ -353,8 +386,7 @@ impl Choker {
     fn bench_idle(&mut self, now: Duration) {
         let mut waiting = self.peers.iter().filter(|peer| peer.is_waiting(now)).count();
         for peer in &mut self.peers {
-            let idle = now.saturating_sub(peer.view.took_at.max(peer.since));
-            if waiting > 0 && peer.is_answered() && idle >= IDLE {
+            if waiting > 0 && peer.is_answered() && peer.is_idle(now) {
                 peer.benched_until = now + BENCHED;
                 peer.let_pass_at = Some(now);
                 peer.put(now, Slot::None);

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::regular::turn_score;
-use super::{ChokePolicy, PeerView, ROUND};
+use super::{ChokePolicy, IDLE, PeerView, ROUND};
 use crate::swarm::Standing;
 
 /// A peer that was sent a piece, and after so long has given back less than one part in so many,
@@ -78,6 +78,16 @@ impl PeerState {
             benched_until: Duration::ZERO,
             let_pass_at: None,
         }
+    }
+
+    /// Since when it has taken nothing, though it might have if it is answered.
+    pub(super) fn might_take_from(&self) -> Duration {
+        self.view.took_at.max(self.since)
+    }
+
+    /// Whether it has taken nothing for long, though it might have if it is answered.
+    pub(super) fn is_idle(&self, now: Duration) -> bool {
+        now >= self.might_take_from() + IDLE
     }
 
     /// Learns how the peer is by now.

@@ -23,10 +23,10 @@ use self::judging::Unproven;
 use super::link::{CloseReason, LaneStatus, Link};
 use super::lock;
 use super::share::Share;
-use crate::peer::{Download, Session, Upload, Violation, lanes_wanted};
+use crate::peer::{Chatter, Download, Session, Upload, Violation, lanes_wanted};
 use crate::swarm::LaneId;
 use crate::types::{BlockSpan, PageId, PieceIndex};
-use crate::wire::Message;
+use crate::wire::{Message, RefuseReason};
 
 /// How often an idle lane looks for work to take over.
 const IDLE_LOOK: Duration = Duration::from_millis(200);
@@ -88,8 +88,11 @@ pub struct Lane {
     control: Option<Control>,
     download: Download,
     upload: Upload,
+    chatter: Chatter,
     /// A piece has begun to be sent, and there is more of it to come.
     amid_piece: bool,
+    /// A block was taken off the queue and is not out.
+    is_sending: bool,
     metadata: VecDeque<MetadataWanted>,
     pages_asked: HashSet<PageId>,
     chokes_seen: u32,
@@ -143,7 +146,9 @@ impl Lane {
         let mut lane = Self {
             download,
             upload: Upload::default(),
+            chatter: Chatter::new(now),
             amid_piece: false,
+            is_sending: false,
             metadata: VecDeque::new(),
             pages_asked: HashSet::new(),
             chokes_seen: link.chokes.load(Relaxed),
@@ -241,12 +246,27 @@ impl Lane {
             self.share.note_begun(now, self.link.id, span.piece());
         }
         self.set_amid_piece(true);
+        self.set_sending(true);
         self.refuse_repeats(now);
         Some(span)
     }
 
+    /// A block that was taken cannot be sent after all.
+    pub fn not_held(&mut self, span: BlockSpan) {
+        self.set_sending(false);
+        self.say(Message::Refuse { blocks: vec![span.into()], reason: RefuseReason::NotHeld });
+    }
+
+    /// The connection has taken so many bytes of the block that was taken off the queue last.
+    pub fn on_taken(&self, bytes: usize, now: Duration) {
+        self.link.took(now);
+        self.share.counters.handed_over.fetch_add(bytes as u64, Relaxed);
+    }
+
     /// A block went out. What there is to say about it is to be said before the next one goes.
     pub fn on_block_sent(&mut self, span: BlockSpan, now: Duration) {
+        self.set_sending(false);
+        self.chatter.sent(span.len());
         let counters = &self.share.counters;
         counters.blocks_sent.fetch_add(1, Relaxed);
         counters.messages_sent.fetch_add(1, Relaxed);
@@ -280,11 +300,32 @@ impl Lane {
         }
     }
 
+    fn set_sending(&mut self, sending: bool) {
+        if std::mem::replace(&mut self.is_sending, sending) == sending {
+            return;
+        }
+        if sending {
+            self.link.lanes_sending.fetch_add(1, Relaxed);
+        } else {
+            self.link.lanes_sending.fetch_sub(1, Relaxed);
+        }
+    }
+
     /// Something was sent.
     pub fn spoke(&mut self, now: Duration) {
         if let Some(control) = &mut self.control {
             control.session.spoke(now);
         }
+    }
+
+    /// A control message of so many bytes has come; told before it is understood.
+    pub fn heard_control(&mut self, bytes: usize, now: Duration) {
+        self.chatter.heard(now, bytes);
+    }
+
+    /// Whether the peer has said so much that nothing more is to be read for now.
+    pub fn hears_enough(&self, now: Duration) -> bool {
+        self.chatter.rests_until(now).is_some()
     }
 
     // ---- time ----
@@ -376,9 +417,8 @@ impl Lane {
         if let Some(due) = self.proof_due() {
             next = next.min(due);
         }
-        if let Some(rested) = self.download.rests_until(now) {
-            next = next.min(rested);
-        }
+        let rests = [self.download.rests_until(now), self.chatter.rests_until(now)];
+        next = rests.into_iter().flatten().fold(next, Duration::min);
         let may_take_over = self.download.is_idle()
             && !self.link.is_choked()
             && !self.share.ledger.is_complete()
@@ -396,6 +436,7 @@ impl Drop for Lane {
         self.share.lanes().remove(&self.id);
         lock(&self.link.lanes).retain(|status| !Arc::ptr_eq(status, &self.status));
         self.set_amid_piece(false);
+        self.set_sending(false);
         self.link.lane_count.fetch_sub(1, Release);
         self.share.signals.lane_gone();
         let mut pieces = self.download.pieces();
@@ -539,6 +580,25 @@ mod tests {
             "three links carry, there are two cores"
         );
         assert!(asks(Duration::from_millis(200), 124_000), "one that crawls is none of them");
+    }
+
+    #[test]
+    fn a_lane_whose_peer_floods_it_with_control_messages_reads_no_more_until_it_has_made_up_for_it()
+    {
+        let (share, link) = link();
+        let (waker, rng) = (Waker::noop().clone(), fastrand::Rng::with_seed(1));
+        let mut lane = Lane::new(share, link, true, Duration::ZERO, waker, rng);
+        let mut heard = 0;
+        while !lane.hears_enough(Duration::ZERO) {
+            lane.heard_control(64 * 1024, Duration::ZERO);
+            heard += 64 * 1024;
+            assert!(heard <= 16 << 20, "without limit");
+        }
+        // One message of 64 KiB was too much, which is what it may say in a second.
+        let made_up = Duration::from_secs(1);
+        assert!(lane.next_deadline(Duration::ZERO) <= made_up, "woken when it may read again");
+        assert!(lane.hears_enough(made_up - Duration::from_millis(1)));
+        assert!(!lane.hears_enough(made_up));
     }
 
     #[test]

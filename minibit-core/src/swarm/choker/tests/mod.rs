@@ -61,6 +61,7 @@ impl Room {
             past: Past::default(),
             passes_on: None,
             amid_piece: false,
+            in_hand: false,
         });
     }
 
