@@ -26,15 +26,14 @@ const BACKLOG_NS: u64 = 1_000_000_000;
 /// One end of a link.
 #[derive(Debug)]
 pub(super) struct SimLane {
-    pub(super) mind: Lane,
+    /// Of the piece that is coming it knows whether all was right so far.
+    pub(super) mind: Lane<bool>,
     pub(super) member: u32,
     pipe: u32,
     end: usize,
     bell: Arc<LaneBell>,
     /// The block that is coming.
     incoming: Option<(BlockSpan, Arrival)>,
-    /// The piece whose blocks are coming, and whether all were right so far.
-    progress: Option<(PieceIndex, bool)>,
     timer: u64,
     generation: u32,
 }
@@ -64,7 +63,6 @@ impl World {
             end,
             bell,
             incoming: None,
-            progress: None,
             timer: u64::MAX,
             generation: 0,
         });
@@ -96,6 +94,11 @@ impl World {
     /// A lane ends because of what it decided.
     fn end_for(&mut self, place: u32, end: &LaneEnd) {
         let ban = matches!(end, LaneEnd::Violation(broken) if broken.penalty() == Penalty::Ban);
+        if matches!(end, LaneEnd::Violation(_))
+            && let Some(lane) = &mut self.lanes[place as usize]
+        {
+            lane.mind.keep_nothing();
+        }
         if let Some(lane) = &self.lanes[place as usize] {
             let other = self.pipes[lane.pipe as usize].as_ref();
             let other = other.map(|pipe| pipe.ends[1 - lane.end].member);
@@ -363,9 +366,6 @@ impl SimLane {
         if parted.is_empty() {
             return;
         }
-        if self.progress.is_some_and(|(piece, _)| parted.contains(&piece)) {
-            self.progress = None;
-        }
         if let Some((span, arrival)) = &mut self.incoming
             && parted.contains(&span.piece())
         {
@@ -379,7 +379,7 @@ impl SimLane {
         role: Role,
         now: std::time::Duration,
     ) -> Result<(), LaneEnd> {
-        let arrival = match self.mind.on_block(header, now) {
+        let mut arrival = match self.mind.on_block(header, now) {
             // It asked for it, whatever it says.
             Err(Violation::UnaskedBlocks | Violation::WrongBlock) if role == Role::Flooder => {
                 Arrival::Discard
@@ -390,9 +390,9 @@ impl SimLane {
         let raw = (header.piece.into(), header.offset.into(), header.len.into());
         let Some(span) = geometry.block(raw.0, raw.1, raw.2) else { return Ok(()) };
         if let Arrival::Take { span } = arrival
-            && span.offset() == 0
+            && !self.mind.begin_block(span, || true)
         {
-            self.progress = Some((span.piece(), true));
+            arrival = Arrival::Discard;
         }
         self.incoming = Some((span, arrival));
         Ok(())
@@ -424,21 +424,20 @@ impl SimLane {
         self.mind.publish_due(now);
         self.mind.on_payload(span.len());
         let whole = self.mind.on_block_done(span);
-        let (piece, right) = self.progress.as_mut().filter(|(piece, _)| *piece == span.piece())?;
-        *right &= !wrong;
-        let (piece, right) = (*piece, *right);
+        let piece = span.piece();
+        *self.mind.take_in(piece, span.len())? &= !wrong;
         if !whole {
             return None;
         }
-        self.progress = None;
+        let (right, origin) = self.mind.end_piece(piece)?;
         if !right {
-            self.mind.on_wrong_piece(piece, now);
+            self.mind.on_wrong_piece(piece, &origin, now);
             return None;
         }
         let (share, link, id) =
             (Arc::clone(self.mind.share()), Arc::clone(self.mind.link()), self.mind.id());
         let ours = share.ledger.owner(piece) == Some(id);
-        share.keep(&link, piece, id);
+        share.keep(&link, piece, id, &origin);
         ours.then_some(piece)
     }
 }

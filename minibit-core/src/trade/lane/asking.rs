@@ -36,7 +36,7 @@ fn is_unfinished(unfinished: &Mutex<HashSet<PieceIndex>>, piece: PieceIndex) -> 
     lock(unfinished).contains(&piece)
 }
 
-impl Lane {
+impl<H> Lane<H> {
     fn may_ask(&self, now: Duration) -> bool {
         self.download.rests_until(now).is_none()
             && !self.share.is_paused()
@@ -95,7 +95,7 @@ impl Lane {
             && let Some(piece) = self.take_over(now)
         {
             claimed.push(piece);
-            let mut once = Some(piece);
+            let mut once = Some((piece, self.share.end_of_prefix(piece, &self.sender)));
             spans = self.download.top_up(&self.share.geometry, now, || once.take());
         }
         if !spans.is_empty() {
@@ -127,11 +127,20 @@ impl Lane {
         order: PickOrder,
         claimed: &mut Vec<PieceIndex>,
     ) -> Vec<BlockSpan> {
-        let Self { share, link, download, id, rng, unfinished, .. } = self;
+        let Self { share, link, sender, download, id, rng, unfinished, .. } = self;
         download.top_up(&share.geometry, now, || {
             // Most often there is nothing, and the levels of rarity are many to look through.
             if !share.ledger.has_open_of(&link.holdings) {
                 return None;
+            }
+            // What is begun first: room for beginnings is scarce, and nobody has any use for them.
+            let begun = share.claim_begun(link, sender, |piece| {
+                !is_unfinished(unfinished, piece)
+                    && share.ledger.claim_this(&link.holdings, *id, piece)
+            });
+            if let Some((piece, _)) = begun {
+                claimed.push(piece);
+                return begun;
             }
             let piece = share.ledger.claim(&link.holdings, *id, order, rng)?;
             if is_unfinished(unfinished, piece) {
@@ -139,14 +148,14 @@ impl Lane {
                 return None;
             }
             claimed.push(piece);
-            Some(piece)
+            Some((piece, share.end_of_prefix(piece, sender)))
         })
     }
 
     /// What a seeder deals out to us we fetch from it, and for a while nothing else: what it has
     /// not given us it has given to others. If we have no use for what it gave, we choose.
     fn ask_as_suggested(&mut self, now: Duration, claimed: &mut Vec<PieceIndex>) -> Vec<BlockSpan> {
-        let Self { share, link, download, id, unfinished, .. } = self;
+        let Self { share, link, sender, download, id, unfinished, .. } = self;
         let mut of_no_use = 0;
         let spans = download.top_up(&share.geometry, now, || {
             loop {
@@ -156,7 +165,7 @@ impl Lane {
                     && share.ledger.claim_this(&link.holdings, *id, piece)
                 {
                     claimed.push(piece);
-                    return Some(piece);
+                    return Some((piece, share.end_of_prefix(piece, sender)));
                 }
             }
         });
@@ -293,13 +302,15 @@ impl Lane {
         self.status.progress_us.store(progress, Relaxed);
     }
 
-    /// Parts with pieces, whatever the reason: the one way in which a lane gives them up.
-    /// Returns the blocks that may be cancelled.
+    /// Parts with pieces, whatever the reason: the one way in which a lane gives them up. What has come of
+    /// one stays for others. Returns the blocks that may be cancelled.
     pub(super) fn part_with(&mut self, pieces: &[PieceIndex]) -> Vec<RawBlock> {
         let mut cancelled = Vec::new();
         for piece in pieces {
             cancelled.extend(self.download.give_up(*piece).into_iter().map(RawBlock::from));
-            self.share.ledger.release(*piece, self.id);
+            let progress = self.progress.take_if(|progress| progress.piece() == *piece);
+            let prefix = progress.and_then(|progress| progress.into_prefix(self.sender));
+            self.share.leave(*piece, self.id, prefix);
         }
         if !pieces.is_empty() {
             self.parted.extend_from_slice(pieces);

@@ -5,7 +5,7 @@
 //! ([`Lane::take_parted`]), blocks and metadata to send, a deadline. A lane looks around with
 //! [`Lane::heed`] and [`Lane::ask`] whenever it is woken.
 //!
-//! Invariant: every piece it has claimed goes back when it is dropped.
+//! Invariant: every piece it has claimed goes back when it is dropped, with what has come of it.
 //! Not here: bytes.
 
 mod asking;
@@ -22,7 +22,9 @@ use std::time::Duration;
 use self::judging::Unproven;
 use super::link::{CloseReason, LaneStatus, Link};
 use super::lock;
+use super::prefixes::{Origin, Progress, Sender};
 use super::share::Share;
+use crate::content::PieceHasher;
 use crate::peer::{Download, Session, Upload, Violation, lanes_wanted};
 use crate::swarm::LaneId;
 use crate::types::{BlockSpan, PageId, PieceIndex};
@@ -76,15 +78,20 @@ struct Control {
     guides: bool,
 }
 
-/// One connection; see the module's header.
+/// One connection; see the module's header. `H` is what the shell knows of the bytes of a piece that
+/// have come so far.
 #[derive(Debug)]
-pub struct Lane {
-    share: Arc<Share>,
+pub struct Lane<H = PieceHasher> {
+    share: Arc<Share<H>>,
     link: Arc<Link>,
+    /// Its peer, as the sender of what comes.
+    sender: Sender,
     id: LaneId,
     status: Arc<LaneStatus>,
     control: Option<Control>,
     download: Download,
+    /// The piece that is coming.
+    progress: Option<Progress<H>>,
     upload: Upload,
     /// A piece has begun to be sent, and there is more of it to come.
     amid_piece: bool,
@@ -96,7 +103,7 @@ pub struct Lane {
     unfinished: Arc<Mutex<HashSet<PieceIndex>>>,
     /// Pieces that are here without their proof, and those whose proof has come since.
     unproven: Vec<Unproven>,
-    proven: Vec<PieceIndex>,
+    proven: Vec<(PieceIndex, Origin)>,
     /// There is something to ask for, and it is left to others for now.
     held_back: bool,
     began: Duration,
@@ -105,10 +112,10 @@ pub struct Lane {
     rng: fastrand::Rng,
 }
 
-impl Lane {
+impl<H> Lane<H> {
     /// A lane of `link`; the `first` one carries its control. It is woken through `waker`.
     pub fn new(
-        share: Arc<Share>,
+        share: Arc<Share<H>>,
         link: Arc<Link>,
         first: bool,
         now: Duration,
@@ -138,7 +145,9 @@ impl Lane {
             download.guess_round_trip(distance);
         }
         let mut lane = Self {
+            sender: Sender::of(&link),
             download,
+            progress: None,
             upload: Upload::default(),
             amid_piece: false,
             metadata: VecDeque::new(),
@@ -164,7 +173,7 @@ impl Lane {
     }
 
     /// The share it belongs to.
-    pub fn share(&self) -> &Arc<Share> {
+    pub fn share(&self) -> &Arc<Share<H>> {
         &self.share
     }
 
@@ -234,7 +243,7 @@ impl Lane {
         if begins_anew {
             lock(&self.link.repeats).on_sending(span, &self.share.geometry);
         }
-        if span.offset() == 0 {
+        if begins_anew {
             self.share.note_begun(now, self.link.id, span.piece());
         }
         self.set_amid_piece(true);
@@ -384,8 +393,9 @@ impl Lane {
     }
 }
 
-impl Drop for Lane {
-    /// Gives back whatever the lane had, however it ended.
+impl<H> Drop for Lane<H> {
+    /// Gives back whatever the lane had, however it ended, and leaves to others what came of it, unless
+    /// the peer broke a rule.
     fn drop(&mut self) {
         self.share.lanes().remove(&self.id);
         lock(&self.link.lanes).retain(|status| !Arc::ptr_eq(status, &self.status));
@@ -394,7 +404,13 @@ impl Drop for Lane {
         self.share.signals.lane_gone();
         let mut pieces = self.download.pieces();
         pieces.extend(self.unproven_pieces());
-        pieces.append(&mut self.proven);
+        pieces.extend(std::mem::take(&mut self.proven).into_iter().map(|(piece, _)| piece));
+        // One whose last block is coming may be in no other book.
+        let coming = self.progress.as_ref().map(Progress::piece);
+        pieces.extend(coming.filter(|piece| !pieces.contains(piece)));
+        if matches!(self.link.closing(), Some(CloseReason::Violation(_))) {
+            self.keep_nothing();
+        }
         self.part_with(&pieces);
         if self.control.is_some() {
             self.link.close(CloseReason::Gone);
