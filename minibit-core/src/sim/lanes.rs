@@ -32,8 +32,9 @@ pub(super) struct SimLane {
     pipe: u32,
     end: usize,
     bell: Arc<LaneBell>,
-    /// The block that is coming.
+    /// The block that is coming, and how many bytes of it have.
     incoming: Option<(BlockSpan, Arrival)>,
+    came: u32,
     timer: u64,
     generation: u32,
 }
@@ -63,6 +64,7 @@ impl World {
             end,
             bell,
             incoming: None,
+            came: 0,
             timer: u64::MAX,
             generation: 0,
         });
@@ -80,7 +82,12 @@ impl World {
 
     /// Takes a lane away without a word to its member's manager.
     pub(super) fn drop_lane(&mut self, place: u32) {
-        let Some(lane) = self.lanes[place as usize].take() else { return };
+        let Some(mut lane) = self.lanes[place as usize].take() else { return };
+        let wrong = self.pipes[lane.pipe as usize].as_ref().is_some_and(|pipe| {
+            let sender = pipe.ends[1 - lane.end].member;
+            self.members[sender as usize].role == Role::Corrupt
+        });
+        lane.take_what_came_of_block(wrong);
         let member = &mut self.members[lane.member as usize];
         if let Some(active) = &mut member.active {
             active.lanes.remove(&place);
@@ -394,7 +401,7 @@ impl SimLane {
         {
             arrival = Arrival::Discard;
         }
-        self.incoming = Some((span, arrival));
+        (self.incoming, self.came) = (Some((span, arrival)), 0);
         Ok(())
     }
 
@@ -404,6 +411,18 @@ impl SimLane {
         if self.incoming.is_some_and(is_kept) {
             self.mind.on_bytes(bytes, now);
             self.mind.publish_due(now);
+            self.came += bytes;
+        }
+    }
+
+    /// The connection is gone; what is known to have come of the block that was coming has.
+    fn take_what_came_of_block(&mut self, wrong: bool) {
+        if let Some((span, Arrival::Take { .. })) = self.incoming.take()
+            && self.came > 0
+            && let Some(right) = self.mind.take_in(span.piece(), self.came)
+        {
+            *right &= !wrong;
+            self.mind.on_payload(self.came);
         }
     }
 

@@ -31,7 +31,7 @@ const REST: Duration = Duration::from_secs(600);
 /// The first wait after a failure; it doubles up to [`BACKOFF_MAX`], then 50 to 150 % of it.
 const BACKOFF_MIN: Duration = Duration::from_millis(500);
 const BACKOFF_MAX: Duration = Duration::from_secs(120);
-/// A link that ends sooner counts as a failure: else we would dial in a circle.
+/// A link that ends sooner and has brought nothing counts as a failure: else we would dial in a circle.
 const LASTING: Duration = Duration::from_secs(10);
 /// Two connections are "at once" if the second comes so soon after the first. An older link
 /// is not given up for a newcomer that merely claims to be the same peer.
@@ -485,16 +485,17 @@ impl Neighbours {
         self.fail(now, greeting.addr, rng);
     }
 
-    /// A link is gone. Its address may be dialled again: soon, if the link lasted, and after
-    /// a longer wait each time if it did not. An address from which a peer connected to us is
-    /// learnt here, for then it can only be reached if we dial.
-    pub fn closed(&mut self, now: Duration, link: LinkId, rng: &mut Rng) {
+    /// A link is gone, over which payload that we had asked for came last at `brought_at`. Its address may
+    /// be dialled again: soon, if the link lasted or brought anything, for a bad connection may be lost every few
+    /// seconds, and after a longer wait each time if it did neither. An address from which a peer
+    /// connected to us is learnt here, for then it can only be reached if we dial.
+    pub fn closed(&mut self, now: Duration, link: LinkId, brought_at: Duration, rng: &mut Rng) {
         let Some(Link { id, addr, since, initiator }) = self.unlink(link) else { return };
         if initiator == id && addr.port() != 0 {
             self.learn(now, Source::Itself, [KnownPeer { id: Some(id), addr }]);
         }
         if let Some(known) = self.book.get_mut(addr)
-            && now.saturating_sub(since) >= LASTING
+            && (now.saturating_sub(since) >= LASTING || brought_at > since)
         {
             known.failures = 0;
         }
@@ -595,7 +596,7 @@ mod tests {
         }
 
         fn close(&mut self, link: LinkId) {
-            self.neighbours.closed(self.now, link, &mut self.rng);
+            self.neighbours.closed(self.now, link, Duration::ZERO, &mut self.rng);
         }
     }
 

@@ -400,7 +400,7 @@ impl<H> Manager<H> {
             self.share.forget_prefixes_of(&link);
             self.neighbours.ban(id);
         }
-        self.neighbours.closed(now, id, &mut self.rng);
+        self.neighbours.closed(now, id, link.gave_at(), &mut self.rng);
         self.choose_slots(now);
         self.share.wake_all();
         Some(link)

@@ -9,9 +9,10 @@
 //! it is thrown away, and from then on no byte from those machines is mixed with those of others:
 //! what each sends is its own alone, so the one who lies is found out by the next piece that it sends
 //! whole, or gains no more by leaving in the middle than if nothing were kept. A machine is mixed
-//! again once it has sent a whole piece that is right, but not when it had a part in a third wrong one: a liar could
-//! alternate for ever. A peer whose own bytes, over several links, make a wrong piece has nothing
-//! of it kept. It is not banned for it: whoever has its address may have borrowed its identity.
+//! again once it has sent a whole piece that is right, but not when it had a part in a third wrong
+//! one: a liar could alternate for ever. So each machine of a liar spoils three pieces at most. A peer
+//! whose own bytes, over several links, make a wrong piece has nothing of it kept any more. It is not
+//! banned for it: whoever has its address may have borrowed its identity.
 //!
 //! Invariants:
 //! - A prefix is here only as long as nobody has written to its piece since. It comes in, and goes out,
@@ -256,7 +257,6 @@ impl<H> Prefixes<H> {
         if *origin != Origin::Alone {
             return;
         }
-        self.wrong_alone.remove(&(by.ip, by.id));
         if let Some(doubt) = self.doubts.get(&by.machine()).copied() {
             self.doubts.insert(by.machine(), Doubt { cleared: true, ..doubt });
         }
@@ -295,5 +295,254 @@ impl<H> Prefixes<H> {
         let doubt = self.doubts.get(&sender.machine());
         doubt.is_none_or(|doubt| doubt.cleared && doubt.spoilt < SPOILT_MAX)
             && self.wrong_alone.get(&(sender.ip, sender.id)).is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{Geometry, PieceSize};
+    use proptest::prelude::*;
+
+    /// Blocks of a piece; a byte stands for one here.
+    const BLOCKS: u32 = 8;
+
+    fn pieces(count: u32) -> Vec<PieceIndex> {
+        let size = PieceSize::new(16384).unwrap();
+        let geometry = Geometry::new(size, [u64::from(count) * 16384]).unwrap();
+        geometry.pieces().collect()
+    }
+
+    /// Link `link` of peer `peer`, which is alone at its address.
+    fn sender(link: u32, peer: u8) -> Sender {
+        let ip = [192, 0, 2, peer].into();
+        Sender { link: LinkId(link), id: PeerId::numbered(peer.into()), ip }
+    }
+
+    /// A beginning of `end` bytes that came over these links.
+    fn prefix(end: u32, senders: &[Sender]) -> Prefix<()> {
+        Prefix { hash: (), end, senders: senders.to_vec() }
+    }
+
+    /// A piece that is half of one and half of the other.
+    fn mixed(one: Sender, other: Sender) -> Mixed {
+        let progress = Progress::on(pieces(1)[0], prefix(4, &[one]), &other);
+        match whole(progress, 4, other) {
+            Origin::Mixed(mixed) => mixed,
+            Origin::Alone => panic!("from two links"),
+        }
+    }
+
+    fn whole(mut progress: Progress<()>, rest: u32, by: Sender) -> Origin {
+        progress.take_in(rest);
+        progress.into_whole(by).1
+    }
+
+    #[test]
+    fn a_piece_is_its_links_alone_however_often_that_went_on_with_it() {
+        let (piece, by) = (pieces(1)[0], sender(1, 1));
+        let mut progress = Progress::new(piece, ());
+        progress.take_in(3);
+        let kept = progress.into_prefix(by).unwrap();
+        let again = Progress::on(piece, kept, &by);
+        assert_eq!(whole(again, 5, by), Origin::Alone);
+    }
+
+    #[test]
+    fn a_piece_from_two_links_is_to_the_credit_of_each_for_what_it_sent() {
+        let (first, last) = (sender(1, 1), sender(2, 2));
+        let origin = whole(Progress::on(pieces(1)[0], prefix(3, &[first]), &last), 5, last);
+        assert_eq!(origin.own(8), 5);
+        assert_eq!(origin, Origin::Mixed(Mixed { own: 5, senders: vec![first, last] }));
+    }
+
+    #[test]
+    fn who_goes_on_and_brings_nothing_has_no_part_in_it() {
+        let (first, last) = (sender(1, 1), sender(2, 2));
+        let progress = Progress::on(pieces(1)[0], prefix(3, &[first]), &last);
+        assert_eq!(progress.into_prefix(last).unwrap().senders, [first]);
+    }
+
+    #[test]
+    fn what_is_not_all_in_the_file_is_not_kept() {
+        let mut progress = Progress::new(pieces(1)[0], ());
+        progress.take_in(3);
+        progress.keep_nothing();
+        assert!(progress.into_prefix(sender(1, 1)).is_none());
+    }
+
+    #[test]
+    fn those_who_made_a_wrong_piece_are_not_mixed_until_they_sent_a_right_one() {
+        let (one, other, third) = (sender(1, 1), sender(2, 2), sender(3, 3));
+        let piece = pieces(1)[0];
+        let mut prefixes = Prefixes::default();
+        prefixes.keep(piece, prefix(4, &[one]));
+        assert_eq!(prefixes.end_for(piece, &third), 4);
+        prefixes.on_wrong(&mixed(one, other));
+        assert_eq!(prefixes.end_for(piece, &third), 0, "one of them lies");
+        assert_eq!(prefixes.end_for(piece, &one), 4, "what is its own it may end");
+        assert_eq!(prefixes.end_for(piece, &sender(9, 1)), 4, "over another link, too");
+        prefixes.on_right(&Origin::Alone, &one);
+        assert_eq!(prefixes.end_for(piece, &third), 4);
+        assert_eq!(prefixes.end_for(piece, &other), 0, "the other has shown nothing");
+    }
+
+    #[test]
+    fn a_new_identity_at_the_same_address_is_not_mixed_either() {
+        let (liar, honest, piece) = (sender(1, 1), sender(2, 2), pieces(1)[0]);
+        let mut prefixes = Prefixes::default();
+        prefixes.on_wrong(&mixed(liar, honest));
+        let again = Sender { link: LinkId(3), id: PeerId::numbered(77), ..liar };
+        prefixes.keep(piece, prefix(4, &[again]));
+        assert_eq!(prefixes.end_for(piece, &sender(4, 4)), 0);
+    }
+
+    #[test]
+    fn whoever_had_a_part_in_three_wrong_pieces_is_never_mixed_again() {
+        let (one, other, piece) = (sender(1, 1), sender(2, 2), pieces(1)[0]);
+        let mut prefixes = Prefixes::default();
+        prefixes.keep(piece, prefix(4, &[one]));
+        for time in 1..=SPOILT_MAX {
+            prefixes.on_wrong(&mixed(one, other));
+            prefixes.on_right(&Origin::Alone, &one);
+            let is_mixed = prefixes.end_for(piece, &sender(3, 3)) > 0;
+            assert_eq!(is_mixed, time < SPOILT_MAX, "after {time}");
+        }
+    }
+
+    #[test]
+    fn whose_own_links_made_a_wrong_piece_has_nothing_kept_and_nobody_else_is_doubted() {
+        let (one, again, piece) = (sender(1, 1), sender(2, 1), pieces(1)[0]);
+        let mut prefixes = Prefixes::default();
+        prefixes.on_wrong(&mixed(one, again));
+        prefixes.keep(piece, prefix(4, &[again]));
+        assert_eq!(prefixes.end_for(piece, &sender(3, 1)), 0);
+        assert_eq!(prefixes.end_for(piece, &sender(4, 4)), 0);
+        assert_eq!(prefixes.end_for(piece, &again), 4, "one link alone can be blamed");
+    }
+
+    #[test]
+    fn what_a_banned_peer_sent_is_gone() {
+        let (liar, honest) = (sender(1, 1), sender(2, 2));
+        let [first, second] = pieces(2)[..] else { panic!("two pieces") };
+        let mut prefixes = Prefixes::default();
+        prefixes.keep(first, prefix(4, &[honest, liar]));
+        prefixes.keep(second, prefix(4, &[honest]));
+        prefixes.forget_from(&sender(7, 1));
+        assert_eq!([first, second].map(|piece| prefixes.end_for(piece, &honest)), [0, 4]);
+    }
+
+    #[test]
+    fn so_many_are_kept_and_the_longest_of_them_is_gone_on_with_first() {
+        let by = sender(1, 1);
+        let pieces = pieces(PREFIXES_MAX as u32 + 10);
+        let mut prefixes = Prefixes::default();
+        for (number, piece) in pieces.iter().enumerate() {
+            prefixes.keep(*piece, prefix(number as u32 + 1, &[by]));
+        }
+        let left = prefixes.for_peer(&by);
+        assert_eq!(left.len(), PREFIXES_MAX);
+        assert_eq!(left.first(), Some(&(*pieces.last().unwrap(), pieces.len() as u32)));
+        assert_eq!(prefixes.end_for(pieces[9], &by), 0, "the shortest made room");
+    }
+
+    /// What an honest peer sends for a block, and what a liar may.
+    const RIGHT: u8 = 1;
+    const WRONG: u8 = 0;
+
+    /// A download from honest peers and liars, over links that come and go. What is in the file is
+    /// written as the engine does it, so that a hash that is not of the file shows.
+    struct Download {
+        pieces: Vec<PieceIndex>,
+        file: Vec<[u8; BLOCKS as usize]>,
+        done: Vec<bool>,
+        prefixes: Prefixes<Vec<u8>>,
+        banned: Vec<u8>,
+        spoilt: u32,
+        next_link: u32,
+    }
+
+    impl Download {
+        fn new(count: u32) -> Self {
+            Self {
+                pieces: pieces(count),
+                file: vec![[9; BLOCKS as usize]; count as usize],
+                done: vec![false; count as usize],
+                prefixes: Prefixes::default(),
+                banned: Vec::new(),
+                spoilt: 0,
+                next_link: 0,
+            }
+        }
+
+        /// Peer `peer` is linked, sends these blocks of a piece, and the link is lost.
+        fn link(&mut self, at: usize, peer: u8, blocks: &[u8]) {
+            if self.done[at] || self.banned.contains(&peer) {
+                return;
+            }
+            self.next_link += 1;
+            let (piece, by) = (self.pieces[at], sender(self.next_link, peer));
+            let from = self.prefixes.end_for(piece, &by);
+            let mut progress = match self.prefixes.take(piece, from) {
+                Some(prefix) => Progress::on(piece, prefix, &by),
+                None => Progress::new(piece, Vec::new()),
+            };
+            assert_eq!(progress.end(), from, "where the peer was asked from");
+            for block in blocks.iter().take((BLOCKS - from) as usize) {
+                self.file[at][progress.end() as usize] = *block;
+                progress.take_in(1).push(*block);
+            }
+            if progress.end() < BLOCKS {
+                progress
+                    .into_prefix(by)
+                    .into_iter()
+                    .for_each(|kept| self.prefixes.keep(piece, kept));
+                return;
+            }
+            let (hash, origin) = progress.into_whole(by);
+            assert_eq!(hash, self.file[at], "the hash is of what is in the file");
+            match (hash.iter().all(|block| *block == RIGHT), &origin) {
+                (true, _) => {
+                    self.done[at] = true;
+                    self.prefixes.on_right(&origin, &by);
+                }
+                (false, Origin::Alone) => {
+                    self.banned.push(peer);
+                    self.prefixes.forget_from(&by);
+                }
+                (false, Origin::Mixed(mixed)) => {
+                    self.spoilt += 1;
+                    self.prefixes.on_wrong(mixed);
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+
+        #[test]
+        fn no_honest_peer_is_ever_blamed_a_liar_spoils_little_and_the_download_ends(
+            links in prop::collection::vec(
+                (0usize..4, 0u8..6, prop::collection::vec(WRONG..=RIGHT, 0..12)), 0..400,
+            ),
+        ) {
+            // Peers 0 to 2 are honest; 3 to 5 send what they like and leave when they like.
+            let mut download = Download::new(4);
+            for (at, peer, mut blocks) in links {
+                if peer < 3 {
+                    blocks.fill(RIGHT);
+                }
+                download.link(at, peer, &blocks);
+            }
+            prop_assert!(download.banned.iter().all(|peer| *peer >= 3), "{:?}", download.banned);
+            // Three each, and once each over links of its own.
+            prop_assert!(download.spoilt <= 3 * (SPOILT_MAX + 1), "{} spoilt", download.spoilt);
+            // Whatever they did: who is honest and loses its links again and again brings it to an end.
+            for _ in 0..3 * BLOCKS {
+                (0..4).for_each(|at| download.link(at, 0, &[RIGHT]));
+            }
+            prop_assert!(download.done.iter().all(|done| *done));
+        }
     }
 }
