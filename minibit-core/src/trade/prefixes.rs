@@ -14,6 +14,10 @@
 //! whose own bytes, over several links, make a wrong piece has nothing of it kept any more. It is not
 //! banned for it: whoever has its address may have borrowed its identity.
 //!
+//! Nobody who is in doubt throws away what others have begun and he may not go on with, before it has
+//! been left alone for [`IDLE`], or takes longer than [`LONGEST`]: a liar who leaves again and again would
+//! keep a peer on a bad connection from ever ending a piece.
+//!
 //! Invariants:
 //! - A prefix is here only as long as nobody has written to its piece since. It comes in, and goes out,
 //!   under a write lease of the piece's owner ([`Ledger::begin_write`](crate::swarm::Ledger::begin_write)),
@@ -25,6 +29,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::link::Link;
 use crate::swarm::{LinkId, Recent, block_of};
@@ -39,6 +44,11 @@ const SENDERS_MAX: usize = 64;
 const REMEMBERED_MAX: usize = 1024;
 /// Wrong pieces in which a machine had a part, after which it is never mixed with others again.
 const SPOILT_MAX: u32 = 3;
+
+/// For so long a beginning that has stopped growing is waited for; longer than it takes to connect anew.
+const IDLE: Duration = Duration::from_secs(30);
+/// So long after its first byte a beginning has no right any more to be waited for.
+const LONGEST: Duration = Duration::from_secs(600);
 
 /// One link's peer, as a sender of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +109,9 @@ pub(super) struct Prefix<H> {
     end: u32,
     /// In the order of their bytes; each link once.
     senders: Vec<Sender>,
+    /// When its first byte came, and its last.
+    began: Duration,
+    came: Duration,
 }
 
 impl<H> Prefix<H> {
@@ -119,22 +132,24 @@ pub(super) struct Progress<H> {
     /// came came over this link.
     start: u32,
     earlier: Vec<Sender>,
+    /// When its first byte came.
+    began: Duration,
     /// Whether all of it is in the file.
     is_written: bool,
 }
 
 impl<H> Progress<H> {
     /// A piece that begins to come.
-    pub(super) fn new(piece: PieceIndex, hash: H) -> Self {
-        Self { piece, hash, end: 0, start: 0, earlier: Vec::new(), is_written: true }
+    pub(super) fn new(piece: PieceIndex, hash: H, now: Duration) -> Self {
+        Self { piece, hash, end: 0, start: 0, earlier: Vec::new(), began: now, is_written: true }
     }
 
     /// A piece of which this is here already.
     pub(super) fn on(piece: PieceIndex, prefix: Prefix<H>, by: &Sender) -> Self {
-        let Prefix { hash, end, senders } = prefix;
+        let Prefix { hash, end, senders, began, .. } = prefix;
         let is_alone = senders.iter().all(|sender| sender == by);
         let (start, earlier) = if is_alone { (0, Vec::new()) } else { (end, senders) };
-        Self { piece, hash, end, start, earlier, is_written: true }
+        Self { piece, hash, end, start, earlier, began, is_written: true }
     }
 
     pub(super) fn piece(&self) -> PieceIndex {
@@ -156,11 +171,12 @@ impl<H> Progress<H> {
         self.is_written = false;
     }
 
-    /// What is to be kept of it, if anything.
-    pub(super) fn into_prefix(self, by: Sender) -> Option<Prefix<H>> {
+    /// What is to be kept of it, if anything; the last of it came at `came`.
+    pub(super) fn into_prefix(self, by: Sender, came: Duration) -> Option<Prefix<H>> {
         let senders = self.senders(by);
         let is_kept = self.is_written && self.end > 0 && senders.len() <= SENDERS_MAX;
-        is_kept.then_some(Prefix { hash: self.hash, end: self.end, senders })
+        let Self { hash, end, began, .. } = self;
+        is_kept.then_some(Prefix { hash, end, senders, began, came })
     }
 
     /// All of it is here.
@@ -217,6 +233,9 @@ impl<H> Prefixes<H> {
 
     /// Keeps a prefix; where there are too many, the shortest makes room.
     pub(super) fn keep(&mut self, piece: PieceIndex, prefix: Prefix<H>) {
+        if self.is_of_no_use(&prefix) {
+            return;
+        }
         self.kept.insert(piece, prefix);
         if self.kept.len() > PREFIXES_MAX
             && let Some(shortest) = self.kept.iter().min_by_key(|(_, prefix)| prefix.end)
@@ -230,6 +249,17 @@ impl<H> Prefixes<H> {
     pub(super) fn end_for(&self, piece: PieceIndex, by: &Sender) -> u32 {
         let prefix = self.kept.get(&piece).filter(|prefix| self.may_go_on(prefix, by));
         prefix.map_or(0, |prefix| prefix.end)
+    }
+
+    /// Whether this peer may be asked for a piece, be it from its beginning.
+    pub(super) fn may_begin(&self, piece: PieceIndex, by: &Sender, now: Duration) -> bool {
+        let is_free = |prefix: &Prefix<H>| {
+            self.may_go_on(prefix, by)
+                || self.may_mix(by)
+                || now >= prefix.came + IDLE
+                || now >= prefix.began + LONGEST
+        };
+        self.kept.get(&piece).is_none_or(is_free)
     }
 
     /// The pieces that this peer may go on with, the longest prefix first.
@@ -269,6 +299,8 @@ impl<H> Prefixes<H> {
             && rest.iter().all(|sender| sender.is_same_peer(first))
         {
             self.wrong_alone.insert((first.ip, first.id), ());
+            let first = *first;
+            self.forget_from(&first);
             return;
         }
         let mut machines: Vec<Machine> = senders.iter().map(Sender::machine).collect();
@@ -278,6 +310,19 @@ impl<H> Prefixes<H> {
             let before = self.doubts.get(&machine).map_or(0, |doubt| doubt.spoilt);
             self.doubts.insert(machine, Doubt { spoilt: before + 1, cleared: false });
         }
+        let mut kept = std::mem::take(&mut self.kept);
+        kept.retain(|_, prefix| !self.is_of_no_use(prefix));
+        self.kept = kept;
+    }
+
+    /// Whether nobody may go on with it: it is of several peers, and one of them is in doubt, or of one of
+    /// which nothing is kept.
+    fn is_of_no_use(&self, prefix: &Prefix<H>) -> bool {
+        let [first, rest @ ..] = prefix.senders.as_slice() else { return true };
+        if rest.iter().all(|sender| sender.is_same_peer(first)) {
+            return self.wrong_alone.get(&(first.ip, first.id)).is_some();
+        }
+        !prefix.senders.iter().all(|sender| self.may_mix(sender))
     }
 
     fn may_go_on(&self, prefix: &Prefix<H>, by: &Sender) -> bool {
@@ -291,7 +336,8 @@ impl<H> Prefixes<H> {
         prefix.senders.iter().chain([by]).all(|sender| self.may_mix(sender))
     }
 
-    fn may_mix(&self, sender: &Sender) -> bool {
+    /// Whether nothing is held against a peer.
+    pub(super) fn may_mix(&self, sender: &Sender) -> bool {
         let doubt = self.doubts.get(&sender.machine());
         doubt.is_none_or(|doubt| doubt.cleared && doubt.spoilt < SPOILT_MAX)
             && self.wrong_alone.get(&(sender.ip, sender.id)).is_none()
@@ -321,7 +367,8 @@ mod tests {
 
     /// A beginning of `end` bytes that came over these links.
     fn prefix(end: u32, senders: &[Sender]) -> Prefix<()> {
-        Prefix { hash: (), end, senders: senders.to_vec() }
+        let (began, came) = (Duration::ZERO, Duration::ZERO);
+        Prefix { hash: (), end, senders: senders.to_vec(), began, came }
     }
 
     /// A piece that is half of one and half of the other.
@@ -341,9 +388,9 @@ mod tests {
     #[test]
     fn a_piece_is_its_links_alone_however_often_that_went_on_with_it() {
         let (piece, by) = (pieces(1)[0], sender(1, 1));
-        let mut progress = Progress::new(piece, ());
+        let mut progress = Progress::new(piece, (), Duration::ZERO);
         progress.take_in(3);
-        let kept = progress.into_prefix(by).unwrap();
+        let kept = progress.into_prefix(by, Duration::ZERO).unwrap();
         let again = Progress::on(piece, kept, &by);
         assert_eq!(whole(again, 5, by), Origin::Alone);
     }
@@ -360,15 +407,15 @@ mod tests {
     fn who_goes_on_and_brings_nothing_has_no_part_in_it() {
         let (first, last) = (sender(1, 1), sender(2, 2));
         let progress = Progress::on(pieces(1)[0], prefix(3, &[first]), &last);
-        assert_eq!(progress.into_prefix(last).unwrap().senders, [first]);
+        assert_eq!(progress.into_prefix(last, Duration::ZERO).unwrap().senders, [first]);
     }
 
     #[test]
     fn what_is_not_all_in_the_file_is_not_kept() {
-        let mut progress = Progress::new(pieces(1)[0], ());
+        let mut progress = Progress::new(pieces(1)[0], (), Duration::ZERO);
         progress.take_in(3);
         progress.keep_nothing();
-        assert!(progress.into_prefix(sender(1, 1)).is_none());
+        assert!(progress.into_prefix(sender(1, 1), Duration::ZERO).is_none());
     }
 
     #[test]
@@ -412,13 +459,16 @@ mod tests {
 
     #[test]
     fn whose_own_links_made_a_wrong_piece_has_nothing_kept_and_nobody_else_is_doubted() {
-        let (one, again, piece) = (sender(1, 1), sender(2, 1), pieces(1)[0]);
+        let (one, again) = (sender(1, 1), sender(2, 1));
+        let [first, second] = pieces(2)[..] else { panic!("two pieces") };
         let mut prefixes = Prefixes::default();
+        prefixes.keep(first, prefix(4, &[one]));
         prefixes.on_wrong(&mixed(one, again));
-        prefixes.keep(piece, prefix(4, &[again]));
-        assert_eq!(prefixes.end_for(piece, &sender(3, 1)), 0);
-        assert_eq!(prefixes.end_for(piece, &sender(4, 4)), 0);
-        assert_eq!(prefixes.end_for(piece, &again), 4, "one link alone can be blamed");
+        prefixes.keep(second, prefix(4, &[again]));
+        assert!(prefixes.kept.is_empty(), "or it would be waited for");
+        prefixes.keep(first, prefix(4, &[sender(4, 4)]));
+        assert_eq!(prefixes.end_for(first, &sender(5, 5)), 4);
+        assert_eq!(prefixes.end_for(first, &again), 0);
     }
 
     #[test]
@@ -444,6 +494,35 @@ mod tests {
         assert_eq!(left.len(), PREFIXES_MAX);
         assert_eq!(left.first(), Some(&(*pieces.last().unwrap(), pieces.len() as u32)));
         assert_eq!(prefixes.end_for(pieces[9], &by), 0, "the shortest made room");
+    }
+
+    #[test]
+    fn what_is_mixed_of_a_peer_in_doubt_is_thrown_away_at_once_for_nobody_may_go_on_with_it() {
+        let (one, other, third) = (sender(1, 1), sender(2, 2), sender(3, 3));
+        let [first, second, last] = pieces(3)[..] else { panic!("three pieces") };
+        let mut prefixes = Prefixes::default();
+        prefixes.keep(first, prefix(4, &[one, third]));
+        prefixes.on_wrong(&mixed(one, other));
+        prefixes.keep(second, prefix(4, &[other, third]));
+        prefixes.keep(last, prefix(4, &[other]));
+        assert_eq!(prefixes.kept.keys().collect::<Vec<_>>(), [&last]);
+    }
+
+    #[test]
+    fn what_others_began_is_not_thrown_away_for_a_peer_in_doubt_as_long_as_it_grows() {
+        let (honest, liar, piece) = (sender(1, 1), sender(2, 2), pieces(1)[0]);
+        let secs = Duration::from_secs;
+        let mut prefixes = Prefixes::default();
+        prefixes.on_wrong(&mixed(liar, honest));
+        let kept = |came| Prefix { came, ..prefix(4, &[honest]) };
+        prefixes.keep(piece, kept(secs(100)));
+        assert!(prefixes.may_begin(piece, &sender(3, 1), secs(129)), "its own it goes on with");
+        assert!(!prefixes.may_begin(piece, &sender(3, 2), secs(129)));
+        assert!(prefixes.may_begin(piece, &sender(3, 2), secs(130)), "it has stopped growing");
+        assert!(prefixes.may_begin(piece, &sender(3, 3), secs(129)), "nothing is held against it");
+        prefixes.keep(piece, kept(secs(590)));
+        assert!(!prefixes.may_begin(piece, &sender(3, 2), secs(599)));
+        assert!(prefixes.may_begin(piece, &sender(3, 2), secs(600)), "it takes too long");
     }
 
     /// What an honest peer sends for a block, and what a liar may.
@@ -476,16 +555,19 @@ mod tests {
         }
 
         /// Peer `peer` is linked, sends these blocks of a piece, and the link is lost.
-        fn link(&mut self, at: usize, peer: u8, blocks: &[u8]) {
+        fn link(&mut self, at: usize, peer: u8, blocks: &[u8], now: Duration) {
             if self.done[at] || self.banned.contains(&peer) {
                 return;
             }
             self.next_link += 1;
             let (piece, by) = (self.pieces[at], sender(self.next_link, peer));
+            if !self.prefixes.may_begin(piece, &by, now) {
+                return;
+            }
             let from = self.prefixes.end_for(piece, &by);
             let mut progress = match self.prefixes.take(piece, from) {
                 Some(prefix) => Progress::on(piece, prefix, &by),
-                None => Progress::new(piece, Vec::new()),
+                None => Progress::new(piece, Vec::new(), now),
             };
             assert_eq!(progress.end(), from, "where the peer was asked from");
             for block in blocks.iter().take((BLOCKS - from) as usize) {
@@ -494,7 +576,7 @@ mod tests {
             }
             if progress.end() < BLOCKS {
                 progress
-                    .into_prefix(by)
+                    .into_prefix(by, now)
                     .into_iter()
                     .for_each(|kept| self.prefixes.keep(piece, kept));
                 return;
@@ -533,14 +615,14 @@ mod tests {
                 if peer < 3 {
                     blocks.fill(RIGHT);
                 }
-                download.link(at, peer, &blocks);
+                download.link(at, peer, &blocks, Duration::ZERO);
             }
             prop_assert!(download.banned.iter().all(|peer| *peer >= 3), "{:?}", download.banned);
             // Three each, and once each over links of its own.
             prop_assert!(download.spoilt <= 3 * (SPOILT_MAX + 1), "{} spoilt", download.spoilt);
             // Whatever they did: who is honest and loses its links again and again brings it to an end.
             for _ in 0..3 * BLOCKS {
-                (0..4).for_each(|at| download.link(at, 0, &[RIGHT]));
+                (0..4).for_each(|at| download.link(at, 0, &[RIGHT], IDLE));
             }
             prop_assert!(download.done.iter().all(|done| *done));
         }

@@ -285,6 +285,16 @@ impl<H> Share<H> {
         lock(&self.prefixes).end_for(piece, by)
     }
 
+    /// Whether this peer may be asked for a piece that was claimed, or would throw away what others began.
+    pub(super) fn may_begin(&self, piece: PieceIndex, by: &Sender, now: Duration) -> bool {
+        !self.has_prefixes() || lock(&self.prefixes).may_begin(piece, by, now)
+    }
+
+    /// Whether a peer had a part in a wrong piece, and has not shown since that it was another's.
+    pub(super) fn is_in_doubt(&self, by: &Sender) -> bool {
+        self.has_prefixes() && !lock(&self.prefixes).may_mix(by)
+    }
+
     /// Claims a piece that was begun, of which most is here, for this peer to go on with.
     pub(super) fn claim_begun(
         &self,

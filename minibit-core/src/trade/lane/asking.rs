@@ -128,7 +128,8 @@ impl<H> Lane<H> {
         claimed: &mut Vec<PieceIndex>,
     ) -> Vec<BlockSpan> {
         let Self { share, link, sender, download, id, rng, unfinished, .. } = self;
-        download.top_up(&share.geometry, now, || {
+        let mut left_alone = Vec::new();
+        let spans = download.top_up(&share.geometry, now, || {
             // Most often there is nothing, and the levels of rarity are many to look through.
             if !share.ledger.has_open_of(&link.holdings) {
                 return None;
@@ -142,14 +143,25 @@ impl<H> Lane<H> {
                 claimed.push(piece);
                 return begun;
             }
-            let piece = share.ledger.claim(&link.holdings, *id, order, rng)?;
+            let piece = loop {
+                let piece = share.ledger.claim(&link.holdings, *id, order, rng)?;
+                if share.may_begin(piece, sender, now) {
+                    break piece;
+                }
+                left_alone.push(piece);
+            };
             if is_unfinished(unfinished, piece) {
                 share.ledger.release(piece, *id);
                 return None;
             }
             claimed.push(piece);
             Some((piece, share.end_of_prefix(piece, sender)))
-        })
+        });
+        self.held_back |= spans.is_empty() && !left_alone.is_empty();
+        for piece in left_alone {
+            self.share.ledger.release(piece, self.id);
+        }
+        spans
     }
 
     /// What a seeder deals out to us we fetch from it, and for a while nothing else: what it has
@@ -162,6 +174,7 @@ impl<H> Lane<H> {
                 let piece = share.geometry.piece(link.next_suggested()?)?;
                 of_no_use += 1;
                 if !is_unfinished(unfinished, piece)
+                    && share.may_begin(piece, sender, now)
                     && share.ledger.claim_this(&link.holdings, *id, piece)
                 {
                     claimed.push(piece);
@@ -233,10 +246,10 @@ impl<H> Lane<H> {
     /// from a lane that stalls or drips: what a peer cannot be asked for, others will be, and to take a
     /// piece that has begun to come throws away what has come.
     ///
-    /// A peer that let us wait in vain takes over nothing: liars would take from those who send,
-    /// again and again.
+    /// A peer that let us wait in vain, or had a part in a wrong piece, takes over nothing: liars would take
+    /// from those who send, again and again.
     fn take_over(&mut self, now: Duration) -> Option<PieceIndex> {
-        if self.link.snubbed.load(Relaxed) {
+        if self.link.snubbed.load(Relaxed) || self.share.is_in_doubt(&self.sender) {
             return None;
         }
         let is_endgame = !self.share.ledger.has_open();
@@ -309,7 +322,8 @@ impl<H> Lane<H> {
         for piece in pieces {
             cancelled.extend(self.download.give_up(*piece).into_iter().map(RawBlock::from));
             let progress = self.progress.take_if(|progress| progress.piece() == *piece);
-            let prefix = progress.and_then(|progress| progress.into_prefix(self.sender));
+            let came = self.download.last_progress();
+            let prefix = progress.and_then(|progress| progress.into_prefix(self.sender, came));
             self.share.leave(*piece, self.id, prefix);
         }
         if !pieces.is_empty() {

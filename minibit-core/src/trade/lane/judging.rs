@@ -53,7 +53,7 @@ impl<H> Lane<H> {
         }
         self.progress = match self.share.take_prefix(piece, self.id, at) {
             Ok(Some(prefix)) => Some(Progress::on(piece, prefix, &self.sender)),
-            Ok(None) => Some(Progress::new(piece, new())),
+            Ok(None) => Some(Progress::new(piece, new(), self.download.last_progress())),
             Err(()) => None,
         };
         let begun = self.progress.is_some();
