@@ -674,6 +674,29 @@ mod tests {
     }
 
     #[test]
+    fn a_link_that_is_lost_soon_is_made_again_soon_as_long_as_it_brings_something() {
+        let waits = |brings: bool| -> Vec<Duration> {
+            let mut node = Node::new(Caps::default());
+            node.learn(list(), [1]);
+            let again = |_| {
+                assert_eq!(node.dial(), [addr(1)]);
+                let (link, verdict) = node.greet(1, Direction::Dialled);
+                assert_eq!(verdict, Verdict::Keep);
+                let brought_at = node.now + Duration::from_millis(u64::from(brings));
+                node.now += Duration::from_secs(2);
+                node.neighbours.closed(node.now, link, brought_at, &mut node.rng);
+                let next = node.neighbours.next_dial(node.now).unwrap();
+                let wait = next - node.now;
+                node.now = next;
+                wait
+            };
+            (0..DIALS_MAX).map(again).collect()
+        };
+        assert!(waits(true).iter().all(|wait| *wait < BACKOFF_MIN * 2));
+        assert_eq!(waits(false).last(), Some(&REST));
+    }
+
+    #[test]
     fn failures_wait_longer_each_time_and_then_rest() {
         let mut node = Node::new(Caps::default());
         node.learn(list(), [1]);
