@@ -49,8 +49,8 @@ fn pieces_that_take_far_longer_than_connections_last_arrive_and_hardly_a_byte_co
         piece_size: PieceSize::new(1024 * 1024).expect("a size"),
         upload: Rates::Same(62_500.0),
         seeder_upload: 62_500.0,
-        // Each of some twenty connections every two seconds; a piece takes 17 s at least.
-        faults: Faults { broken_links: 600.0, ..Faults::default() },
+        // Each of some twenty connections every ten seconds; a piece takes 17 s at least.
+        faults: Faults { broken_links: 120.0, ..Faults::default() },
         ..Scenario::default()
     });
     last(&report);

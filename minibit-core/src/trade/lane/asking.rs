@@ -134,11 +134,16 @@ impl<H> Lane<H> {
             if !share.ledger.has_open_of(&link.holdings) {
                 return None;
             }
-            // What is begun first: room for beginnings is scarce, and nobody has any use for them.
-            let begun = share.claim_begun(link, sender, |piece| {
+            // What is begun first: room for beginnings is scarce, and nobody has any use for them. But
+            // not where a seeder is asked for what it alone has.
+            let may_go_on = |piece| {
                 !is_unfinished(unfinished, piece)
                     && share.ledger.claim_this(&link.holdings, *id, piece)
-            });
+            };
+            let begun = match order {
+                PickOrder::FirstCopies => None,
+                _ => share.claim_begun(link, sender, may_go_on),
+            };
             if let Some((piece, _)) = begun {
                 claimed.push(piece);
                 return begun;
@@ -271,7 +276,13 @@ impl<H> Lane<H> {
         }
         let (rest, piece, owner) = latest?;
         let meter = self.download.meter();
-        let has_begun = lanes.get(&owner)?.has_begun(piece);
+        let status = lanes.get(&owner)?;
+        let has_begun = status.has_begun(piece);
+        if has_begun && meter.rate() < 1.0 && !status.stalls(now) {
+            // Where connections are lost again and again there is always a fresh one, of which nothing
+            // is known: one after another would begin the piece anew.
+            return None;
+        }
         let own = meter
             .time_for(u64::from(self.share.geometry.piece_len(piece)))
             .unwrap_or(UNKNOWN_PIECE_TIME)
