@@ -135,15 +135,12 @@ impl<H> Lane<H> {
                 return None;
             }
             // What is begun first: room for beginnings is scarce, and nobody has any use for them. But
-            // not where a seeder is asked for what it alone has.
-            let may_go_on = |piece| {
-                !is_unfinished(unfinished, piece)
+            // where a seeder is asked for what it alone has, only that.
+            let begun = share.claim_begun(link, sender, |piece| {
+                (order != PickOrder::FirstCopies || !share.ledger.is_out(piece.get()))
+                    && !is_unfinished(unfinished, piece)
                     && share.ledger.claim_this(&link.holdings, *id, piece)
-            };
-            let begun = match order {
-                PickOrder::FirstCopies => None,
-                _ => share.claim_begun(link, sender, may_go_on),
-            };
+            });
             if let Some((piece, _)) = begun {
                 claimed.push(piece);
                 return begun;
@@ -278,7 +275,8 @@ impl<H> Lane<H> {
         let meter = self.download.meter();
         let status = lanes.get(&owner)?;
         let has_begun = status.has_begun(piece);
-        if has_begun && meter.rate() < 1.0 && !status.stalls(now) {
+        let is_fresh = meter.rate() < 1.0 && self.link.bytes_from() == 0;
+        if has_begun && is_fresh && !status.stalls(now) {
             // Where connections are lost again and again there is always a fresh one, of which nothing
             // is known: one after another would begin the piece anew.
             return None;
