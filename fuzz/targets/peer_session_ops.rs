@@ -245,7 +245,7 @@ impl Link {
         let busy = self.download.pieces();
         let mut free =
             self.geometry.pieces().skip(first.into()).filter(|piece| !busy.contains(piece));
-        let new = self.download.top_up(&self.geometry, self.now, || free.next());
+        let new = self.download.top_up(&self.geometry, self.now, || free.next().map(|piece| (piece, 0)));
         self.asked.extend(&new);
         Ok(())
     }

@@ -1,8 +1,8 @@
 //! `simulate`: a swarm in virtual time, and what came of it in figures and pictures.
 //!
 //! The swarm itself is `minibit_core::sim`; here are flags, the watch over a run, and what people
-//! and programs are shown. A run ends when every honest peer has everything, or when for an hour
-//! of its time none of them has got anything: what is missing then is with nobody who gives it.
+//! and programs are shown. A run ends when every honest peer has everything, or when for long
+//! none of them has got anything: what is missing then is with nobody who gives it.
 
 mod panels;
 mod plot;
@@ -27,8 +27,6 @@ use crate::output::progress::Work;
 use crate::output::simulated::{self, Joined, Shares, Simulated, Slow};
 use crate::output::units::Time;
 
-/// A swarm whose honest peers got nothing for so long has stopped.
-const STALLED_AFTER: Duration = Duration::from_secs(3600);
 /// Steps between two looks at the clock and at whether to stop.
 const STEPS: u32 = 4096;
 /// Real time between two reports of progress: each looks at every piece of every peer.
@@ -100,7 +98,6 @@ async fn simulate(
 /// interrupted.
 fn watch(world: &mut World, progress: &dyn Fn(u64, u64), stop: &AtomicBool) -> Option<Report> {
     let mut looked = Instant::now();
-    let (mut got, mut since) = (0, Duration::ZERO);
     loop {
         for _ in 0..STEPS {
             if world.is_done() || world.broken().is_some() || !world.step() {
@@ -110,16 +107,10 @@ fn watch(world: &mut World, progress: &dyn Fn(u64, u64), stop: &AtomicBool) -> O
         if stop.load(Ordering::Relaxed) {
             return None;
         }
-        if looked.elapsed() < LOOK_EVERY && world.now() < since + STALLED_AFTER {
+        if looked.elapsed() < LOOK_EVERY {
             continue;
         }
         let report = world.report();
-        let sum: u64 = report.of_role(Role::Leecher).map(|member| member.downloaded).sum();
-        if sum != got {
-            (got, since) = (sum, world.now());
-        } else if world.now() >= since + STALLED_AFTER {
-            return Some(report);
-        }
         progress(done_bytes(&report), wanted_bytes(&report));
         looked = Instant::now();
     }

@@ -28,6 +28,8 @@ pub(crate) struct Relay {
 struct State {
     /// Blocks are passed on with a wrong bit.
     lies: bool,
+    /// Every connection is lost after so many bytes from the sharer.
+    cut_after: u64,
     inner: Mutex<Inner>,
     changed: Condvar,
 }
@@ -48,19 +50,30 @@ struct Inner {
 impl Relay {
     /// Relays to `sharer`, and lets `budget` bytes from there pass.
     pub(crate) fn start(sharer: SocketAddr, budget: u64) -> Self {
-        Self::with(sharer, budget, false)
+        Self::with(sharer, budget, false, u64::MAX)
     }
 
     /// Relays everything, but changes a bit in every block.
     pub(crate) fn lying(sharer: SocketAddr) -> Self {
-        Self::with(sharer, u64::MAX, true)
+        Self::with(sharer, u64::MAX, true, u64::MAX)
     }
 
-    fn with(sharer: SocketAddr, budget: u64, lies: bool) -> Self {
+    /// Relays everything, but every connection is lost after so many bytes from the sharer.
+    pub(crate) fn cutting(sharer: SocketAddr, after: u64) -> Self {
+        Self::with(sharer, u64::MAX, false, after)
+    }
+
+    /// The same with a wrong bit in every block.
+    pub(crate) fn lying_and_cutting(sharer: SocketAddr, after: u64) -> Self {
+        Self::with(sharer, u64::MAX, true, after)
+    }
+
+    fn with(sharer: SocketAddr, budget: u64, lies: bool, cut_after: u64) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let addr = listener.local_addr().expect("bound");
         let state = Arc::new(State {
             lies,
+            cut_after,
             inner: Mutex::new(Inner {
                 budget,
                 at_end: None,
@@ -183,11 +196,13 @@ impl State {
     fn relay(&self, mut from: TcpStream, mut to: TcpStream, way: Way, asked: &Asked) {
         let (mut reader, mut liar) = (Reader::default(), Reader::default());
         let mut bytes = vec![0; CHUNK];
+        let mut left = if way == Way::Down { self.cut_after } else { u64::MAX };
         while let Ok(count @ 1..) = from.read(&mut bytes) {
             if self.lies && way == Way::Down {
                 liar.spoil(&mut bytes[..count]);
             }
-            let mut chunk = &bytes[..count];
+            let mut chunk = &bytes[..(count as u64).min(left) as usize];
+            left -= chunk.len() as u64;
             while !chunk.is_empty() {
                 let allowed = match way {
                     Way::Up => chunk.len(),
@@ -204,6 +219,11 @@ impl State {
                 }
                 self.act(way);
                 chunk = later;
+            }
+            if left == 0 {
+                // Nothing passes any more, either way.
+                _ = to.shutdown(Shutdown::Both);
+                break;
             }
         }
         // What has come so far still passes: only this direction ends.

@@ -5,7 +5,8 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::common::{SAMPLES, Sandbox, assert_same, eventually, number, parse, samples};
+use super::common::{SAMPLES, Sandbox, assert_same, eventually, led, number, parse, samples};
+use super::relay::Relay;
 
 #[test]
 fn each_sample_arrives_byte_for_byte() {
@@ -278,4 +279,40 @@ fn memory_does_not_follow_the_size_of_the_file() {
     });
     get.event("done", |_| true);
     assert!(most > 0 && most < MOST, "{most} bytes");
+}
+
+/// A piece, in connections that are lost after a sixth of it.
+const PIECE: u64 = 2 << 20;
+const CUT_AFTER: u64 = PIECE / 6;
+
+#[test]
+fn a_piece_arrives_though_every_connection_is_lost_in_the_middle_of_it() {
+    let sandbox = Sandbox::new();
+    let source = sandbox.file("film.mp4", (2 * PIECE) as usize - 1000, 1);
+    let sharer = sandbox.share_with(&[&source], &["--piece-size", "2M"]);
+    let relay = Relay::cutting(sharer.addr(), CUT_AFTER);
+    let ticket = led(&sharer.ticket, &[], &[relay.addr()]);
+    sandbox.get(&ticket, "out", &[]).wait().expect(0);
+    assert_same(&source, sandbox.path("out/film.mp4"));
+    // What is on its way when one of several connections is lost may be lost with it.
+    let passed = relay.payload();
+    assert!(passed <= 3 * PIECE, "{passed} bytes passed of {}", 2 * PIECE);
+    assert!(relay.frames("REGISTRO") > 12, "it was lost again and again");
+}
+
+#[test]
+fn a_liar_that_leaves_in_the_middle_keeps_nobody_on_a_bad_connection_from_finishing() {
+    let sandbox = Sandbox::new();
+    let source = sandbox.file("film.mp4", (2 * PIECE) as usize - 1000, 2);
+    let share = || sandbox.share_with(&[&source], &["--piece-size", "2M"]);
+    let (honest, other) = (share(), share());
+    let bad = Relay::cutting(honest.addr(), CUT_AFTER);
+    let liar = Relay::lying_and_cutting(other.addr(), CUT_AFTER);
+    let ticket = led(&honest.ticket, &[], &[liar.addr(), bad.addr()]);
+    let ended = sandbox.get(&ticket, "out", &[]).wait().expect(0);
+    assert_same(&source, sandbox.path("out/film.mp4"));
+    assert!(liar.payload() > 0, "it was asked");
+    let warnings: Vec<_> = ended.stdout.iter().filter(|line| line.contains("banned")).collect();
+    let accused = bad.addr().to_string();
+    assert!(warnings.iter().all(|line| !line.contains(&accused)), "{warnings:?}");
 }

@@ -27,7 +27,7 @@ use crate::content::Manifest;
 use crate::peer::Introduction;
 use crate::store::{PartStore, StoreError};
 use crate::swarm::{Choker, LaneId, LinkId, Neighbours, Refusal};
-use crate::trade::{self, CloseReason, Link, NewLink, lock};
+use crate::trade::{self, CloseReason, Link, NewLink, Origin, lock};
 use crate::types::{PeerId, PieceIndex, ShareId};
 use crate::wire::{Message, Penalty, Register, WireError};
 
@@ -76,8 +76,8 @@ pub(super) enum Phase {
 }
 
 impl ShareContext {
-    /// A piece was fetched from this link, verified and written.
-    pub(super) fn keep(&self, link: &Link, piece: PieceIndex, owner: LaneId) {
+    /// A piece was fetched from this link, to its end, verified and written.
+    pub(super) fn keep(&self, link: &Link, piece: PieceIndex, owner: LaneId, origin: &Origin) {
         let ledger = &self.share.ledger;
         // Under a lease, so that nobody takes the piece over between record and ledger.
         let Some(_lease) = ledger.begin_write(piece, owner) else { return };
@@ -86,7 +86,7 @@ impl ShareContext {
             self.disk_failed(error);
             return;
         }
-        self.share.keep(link, piece, owner);
+        self.share.keep(link, piece, owner, origin);
     }
 
     /// Our disk refused. Nothing more is asked for until the manager has looked at it.

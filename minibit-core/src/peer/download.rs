@@ -2,11 +2,13 @@
 //!
 //! Blocks arrive in the order they were asked for, and the blocks of a piece follow each
 //! other on one lane, so a piece is hashed as it comes and never assembled in memory. A piece
-//! in flight belongs to one lane of one peer: blame for bad bytes is exact.
+//! in flight belongs to one lane of one peer; of one that was begun elsewhere only the rest is asked
+//! for.
 //!
 //! Invariant: [`Arrival::Take`] is only answered for the oldest block asked for and not yet
 //! received, cancelled or given up; anything else is thrown away or is a violation.
-//! Not here: the bytes and their hash (`content`), which piece to take next (`swarm`).
+//! Not here: the bytes and their hash (`content`), which piece to take next (`swarm`), what came of a piece
+//! before, and who is to blame if it is wrong (`trade`).
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
@@ -191,13 +193,13 @@ impl Download {
         }
     }
 
-    /// Fills the window. `claim` gives the next piece that is ours to fetch from this peer, or
-    /// `None`. Returns the blocks to ask for, in order.
+    /// Fills the window. `claim` gives the next piece that is ours to fetch from this peer, and from
+    /// which of its bytes on, or `None`. Returns the blocks to ask for, in order.
     pub fn top_up(
         &mut self,
         geometry: &Geometry,
         now: Duration,
-        mut claim: impl FnMut() -> Option<PieceIndex>,
+        mut claim: impl FnMut() -> Option<(PieceIndex, u32)>,
     ) -> Vec<BlockSpan> {
         let window = self.meter.window();
         let was_idle = self.asked.is_empty();
@@ -210,12 +212,9 @@ impl Download {
             if self.in_flight + next_len > window && !self.asked.is_empty() {
                 break;
             }
-            let Some((piece, offset)) = self.asking.take().or_else(|| claim().map(|p| (p, 0)))
-            else {
-                break;
-            };
+            let Some((piece, offset)) = self.asking.take().or_else(&mut claim) else { break };
             let piece_len = geometry.piece_len(piece);
-            let len = block_len.min(piece_len - offset);
+            let len = block_len.min(piece_len.saturating_sub(offset));
             let Some(span) =
                 geometry.block(u64::from(piece.get()), u64::from(offset), u64::from(len))
             else {
@@ -250,12 +249,13 @@ impl Download {
         }
         let mut sum = 0;
         let mut surplus: Vec<PieceIndex> = Vec::new();
+        let mut of_piece = None;
         for span in &self.asked {
             // A piece that is partly within is kept whole.
             let is_kept = sum < keep && surplus.is_empty();
             sum += u64::from(span.len());
-            let is_new = surplus.last() != Some(&span.piece());
-            if !is_kept && span.offset() == 0 && is_new && self.begun != Some(span.piece()) {
+            let begins = of_piece.replace(span.piece()) != Some(span.piece());
+            if !is_kept && begins && self.begun != Some(span.piece()) {
                 surplus.push(span.piece());
             }
         }
@@ -467,11 +467,16 @@ mod tests {
         Geometry::new(size, [200 * 2 * u64::from(BLOCK)]).unwrap()
     }
 
+    /// All of a piece.
+    fn whole(piece: PieceIndex) -> (PieceIndex, u32) {
+        (piece, 0)
+    }
+
     /// A lane that has asked for the first window, claiming pieces 0, 1, 2, …
     fn asked(geometry: &Geometry) -> (Download, Vec<BlockSpan>) {
         let mut lane = Download::new(BLOCK, Duration::ZERO);
         let mut pieces = geometry.pieces();
-        let spans = lane.top_up(geometry, Duration::ZERO, || pieces.next());
+        let spans = lane.top_up(geometry, Duration::ZERO, || pieces.next().map(whole));
         (lane, spans)
     }
 
@@ -506,7 +511,7 @@ mod tests {
             let mut lane = Download::new(limits::BLOCK_LEN_MAX, Duration::ZERO);
             lane.meter.arrived(bytes_per_s, Duration::from_secs(1));
             let mut pieces = geometry.pieces();
-            let spans = lane.top_up(&geometry, Duration::from_secs(1), || pieces.next());
+            let spans = lane.top_up(&geometry, Duration::from_secs(1), || pieces.next().map(whole));
             spans.iter().map(|span| span.len()).max()
         };
         assert_eq!(longest(0), Some(limits::BLOCK_LEN_MIN), "unknown");
@@ -521,7 +526,7 @@ mod tests {
         let geometry = Geometry::new(size, [200 * u64::from(limits::BLOCK_LEN_MAX)]).unwrap();
         let mut lane = Download::new(limits::BLOCK_LEN_MAX, Duration::ZERO);
         let mut pieces = geometry.pieces();
-        lane.top_up(&geometry, Duration::ZERO, || pieces.next());
+        lane.top_up(&geometry, Duration::ZERO, || pieces.next().map(whole));
         lane.on_bytes(limits::BLOCK_LEN_MIN, Duration::from_millis(1));
         assert!(lane.meter.rate() < 1.0, "one millisecond is no sample");
         assert_eq!(lane.next_block_len(), limits::BLOCK_LEN_MAX);
@@ -535,7 +540,7 @@ mod tests {
             let mut lane = Download::new(limits::BLOCK_LEN_MAX, Duration::ZERO);
             lane.guess_round_trip(Duration::from_millis(40));
             let mut pieces = geometry.pieces();
-            lane.top_up(&geometry, Duration::ZERO, || pieces.next());
+            lane.top_up(&geometry, Duration::ZERO, || pieces.next().map(whole));
             assert_eq!(lane.pieces().len(), 8, "two megabytes, for it is far");
             lane.meter.arrived(bytes_per_s, Duration::from_secs(1));
             lane
@@ -556,7 +561,7 @@ mod tests {
         // Fast enough for the longest blocks.
         lane.meter.arrived(1 << 20, Duration::from_secs(1));
         let mut pieces = geometry.pieces();
-        let spans = lane.top_up(&geometry, Duration::from_secs(1), || pieces.next());
+        let spans = lane.top_up(&geometry, Duration::from_secs(1), || pieces.next().map(whole));
         assert_eq!(spans.len(), 8, "256 KiB of 32 KiB pieces");
     }
 
@@ -579,7 +584,7 @@ mod tests {
         // Choked: given up; unchoked: asked for again.
         lane.pieces().into_iter().for_each(|piece| drop(lane.give_up(piece)));
         let mut again = Some(first);
-        lane.top_up(&geometry, Duration::ZERO, || again.take());
+        lane.top_up(&geometry, Duration::ZERO, || again.take().map(whole));
         let refused: Vec<_> = spans.iter().map(|span| RawBlock::from(*span)).collect();
         assert!(
             lane.on_refused(&refused, RefuseReason::Choked).is_empty(),
@@ -598,7 +603,7 @@ mod tests {
         lane.give_up(piece);
         let mut again = Some(piece);
         while lane.wants_more() {
-            lane.top_up(&geometry, Duration::ZERO, || again.take());
+            lane.top_up(&geometry, Duration::ZERO, || again.take().map(whole));
             let Some(next) = lane.asked.front().copied() else { break };
             if next.piece() == piece {
                 break;
@@ -687,7 +692,7 @@ mod tests {
         // Cancelled, and asked for again: the first request may have been dropped without a word.
         lane.pieces().into_iter().for_each(|piece| drop(lane.give_up(piece)));
         let mut again = [first, spans[2].piece()].into_iter();
-        lane.top_up(&geometry, Duration::ZERO, || again.next());
+        lane.top_up(&geometry, Duration::ZERO, || again.next().map(whole));
         let refused = [RawBlock::from(spans[0])];
         assert_eq!(lane.on_refused(&refused, RefuseReason::TooMany), [first]);
         assert_eq!(lane.pieces(), [spans[2].piece()], "it is not waited for");
@@ -705,7 +710,7 @@ mod tests {
         for _ in 0..20 {
             lane.pieces().into_iter().for_each(|piece| drop(lane.give_up(piece)));
             let mut others = (100..200).map(|number| geometry.piece(number).unwrap());
-            lane.top_up(&geometry, Duration::ZERO, || others.next());
+            lane.top_up(&geometry, Duration::ZERO, || others.next().map(whole));
         }
         // More than may be unasked for.
         let late = (0..2).filter(|at| {

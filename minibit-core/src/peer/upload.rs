@@ -3,8 +3,8 @@
 //! A choke or a piece that is gone is judged here, at the sender, not hoped for at the
 //! receiver. Only spans wait in the queue; bytes are read when the socket takes them.
 //!
-//! A choke ends with the piece that is being sent: what came of it would be lost, for the
-//! receiver hashes a piece as it comes and nobody else can go on with it.
+//! A choke ends with the piece that is being sent: a beginning is of no use to anybody before somebody
+//! has sent the rest.
 //! Not here: the bytes, or whether the peer deserves them (`swarm::choker`).
 
 use std::collections::{HashSet, VecDeque};

@@ -26,15 +26,15 @@ const BACKLOG_NS: u64 = 1_000_000_000;
 /// One end of a link.
 #[derive(Debug)]
 pub(super) struct SimLane {
-    pub(super) mind: Lane,
+    /// Of the piece that is coming it knows whether all was right so far.
+    pub(super) mind: Lane<bool>,
     pub(super) member: u32,
     pipe: u32,
     end: usize,
     bell: Arc<LaneBell>,
-    /// The block that is coming.
+    /// The block that is coming, and how many bytes of it have.
     incoming: Option<(BlockSpan, Arrival)>,
-    /// The piece whose blocks are coming, and whether all were right so far.
-    progress: Option<(PieceIndex, bool)>,
+    came: u32,
     timer: u64,
     generation: u32,
 }
@@ -64,7 +64,7 @@ impl World {
             end,
             bell,
             incoming: None,
-            progress: None,
+            came: 0,
             timer: u64::MAX,
             generation: 0,
         });
@@ -82,7 +82,12 @@ impl World {
 
     /// Takes a lane away without a word to its member's manager.
     pub(super) fn drop_lane(&mut self, place: u32) {
-        let Some(lane) = self.lanes[place as usize].take() else { return };
+        let Some(mut lane) = self.lanes[place as usize].take() else { return };
+        let wrong = self.pipes[lane.pipe as usize].as_ref().is_some_and(|pipe| {
+            let sender = pipe.ends[1 - lane.end].member;
+            self.members[sender as usize].role == Role::Corrupt
+        });
+        lane.take_what_came_of_block(wrong);
         let member = &mut self.members[lane.member as usize];
         if let Some(active) = &mut member.active {
             active.lanes.remove(&place);
@@ -96,6 +101,11 @@ impl World {
     /// A lane ends because of what it decided.
     fn end_for(&mut self, place: u32, end: &LaneEnd) {
         let ban = matches!(end, LaneEnd::Violation(broken) if broken.penalty() == Penalty::Ban);
+        if matches!(end, LaneEnd::Violation(_))
+            && let Some(lane) = &mut self.lanes[place as usize]
+        {
+            lane.mind.keep_nothing();
+        }
         if let Some(lane) = &self.lanes[place as usize] {
             let other = self.pipes[lane.pipe as usize].as_ref();
             let other = other.map(|pipe| pipe.ends[1 - lane.end].member);
@@ -363,9 +373,6 @@ impl SimLane {
         if parted.is_empty() {
             return;
         }
-        if self.progress.is_some_and(|(piece, _)| parted.contains(&piece)) {
-            self.progress = None;
-        }
         if let Some((span, arrival)) = &mut self.incoming
             && parted.contains(&span.piece())
         {
@@ -379,7 +386,7 @@ impl SimLane {
         role: Role,
         now: std::time::Duration,
     ) -> Result<(), LaneEnd> {
-        let arrival = match self.mind.on_block(header, now) {
+        let mut arrival = match self.mind.on_block(header, now) {
             // It asked for it, whatever it says.
             Err(Violation::UnaskedBlocks | Violation::WrongBlock) if role == Role::Flooder => {
                 Arrival::Discard
@@ -390,11 +397,11 @@ impl SimLane {
         let raw = (header.piece.into(), header.offset.into(), header.len.into());
         let Some(span) = geometry.block(raw.0, raw.1, raw.2) else { return Ok(()) };
         if let Arrival::Take { span } = arrival
-            && span.offset() == 0
+            && !self.mind.begin_block(span, || true)
         {
-            self.progress = Some((span.piece(), true));
+            arrival = Arrival::Discard;
         }
-        self.incoming = Some((span, arrival));
+        (self.incoming, self.came) = (Some((span, arrival)), 0);
         Ok(())
     }
 
@@ -404,6 +411,18 @@ impl SimLane {
         if self.incoming.is_some_and(is_kept) {
             self.mind.on_bytes(bytes, now);
             self.mind.publish_due(now);
+            self.came += bytes;
+        }
+    }
+
+    /// The connection is gone; what is known to have come of the block that was coming has.
+    fn take_what_came_of_block(&mut self, wrong: bool) {
+        if let Some((span, Arrival::Take { .. })) = self.incoming.take()
+            && self.came > 0
+            && let Some(right) = self.mind.take_in(span.piece(), self.came)
+        {
+            *right &= !wrong;
+            self.mind.on_payload(self.came);
         }
     }
 
@@ -424,21 +443,20 @@ impl SimLane {
         self.mind.publish_due(now);
         self.mind.on_payload(span.len());
         let whole = self.mind.on_block_done(span);
-        let (piece, right) = self.progress.as_mut().filter(|(piece, _)| *piece == span.piece())?;
-        *right &= !wrong;
-        let (piece, right) = (*piece, *right);
+        let piece = span.piece();
+        *self.mind.take_in(piece, span.len())? &= !wrong;
         if !whole {
             return None;
         }
-        self.progress = None;
+        let (right, origin) = self.mind.end_piece(piece)?;
         if !right {
-            self.mind.on_wrong_piece(piece, now);
+            self.mind.on_wrong_piece(piece, &origin, now);
             return None;
         }
         let (share, link, id) =
             (Arc::clone(self.mind.share()), Arc::clone(self.mind.link()), self.mind.id());
         let ours = share.ledger.owner(piece) == Some(id);
-        share.keep(&link, piece, id);
+        share.keep(&link, piece, id, &origin);
         ours.then_some(piece)
     }
 }

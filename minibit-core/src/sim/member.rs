@@ -46,8 +46,8 @@ pub(super) fn number_of(addr: SocketAddr) -> Option<u32> {
 /// A peer that is there.
 #[derive(Debug)]
 pub(super) struct Active {
-    pub(super) share: Arc<Share>,
-    pub(super) manager: Manager,
+    pub(super) share: Arc<Share<bool>>,
+    pub(super) manager: Manager<bool>,
     pub(super) bell: Arc<MemberBell>,
     pub(super) announcer: Announcer,
     /// Its lanes.

@@ -27,6 +27,10 @@ use super::lanes::SimLane;
 /// For so many events or lanes at a time what they will touch is fetched from memory.
 const AHEAD: usize = 16;
 
+/// A swarm in which no honest leecher has received anything for so long has stopped; longer than peers
+/// wait before they dial again whom they could not reach.
+const STOPPED_AFTER: Duration = Duration::from_secs(1200);
+
 /// A swarm in virtual time.
 #[derive(Debug)]
 pub struct World {
@@ -53,11 +57,13 @@ pub struct World {
     /// What the seeders had sent when the last piece was with some honest leecher.
     pub(super) first_copy: Option<u64>,
     pub(super) wanting: u32,
+    /// What honest leechers had received when it was last looked at, and since when it is no more.
+    received: (u64, u64),
     pub(super) events: u64,
     hash: u64,
 }
 
-/// Simulates a swarm until every honest leecher is done, or the scenario's time is over.
+/// Simulates a swarm until every honest leecher is done, nothing comes any more, or the scenario's time is over.
 pub fn run(scenario: Scenario) -> Report {
     let mut world = World::new(scenario);
     while !world.is_done() && world.step() {}
@@ -115,6 +121,7 @@ impl World {
             first_copy: out.is_full().then_some(0),
             out,
             wanting: members.iter().filter(|member| is_awaited(member)).count() as u32,
+            received: (0, 0),
             events: 0,
             hash: 0xcbf2_9ce4_8422_2325,
             common,
@@ -171,9 +178,17 @@ impl World {
         at(self.now)
     }
 
-    /// Whether every honest leecher is done, or time is over.
+    /// Whether every honest leecher is done, the swarm has stopped, or time is over.
     pub fn is_done(&self) -> bool {
-        self.wanting == 0 || at(self.now) >= self.scenario.time_max
+        self.wanting == 0 || self.has_stopped() || at(self.now) >= self.scenario.time_max
+    }
+
+    /// Whether nothing has come to an honest leecher for so long that nothing will: all who are to come
+    /// are here, and the network is whole.
+    fn has_stopped(&self) -> bool {
+        let Scenario { joining, faults, .. } = &self.scenario;
+        let whole = faults.partition.map_or(Duration::ZERO, |(_, to)| to);
+        self.now() >= at(self.received.1).max(*joining).max(whole) + STOPPED_AFTER
     }
 
     /// What came of it so far.
@@ -685,6 +700,11 @@ impl World {
     fn sample(&mut self) {
         let moment = Timeline::look(self);
         self.timeline.add(moment);
+        let leechers = self.members.iter().filter(|member| member.role == Role::Leecher);
+        let received = leechers.map(|member| member.sums().downloaded).sum();
+        if received != self.received.0 {
+            self.received = (received, self.now);
+        }
     }
 
     /// A leecher has verified a piece.

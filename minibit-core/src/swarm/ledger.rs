@@ -11,7 +11,8 @@
 //!   flight: exactly one wins.
 //! - Bytes are written under a [`WriteLease`] only, and while one is held the piece stays with
 //!   its owner. An owner that lost the piece gets no lease, unless it claims it anew; it must
-//!   then begin anew, too, since others may have written meanwhile.
+//!   then begin anew, too, since others may have written meanwhile, or go on from what its last owner
+//!   left under such a lease.
 //! - A piece that became ours stays held (and in the news) until it is withdrawn, and a
 //!   withdrawn one is never fetched again: the changed file is its user's.
 //! - The word is the truth, the bitmaps follow. Once all changes have landed each piece's bit

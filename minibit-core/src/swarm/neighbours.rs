@@ -31,7 +31,7 @@ const REST: Duration = Duration::from_secs(600);
 /// The first wait after a failure; it doubles up to [`BACKOFF_MAX`], then 50 to 150 % of it.
 const BACKOFF_MIN: Duration = Duration::from_millis(500);
 const BACKOFF_MAX: Duration = Duration::from_secs(120);
-/// A link that ends sooner counts as a failure: else we would dial in a circle.
+/// A link that ends sooner and has brought nothing counts as a failure: else we would dial in a circle.
 const LASTING: Duration = Duration::from_secs(10);
 /// Two connections are "at once" if the second comes so soon after the first. An older link
 /// is not given up for a newcomer that merely claims to be the same peer.
@@ -485,16 +485,17 @@ impl Neighbours {
         self.fail(now, greeting.addr, rng);
     }
 
-    /// A link is gone. Its address may be dialled again: soon, if the link lasted, and after
-    /// a longer wait each time if it did not. An address from which a peer connected to us is
-    /// learnt here, for then it can only be reached if we dial.
-    pub fn closed(&mut self, now: Duration, link: LinkId, rng: &mut Rng) {
+    /// A link is gone, over which payload that we had asked for came last at `brought_at`. Its address may
+    /// be dialled again: soon, if the link lasted or brought anything, for a bad connection may be lost every few
+    /// seconds, and after a longer wait each time if it did neither. An address from which a peer
+    /// connected to us is learnt here, for then it can only be reached if we dial.
+    pub fn closed(&mut self, now: Duration, link: LinkId, brought_at: Duration, rng: &mut Rng) {
         let Some(Link { id, addr, since, initiator }) = self.unlink(link) else { return };
         if initiator == id && addr.port() != 0 {
             self.learn(now, Source::Itself, [KnownPeer { id: Some(id), addr }]);
         }
         if let Some(known) = self.book.get_mut(addr)
-            && now.saturating_sub(since) >= LASTING
+            && (now.saturating_sub(since) >= LASTING || brought_at > since)
         {
             known.failures = 0;
         }
@@ -595,7 +596,7 @@ mod tests {
         }
 
         fn close(&mut self, link: LinkId) {
-            self.neighbours.closed(self.now, link, &mut self.rng);
+            self.neighbours.closed(self.now, link, Duration::ZERO, &mut self.rng);
         }
     }
 
@@ -670,6 +671,29 @@ mod tests {
         assert_eq!((full.dial(), full.neighbours.next_dial(full.now)), (vec![], None));
         full.learn(list(), 1..=2);
         assert_eq!(full.dial().len(), 2, "a list is another matter");
+    }
+
+    #[test]
+    fn a_link_that_is_lost_soon_is_made_again_soon_as_long_as_it_brings_something() {
+        let waits = |brings: bool| -> Vec<Duration> {
+            let mut node = Node::new(Caps::default());
+            node.learn(list(), [1]);
+            let again = |_| {
+                assert_eq!(node.dial(), [addr(1)]);
+                let (link, verdict) = node.greet(1, Direction::Dialled);
+                assert_eq!(verdict, Verdict::Keep);
+                let brought_at = node.now + Duration::from_millis(u64::from(brings));
+                node.now += Duration::from_secs(2);
+                node.neighbours.closed(node.now, link, brought_at, &mut node.rng);
+                let next = node.neighbours.next_dial(node.now).unwrap();
+                let wait = next - node.now;
+                node.now = next;
+                wait
+            };
+            (0..DIALS_MAX).map(again).collect()
+        };
+        assert!(waits(true).iter().all(|wait| *wait < BACKOFF_MIN * 2));
+        assert_eq!(waits(false).last(), Some(&REST));
     }
 
     #[test]

@@ -62,6 +62,11 @@ impl<K: Copy + Ord, V> Recent<K, V> {
         Self { entries: BTreeMap::new(), order: BTreeMap::new(), next: 0, room }
     }
 
+    /// Whether there is nothing.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// What there is for a key.
     pub fn get(&self, key: &K) -> Option<&V> {
         self.entries.get(key).map(|(_, value)| value)

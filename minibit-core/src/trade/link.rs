@@ -364,9 +364,14 @@ impl Link {
         self.gave_us.store(now.as_micros() as u64, Relaxed);
     }
 
+    /// When payload that was asked for last came; when it was made, if none ever did.
+    pub(super) fn gave_at(&self) -> Duration {
+        micros(&self.gave_us)
+    }
+
     /// When payload last went over it, either way; when it was made, if none ever did.
     pub(super) fn moved_at(&self) -> Duration {
-        micros(&self.took_us).max(micros(&self.gave_us))
+        micros(&self.took_us).max(self.gave_at())
     }
 
     /// Bytes came from the peer.

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use super::link::{CloseReason, Guiding, Link};
 use super::share::Share;
+use crate::content::PieceHasher;
 use crate::peer::{Agreed, Introduction};
 use crate::swarm::{
     Choker, Direction, Greeting, Holdings, KnownPeer, LinkId, MovesByRound, Neighbours, Occupant,
@@ -85,8 +86,8 @@ impl NewLink {
 
 /// The manager of one share; see the module's header.
 #[derive(Debug)]
-pub struct Manager {
-    share: Arc<Share>,
+pub struct Manager<H = PieceHasher> {
+    share: Arc<Share<H>>,
     choker: Choker,
     /// What the choker looked at last; kept for its room.
     views: Vec<PeerView>,
@@ -108,10 +109,10 @@ pub struct Manager {
     rng: fastrand::Rng,
 }
 
-impl Manager {
+impl<H> Manager<H> {
     /// A manager without links.
     pub fn new(
-        share: Arc<Share>,
+        share: Arc<Share<H>>,
         choker: Choker,
         neighbours: Neighbours,
         has_tracker: bool,
@@ -404,9 +405,10 @@ impl Manager {
         self.share.ledger.remove_holder(&link.holdings);
         self.remember(&link);
         if ban {
+            self.share.forget_prefixes_of(&link);
             self.neighbours.ban(id);
         }
-        self.neighbours.closed(now, id, &mut self.rng);
+        self.neighbours.closed(now, id, link.gave_at(), &mut self.rng);
         self.choose_slots(now);
         self.share.wake_all();
         Some(link)

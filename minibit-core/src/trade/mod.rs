@@ -4,6 +4,7 @@
 //! share     what all lanes of a share have in common        (atomics and short locks)
 //! link      one link, as its lanes and the manager see it   (atomics)
 //! manager   whom to dial, link, answer, tell                (a value)
+//! prefixes  what has come of pieces that nobody fetches     (a value)
 //! lane      one connection                                  (a value)
 //!   telling   what the peer must hear      asking    which blocks to ask it for
 //!   hearing   what its messages bring      judging   what its bytes bring
@@ -23,6 +24,7 @@
 mod lane;
 mod link;
 mod manager;
+mod prefixes;
 mod share;
 #[cfg(test)]
 mod testing;
@@ -30,6 +32,7 @@ mod testing;
 pub use lane::{Lane, LaneEnd, MetadataWanted};
 pub use link::{CloseReason, LaneStatus, Link};
 pub use manager::{Manager, NewLink, Told};
+pub use prefixes::Origin;
 pub use share::{Counters, Setup, Share, Signals};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

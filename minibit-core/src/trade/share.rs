@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use super::link::{LaneStatus, Link};
 use super::lock;
-use crate::content::HashBook;
+use super::prefixes::{Mixed, Origin, Prefix, Prefixes, Sender};
+use crate::content::{HashBook, PieceHasher};
 use crate::swarm::{Guide, LaneId, Ledger, LinkId, Past, Picking, Recent, Standing};
 use crate::types::{FileIndex, Geometry, PeerId, PieceIndex, PieceSet};
 
@@ -80,8 +81,9 @@ pub struct Setup {
     pub picking: Picking,
 }
 
-/// One share, as all its lanes see it.
-pub struct Share {
+/// One share, as all its lanes see it. `H` is what a shell knows of the bytes of a piece that have come
+/// so far.
+pub struct Share<H = PieceHasher> {
     /// How it is conducted.
     pub setup: Setup,
     /// How it is cut into pieces.
@@ -110,6 +112,10 @@ pub struct Share {
     /// Peers that let requests run into their deadline and have delivered nothing since: they
     /// shall not be as new by coming anew.
     let_down_by: Mutex<Recent<PeerId, ()>>,
+    /// What has come of pieces that nobody fetches.
+    prefixes: Mutex<Prefixes<H>>,
+    /// Whether there is anything in there: as long as nothing goes wrong nobody need look.
+    has_prefixes: AtomicBool,
     /// Of the wanted pieces, still to be verified.
     bytes_left: AtomicU64,
     lanes: Mutex<BTreeMap<LaneId, Arc<LaneStatus>>>,
@@ -119,13 +125,13 @@ pub struct Share {
     links: Mutex<BTreeMap<LinkId, Arc<Link>>>,
 }
 
-impl std::fmt::Debug for Share {
+impl<H> std::fmt::Debug for Share<H> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Share").field("ledger", &self.ledger).finish_non_exhaustive()
     }
 }
 
-impl Share {
+impl<H> Share<H> {
     /// A share of which we hold `have` and want `wanted`.
     ///
     /// # Panics
@@ -161,6 +167,8 @@ impl Share {
             news_released_to_all: AtomicU32::new(0),
             withdrawn: Mutex::new(Vec::new()),
             paused: AtomicBool::new(false),
+            prefixes: Mutex::default(),
+            has_prefixes: AtomicBool::new(false),
             bytes_left: AtomicU64::new(bytes_left),
             lanes: Mutex::default(),
             carrying: AtomicU32::new(0),
@@ -222,15 +230,18 @@ impl Share {
         self.paused.load(Relaxed)
     }
 
-    /// A piece that `owner` fetched over this link is right and on record: it is ours now.
+    /// A piece that `owner` fetched over this link, to its end, is right and on record: it is ours now.
     /// Called under a write lease, or where nobody else can take it over.
-    pub fn keep(&self, link: &Link, piece: PieceIndex, owner: LaneId) {
+    pub fn keep(&self, link: &Link, piece: PieceIndex, owner: LaneId, origin: &Origin) {
         if !self.ledger.verified(piece, owner) {
             return;
         }
-        let len = u64::from(self.geometry.piece_len(piece));
-        link.verified_bytes.fetch_add(len, Relaxed);
-        self.bytes_left.fetch_sub(len, Relaxed);
+        let len = self.geometry.piece_len(piece);
+        link.verified_bytes.fetch_add(origin.own(len).into(), Relaxed);
+        if self.has_prefixes() {
+            self.with_prefixes(|prefixes| prefixes.on_right(origin, &Sender::of(link)));
+        }
+        self.bytes_left.fetch_sub(len.into(), Relaxed);
         self.counters.pieces_fetched.fetch_add(1, Relaxed);
         // Peers shall hear of it, batched with what comes right after.
         if !self.news_pending.swap(true, AcqRel) {
@@ -238,6 +249,95 @@ impl Share {
         }
         if self.ledger.is_complete() {
             self.signals.complete();
+        }
+    }
+
+    // ---- what has come of pieces that nobody fetches ----
+
+    fn has_prefixes(&self) -> bool {
+        self.has_prefixes.load(Acquire)
+    }
+
+    fn with_prefixes<T>(&self, act: impl FnOnce(&mut Prefixes<H>) -> T) -> T {
+        let mut prefixes = lock(&self.prefixes);
+        let outcome = act(&mut prefixes);
+        self.has_prefixes.store(!prefixes.is_empty(), Release);
+        outcome
+    }
+
+    /// Gives a piece back, to be fetched by anybody, and keeps what has come of it. Nothing, if it
+    /// is not the owner's any more: then others may have written to it.
+    pub(super) fn leave(&self, piece: PieceIndex, owner: LaneId, prefix: Option<Prefix<H>>) {
+        let is_part = |prefix: &Prefix<H>| prefix.end() < self.geometry.piece_len(piece);
+        if let Some(prefix) = prefix.filter(is_part) {
+            // Nobody can have the piece before the prefix is in its place.
+            let Some(_lease) = self.ledger.begin_write(piece, owner) else { return };
+            self.with_prefixes(|prefixes| prefixes.keep(piece, prefix));
+            self.ledger.release(piece, owner);
+        } else {
+            self.ledger.release(piece, owner);
+        }
+    }
+
+    /// From where on this peer is to be asked for a piece that was claimed.
+    pub(super) fn end_of_prefix(&self, piece: PieceIndex, by: &Sender) -> u32 {
+        if !self.has_prefixes() {
+            return 0;
+        }
+        lock(&self.prefixes).end_for(piece, by)
+    }
+
+    /// Whether this peer may be asked for a piece that was claimed, or would throw away what others began.
+    pub(super) fn may_begin(&self, piece: PieceIndex, by: &Sender, now: Duration) -> bool {
+        !self.has_prefixes() || lock(&self.prefixes).may_begin(piece, by, now)
+    }
+
+    /// Whether a peer had a part in a wrong piece, and has not shown since that it was another's.
+    pub(super) fn is_in_doubt(&self, by: &Sender) -> bool {
+        self.has_prefixes() && !lock(&self.prefixes).may_mix(by)
+    }
+
+    /// Claims a piece that was begun, of which most is here, for this peer to go on with.
+    pub(super) fn claim_begun(
+        &self,
+        link: &Link,
+        by: &Sender,
+        mut claim: impl FnMut(PieceIndex) -> bool,
+    ) -> Option<(PieceIndex, u32)> {
+        if !self.has_prefixes() {
+            return None;
+        }
+        let begun = lock(&self.prefixes).for_peer(by);
+        begun.into_iter().find(|(piece, _)| link.holdings.contains(*piece) && claim(*piece))
+    }
+
+    /// The owner of a piece is about to write to it from `at` on. `Err`: not what it takes to be here is,
+    /// or the piece is not its own any more.
+    pub(super) fn take_prefix(
+        &self,
+        piece: PieceIndex,
+        owner: LaneId,
+        at: u32,
+    ) -> Result<Option<Prefix<H>>, ()> {
+        if !self.has_prefixes() {
+            return if at == 0 { Ok(None) } else { Err(()) };
+        }
+        let _lease = self.ledger.begin_write(piece, owner).ok_or(())?;
+        match self.with_prefixes(|prefixes| prefixes.take(piece, at)) {
+            None if at > 0 => Err(()),
+            prefix => Ok(prefix),
+        }
+    }
+
+    /// A piece that came over several links is wrong.
+    pub(super) fn note_spoilt(&self, mixed: &Mixed) {
+        self.with_prefixes(|prefixes| prefixes.on_wrong(mixed));
+    }
+
+    /// A peer is banned, and none of its bytes is to be trusted.
+    pub(super) fn forget_prefixes_of(&self, link: &Link) {
+        if self.has_prefixes() {
+            self.with_prefixes(|prefixes| prefixes.forget_from(&Sender::of(link)));
         }
     }
 

@@ -5,7 +5,7 @@
 
 use minibit_core::engine::{Node, ShareHandle};
 use minibit_core::types::PeerId;
-use minibit_core::wire::{Frame, Message, RawBlock, RefuseReason, Register};
+use minibit_core::wire::{Frame, Message, RawBlock, RefuseReason, Register, Run};
 
 use super::holder::{Holder, Script, help};
 use super::scripted::{Peer, Wire, block_frame, lane, register};
@@ -53,6 +53,7 @@ impl Target {
     async fn is_spoilt_by_a_stranger(&self) -> Peer {
         let mut stranger = Peer::join(addr(&self.receiver), self.seeder(3)).await.unwrap();
         let blocks = asked(&mut stranger.wire).await;
+        stranger.wire.say(&Message::Withdraw(vec![Run { first: 0, count: 1 }])).await;
         spoil(&mut stranger.wire, &self.world.content, &blocks, RefuseReason::NotHeld).await;
         stranger
     }
@@ -90,12 +91,13 @@ fn right(content: &Content, block: RawBlock) -> Vec<u8> {
     block_frame(block.piece as u32, block.offset as u32, &content.block(block)).to_vec()
 }
 
-/// Sends a wrong first block, and refuses the others. Returns once that has been understood.
+/// Sends a wrong block, where the node begins or goes on, and refuses the others. Returns once that has been understood.
 async fn spoil(wire: &mut Wire, content: &Content, blocks: &[RawBlock], reason: RefuseReason) {
-    assert_eq!(blocks[0].offset, 0);
     let wrong: Vec<u8> = content.block(blocks[0]).iter().map(|byte| !byte).collect();
-    wire.write(&block_frame(0, 0, &wrong)).await;
-    refuse(wire, blocks[1..].to_vec(), reason).await;
+    wire.write(&block_frame(0, blocks[0].offset as u32, &wrong)).await;
+    if blocks.len() > 1 {
+        refuse(wire, blocks[1..].to_vec(), reason).await;
+    }
     assert!(wire.is_alive().await);
 }
 

@@ -1,13 +1,17 @@
 //! Peers that keep to no rule, at up to half of the swarm.
 
-use minibit_core::sim::{Rates, Report, Role, Scenario};
+use minibit_core::sim::{Faults, Rates, Report, Role, Scenario};
 use minibit_core::types::PieceSize;
 
 use super::{checked, last, mean_rate};
 
 /// Twenty peers and a seeder; that no honest peer is accused of anything is checked.
 fn with(role: Role, part: f64) -> Report {
-    checked(Scenario {
+    checked(swarm(role, part))
+}
+
+fn swarm(role: Role, part: f64) -> Scenario {
+    Scenario {
         leechers: 20,
         pieces: 40,
         piece_size: PieceSize::new(64 * 1024).expect("a size"),
@@ -15,7 +19,7 @@ fn with(role: Role, part: f64) -> Report {
         seeder_upload: 1e6,
         hostile: vec![(role, part)],
         ..Scenario::default()
-    })
+    }
 }
 
 #[test]
@@ -57,6 +61,24 @@ fn a_corrupt_sender_is_believed_once_by_each_and_keeps_nobody_from_finishing() {
         assert!(report.of_role(Role::Corrupt).all(|member| member.banned), "{part} of them");
         let refused: u64 = report.of_role(Role::Leecher).map(|member| member.refused).sum();
         assert!(refused > 0, "nothing wrong was ever sent, {part} of them would");
+    }
+}
+
+#[test]
+fn corrupt_senders_spoil_little_where_connections_break_and_nobody_honest_is_accused() {
+    // That no honest peer is accused is checked after every step.
+    for part in [0.1, 0.25, 0.5] {
+        let report = checked(Scenario {
+            faults: Faults { broken_links: 300.0, ..Faults::default() },
+            ..swarm(Role::Corrupt, part)
+        });
+        last(&report);
+        let senders = report.of_role(Role::Corrupt).count() as u64;
+        for (number, member) in report.of_role(Role::Leecher).enumerate() {
+            let refused = member.refused;
+            // Each may have a part in three wrong pieces, one by itself, and is banned for the next.
+            assert!(refused <= 5 * senders, "{number} got {refused} wrong pieces of {senders}");
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use minibit_core::sim::{Faults, Rates, Report, Scenario, Start};
+use minibit_core::sim::{Faults, Rates, Report, Role, Scenario, Start};
 use minibit_core::swarm::Caps;
 use minibit_core::types::PieceSize;
 
@@ -39,6 +39,26 @@ fn a_network_that_was_split_for_a_short_or_a_long_time_heals() {
 fn peers_that_crash_and_connections_that_break_do_not_keep_a_swarm_from_finishing() {
     last(&with(Faults { churn: 1.0, ..Faults::default() }));
     last(&with(Faults { broken_links: 120.0, ..Faults::default() }));
+}
+
+#[test]
+fn pieces_that_take_far_longer_than_connections_last_arrive_and_hardly_anything_comes_twice() {
+    let report = checked(Scenario {
+        leechers: 6,
+        pieces: 8,
+        piece_size: PieceSize::new(1024 * 1024).expect("a size"),
+        upload: Rates::Same(62_500.0),
+        seeder_upload: 62_500.0,
+        // Each of some twenty connections every ten seconds; a piece takes 17 s at least.
+        faults: Faults { broken_links: 120.0, ..Faults::default() },
+        ..Scenario::default()
+    });
+    last(&report);
+    let share = report.scenario.share_len();
+    for member in report.of_role(Role::Leecher) {
+        let copies = (member.downloaded + member.wasted) as f64 / share;
+        assert!(copies <= 1.25, "{copies} copies came");
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use minibit_core::sim::{Scenario, run};
 
 /// Some of the swarms, with and without faults.
-const SEEDS: [u64; 4] = [3, 14, 15, 92];
+const SEEDS: [u64; 5] = [3, 14, 15, 17, 92];
 
 #[test]
 fn the_same_scenario_gives_the_same_events_and_the_same_report() {
@@ -11,6 +11,14 @@ fn the_same_scenario_gives_the_same_events_and_the_same_report() {
         let (one, other) = (run(Scenario::varied(seed)), run(Scenario::varied(seed)));
         assert_eq!(one.events_hash, other.events_hash, "seed {seed}");
         assert_eq!(one, other, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_swarm_in_which_nothing_comes_any_more_ends_by_its_own_time() {
+    for seed in [14, 17] {
+        let report = run(Scenario::varied(seed));
+        assert!(!report.finished && report.ended < report.scenario.time_max, "seed {seed}");
     }
 }
 

@@ -215,8 +215,18 @@ impl Lane {
         outcome
     }
 
-    /// Works until the lane ends.
+    /// Works until the lane ends. What has come by then is for others to go on with.
     pub(super) async fn run(mut self) -> LaneEnd {
+        let end = self.work().await;
+        if matches!(end, LaneEnd::Violation(_) | LaneEnd::Wire(_)) {
+            self.mind.keep_nothing();
+        } else {
+            self.take_what_came_of_block();
+        }
+        end
+    }
+
+    async fn work(&mut self) -> LaneEnd {
         let mut turns = 0;
         loop {
             match self.turn() {
@@ -329,11 +339,10 @@ impl Lane {
 }
 
 impl Drop for Lane {
-    /// The piece whose last block is coming is in the books of nobody else.
+    /// What is still in the queue of the disk has nobody any more who ends its piece.
     fn drop(&mut self) {
         if let Some(progress) = self.progress.take() {
             progress.void();
-            self.mind.give_back(progress.piece);
         }
     }
 }

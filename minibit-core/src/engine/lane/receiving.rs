@@ -16,7 +16,7 @@ use crate::engine::buffers::PooledBuf;
 use crate::engine::context::ShareContext;
 use crate::peer::Arrival;
 use crate::swarm::LaneId;
-use crate::trade::{Link, lock};
+use crate::trade::{Link, Origin, lock};
 use crate::types::{BlockSpan, PieceIndex};
 use crate::wire::{BLOCK_HEAD_LEN, BlockHeader, FrameHead, WireError, parse_head, parse_message};
 
@@ -55,10 +55,9 @@ impl Receiving {
     }
 }
 
-/// The piece whose blocks are coming.
+/// What the disk has to do with the piece whose blocks are coming; what has come of it is in the lane's value.
 pub(super) struct PieceProgress {
     pub(super) piece: PieceIndex,
-    hasher: PieceHasher,
     /// What is still to be written of it goes through the queue, so its end must too.
     queued: bool,
     /// Its last bytes, which are queued together with its end.
@@ -188,8 +187,8 @@ impl Lane {
         match head {
             FrameHead::Metadata(header) => {
                 self.decide(|mind| mind.on_metadata(header, body, now))?;
-                for piece in self.mind.take_proven() {
-                    self.end_piece(piece, None, Arc::default());
+                for (piece, origin) in self.mind.take_proven() {
+                    self.end_piece(piece, origin, None, Arc::default());
                 }
             }
             _ => {
@@ -235,16 +234,18 @@ impl Lane {
     /// Makes sure that the piece of an arriving block has a hasher that is where the block
     /// starts; false if the piece is lost to this lane.
     pub(super) fn begin_piece(&mut self, span: BlockSpan) -> bool {
-        if span.offset() == 0 {
-            self.progress = Some(PieceProgress {
-                piece: span.piece(),
-                hasher: PieceHasher::new(&self.context.share.geometry, span.piece()),
-                queued: false,
-                last: None,
-                void: Arc::default(),
-            });
+        let piece = span.piece();
+        let geometry = &self.context.share.geometry;
+        if !self.mind.begin_block(span, || PieceHasher::new(geometry, piece)) {
+            // It has given the piece up.
+            self.decide(|_| ());
+            return false;
         }
-        self.progress.as_ref().is_some_and(|progress| progress.piece == span.piece())
+        if span.offset() == 0 || self.progress.as_ref().is_none_or(|known| known.piece != piece) {
+            let void = Arc::default();
+            self.progress = Some(PieceProgress { piece, queued: false, last: None, void });
+        }
+        true
     }
 
     /// Whether a full buffer waits for a place in the queue of the disk. Only then: a place is
@@ -306,17 +307,14 @@ impl Lane {
         let len = receiving.filled as u32;
         let piece = block.piece();
         self.mind.on_payload(len);
-        let Some(progress) = self.progress.as_mut().filter(|progress| progress.piece == piece)
-        else {
-            return Ok(false);
-        };
-        progress.hasher.update(&receiving.buf[..receiving.filled]);
+        let Some(hasher) = self.mind.take_in(piece, len) else { return Ok(false) };
+        hasher.update(&receiving.buf[..receiving.filled]);
         let offset = block.offset() + receiving.taken;
         let geometry = &self.context.share.geometry;
         let Some(part) = geometry.block(piece.get().into(), offset.into(), len.into()) else {
             return Ok(false);
         };
-        if progress.queued
+        if self.progress.as_ref().is_some_and(|progress| progress.queued)
             && let Some(place) = self.place.take()
         {
             let fresh = self.context.node.buffers.take(receiving.buf.len());
@@ -325,6 +323,18 @@ impl Lane {
             return Ok(true);
         }
         self.write_now(part, &receiving.buf[..receiving.filled])
+    }
+
+    /// The connection is gone: what has come of the block that was coming is as good as the blocks before it.
+    pub(super) fn take_what_came_of_block(&mut self) {
+        let queued = self.progress.as_ref().is_none_or(|progress| progress.queued);
+        let Some(mut receiving) = self.receiving.take().filter(|_| !queued) else { return };
+        if let Arrival::Take { span } = receiving.arrival
+            && receiving.filled > 0
+            && self.take_bytes(span, &mut receiving).is_err()
+        {
+            self.mind.keep_nothing();
+        }
     }
 
     /// Writes on this thread, which is the fastest way while the disk keeps up.
@@ -343,6 +353,7 @@ impl Lane {
             Ok(()) => Ok(true),
             Err(error) => {
                 self.context.disk_failed(error);
+                self.mind.keep_nothing();
                 self.decide(|mind| mind.cancel(&[part.piece()]));
                 Ok(false)
             }
@@ -352,6 +363,8 @@ impl Lane {
     /// Has bytes written by a thread that may wait. The last ones of a piece stay here until it is
     /// known whether it is right.
     fn queue_write(&mut self, write: QueuedWrite) {
+        // It may come to nothing without a word to anybody who could go on from there.
+        self.mind.keep_nothing();
         let Some(progress) = &mut self.progress else { return };
         let piece = write.span.piece();
         if write.span.end() >= self.context.share.geometry.piece_len(piece) {
@@ -371,14 +384,15 @@ impl Lane {
         let Some(progress) = self.progress.take().filter(|p| p.piece == span.piece()) else {
             return Ok(());
         };
-        let PieceProgress { piece, hasher, last, void, .. } = progress;
+        let PieceProgress { piece, last, void, .. } = progress;
+        let Some((hasher, origin)) = self.mind.end_piece(piece) else { return Ok(()) };
         match self.context.share.hashes.expected(piece) {
             Some(expected) if expected == hasher.finish() => {
-                self.end_piece(piece, last, void);
+                self.end_piece(piece, origin, last, void);
                 Ok(())
             }
             Some(_) => {
-                self.decide(|mind| mind.on_wrong_piece(piece, now));
+                self.decide(|mind| mind.on_wrong_piece(piece, &origin, now));
                 Ok(())
             }
             None if last.is_some() => {
@@ -388,25 +402,31 @@ impl Lane {
             }
             None => {
                 let hash = hasher.finish();
-                Ok(self.decide(|mind| mind.on_unproven_piece(piece, hash, now))?)
+                Ok(self.decide(|mind| mind.on_unproven_piece(piece, hash, origin, now))?)
             }
         }
     }
 
     /// The piece is right, and counts once it is on record. The record is a write as well, and waits as long.
-    fn end_piece(&mut self, piece: PieceIndex, last: Option<QueuedWrite>, void: Arc<AtomicBool>) {
+    fn end_piece(
+        &mut self,
+        piece: PieceIndex,
+        origin: Origin,
+        last: Option<QueuedWrite>,
+        void: Arc<AtomicBool>,
+    ) {
         if let Some(QueuedWrite { span, buf, place }) = last {
-            let end = self.end_in_queue(piece, void);
+            let end = self.end_in_queue(piece, origin, void);
             self.context.disk.push(piece, place, move || {
                 end.context.write_queued(span, &buf, end.id, &end.void);
                 drop(end);
             });
         } else if let Some(place) = self.place_for_end(piece) {
-            let end = self.end_in_queue(piece, void);
+            let end = self.end_in_queue(piece, origin, void);
             self.context.disk.push(piece, place, move || drop(end));
         } else {
             let write = self.context.disk.begin_at_once(self.context.now());
-            self.context.keep(&self.link, piece, self.mind.id());
+            self.context.keep(&self.link, piece, self.mind.id(), &origin);
             self.context.disk.wrote_at_once(&write, self.context.now());
         }
     }
@@ -418,10 +438,10 @@ impl Lane {
         disk.must_queue(piece, self.context.now()).then(|| disk.try_place()).flatten()
     }
 
-    fn end_in_queue(&self, piece: PieceIndex, void: Arc<AtomicBool>) -> EndOfPiece {
+    fn end_in_queue(&self, piece: PieceIndex, origin: Origin, void: Arc<AtomicBool>) -> EndOfPiece {
         let (context, link) = (Arc::clone(&self.context), Arc::clone(&self.link));
         let (id, unfinished) = (self.mind.id(), self.mind.end_later(piece));
-        EndOfPiece { context, link, piece, id, unfinished, void }
+        EndOfPiece { context, link, piece, origin, id, unfinished, void }
     }
 }
 
@@ -430,6 +450,7 @@ struct EndOfPiece {
     context: Arc<ShareContext>,
     link: Arc<Link>,
     piece: PieceIndex,
+    origin: Origin,
     id: LaneId,
     unfinished: Arc<Mutex<HashSet<PieceIndex>>>,
     void: Arc<AtomicBool>,
@@ -441,7 +462,7 @@ impl Drop for EndOfPiece {
             self.context.share.ledger.release(self.piece, self.id);
             self.context.share.wake_all();
         } else {
-            self.context.keep(&self.link, self.piece, self.id);
+            self.context.keep(&self.link, self.piece, self.id, &self.origin);
         }
         lock(&self.unfinished).remove(&self.piece);
     }

@@ -40,7 +40,7 @@ fn is_unfinished(unfinished: &Mutex<HashSet<PieceIndex>>, piece: PieceIndex) -> 
     lock(unfinished).contains(&piece)
 }
 
-impl Lane {
+impl<H> Lane<H> {
     fn may_ask(&self, now: Duration) -> bool {
         self.download.rests_until(now).is_none()
             && !self.share.is_paused()
@@ -99,7 +99,7 @@ impl Lane {
             && let Some(piece) = self.take_over(now)
         {
             claimed.push(piece);
-            let mut once = Some(piece);
+            let mut once = Some((piece, self.share.end_of_prefix(piece, &self.sender)));
             spans = self.download.top_up(&self.share.geometry, now, || once.take());
         }
         if !spans.is_empty() {
@@ -131,36 +131,60 @@ impl Lane {
         order: PickOrder,
         claimed: &mut Vec<PieceIndex>,
     ) -> Vec<BlockSpan> {
-        let Self { share, link, download, id, rng, unfinished, .. } = self;
-        download.top_up(&share.geometry, now, || {
+        let Self { share, link, sender, download, id, rng, unfinished, .. } = self;
+        let mut left_alone = Vec::new();
+        let spans = download.top_up(&share.geometry, now, || {
             // Most often there is nothing, and the levels of rarity are many to look through.
             if !share.ledger.has_open_of(&link.holdings) {
                 return None;
             }
-            let piece = share.ledger.claim(&link.holdings, *id, order, rng)?;
+            // What is begun first: room for beginnings is scarce, and nobody has any use for them. But
+            // where a seeder is asked for what it alone has, only that.
+            let begun = share.claim_begun(link, sender, |piece| {
+                (order != PickOrder::FirstCopies || !share.ledger.is_out(piece.get()))
+                    && !is_unfinished(unfinished, piece)
+                    && share.ledger.claim_this(&link.holdings, *id, piece)
+            });
+            if let Some((piece, _)) = begun {
+                claimed.push(piece);
+                return begun;
+            }
+            let piece = loop {
+                let piece = share.ledger.claim(&link.holdings, *id, order, rng)?;
+                if share.may_begin(piece, sender, now) {
+                    break piece;
+                }
+                left_alone.push(piece);
+            };
             if is_unfinished(unfinished, piece) {
                 share.ledger.release(piece, *id);
                 return None;
             }
             claimed.push(piece);
-            Some(piece)
-        })
+            Some((piece, share.end_of_prefix(piece, sender)))
+        });
+        self.held_back |= spans.is_empty() && !left_alone.is_empty();
+        for piece in left_alone {
+            self.share.ledger.release(piece, self.id);
+        }
+        spans
     }
 
     /// What a seeder deals out to us we fetch from it, and for a while nothing else: what it has
     /// not given us it has given to others. If we have no use for what it gave, we choose.
     fn ask_as_suggested(&mut self, now: Duration, claimed: &mut Vec<PieceIndex>) -> Vec<BlockSpan> {
-        let Self { share, link, download, id, unfinished, .. } = self;
+        let Self { share, link, sender, download, id, unfinished, .. } = self;
         let mut of_no_use = 0;
         let spans = download.top_up(&share.geometry, now, || {
             loop {
                 let piece = share.geometry.piece(link.next_suggested()?)?;
                 of_no_use += 1;
                 if !is_unfinished(unfinished, piece)
+                    && share.may_begin(piece, sender, now)
                     && share.ledger.claim_this(&link.holdings, *id, piece)
                 {
                     claimed.push(piece);
-                    return Some(piece);
+                    return Some((piece, share.end_of_prefix(piece, sender)));
                 }
             }
         });
@@ -244,10 +268,10 @@ impl Lane {
     /// from a lane that stalls or drips: what a peer cannot be asked for, others will be, and to take a
     /// piece that has begun to come throws away what has come.
     ///
-    /// A peer that let us wait in vain takes over nothing: liars would take from those who send,
-    /// again and again.
+    /// A peer that let us wait in vain, or had a part in a wrong piece, takes over nothing: liars would take
+    /// from those who send, again and again.
     fn take_over(&mut self, now: Duration) -> Option<PieceIndex> {
-        if self.link.snubbed.load(Relaxed) {
+        if self.link.snubbed.load(Relaxed) || self.share.is_in_doubt(&self.sender) {
             return None;
         }
         let is_endgame = !self.share.ledger.has_open();
@@ -269,7 +293,14 @@ impl Lane {
         }
         let (rest, piece, owner) = latest?;
         let meter = self.download.meter();
-        let has_begun = lanes.get(&owner)?.has_begun(piece);
+        let status = lanes.get(&owner)?;
+        let has_begun = status.has_begun(piece);
+        let is_fresh = meter.rate() < 1.0 && self.link.bytes_from() == 0;
+        if has_begun && is_fresh && !status.stalls(now) {
+            // Where connections are lost again and again there is always a fresh one, of which nothing
+            // is known: one after another would begin the piece anew.
+            return None;
+        }
         let own = meter
             .time_for(u64::from(self.share.geometry.piece_len(piece)))
             .unwrap_or(UNKNOWN_PIECE_TIME)
@@ -313,13 +344,16 @@ impl Lane {
         self.status.progress_us.store(progress, Relaxed);
     }
 
-    /// Parts with pieces, whatever the reason: the one way in which a lane gives them up.
-    /// Returns the blocks that may be cancelled.
+    /// Parts with pieces, whatever the reason: the one way in which a lane gives them up. What has come of
+    /// one stays for others. Returns the blocks that may be cancelled.
     pub(super) fn part_with(&mut self, pieces: &[PieceIndex]) -> Vec<RawBlock> {
         let mut cancelled = Vec::new();
         for piece in pieces {
             cancelled.extend(self.download.give_up(*piece).into_iter().map(RawBlock::from));
-            self.share.ledger.release(*piece, self.id);
+            let progress = self.progress.take_if(|progress| progress.piece() == *piece);
+            let came = self.download.last_progress();
+            let prefix = progress.and_then(|progress| progress.into_prefix(self.sender, came));
+            self.share.leave(*piece, self.id, prefix);
         }
         if !pieces.is_empty() {
             self.parted.extend_from_slice(pieces);

@@ -18,7 +18,7 @@ const METADATA_QUEUE_MAX: usize = 1024;
 /// pauses between them double.
 const REFUSALS_MAX: u32 = 8;
 
-impl Lane {
+impl<H> Lane<H> {
     /// A control message has come.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ use super::{Lane, LaneEnd};
 use crate::peer::{Arrival, Violation};
 use crate::trade::link::{CloseReason, Suspicion};
 use crate::trade::lock;
+use crate::trade::prefixes::{Origin, Progress};
 use crate::types::{BlockSpan, Digest, PieceIndex};
 use crate::wire::BlockHeader;
 
@@ -28,16 +29,59 @@ const FORGIVEN_MAX: u32 = 8;
 pub(super) struct Unproven {
     piece: PieceIndex,
     hash: Digest,
+    origin: Origin,
     since: Duration,
 }
 
-impl Lane {
+impl<H> Lane<H> {
     /// The head of a block has come.
     ///
     /// # Errors
     /// As [`Download::on_block`](crate::peer::Download::on_block).
     pub fn on_block(&mut self, header: &BlockHeader, now: Duration) -> Result<Arrival, Violation> {
         self.download.on_block(header, &self.share.geometry, now)
+    }
+
+    /// The bytes of a block that is to be taken begin to come. False if they are of no use here, for not
+    /// all that comes before them is: then the piece is given up. `new` is what the shell knows of a
+    /// piece of which nothing is here.
+    pub fn begin_block(&mut self, span: BlockSpan, new: impl FnOnce() -> H) -> bool {
+        let (piece, at) = (span.piece(), span.offset());
+        let goes_on = |known: &Progress<H>| known.piece() == piece && known.end() == at;
+        if at > 0 && self.progress.as_ref().is_some_and(goes_on) {
+            return true;
+        }
+        self.progress = match self.share.take_prefix(piece, self.id, at) {
+            Ok(Some(prefix)) => Some(Progress::on(piece, prefix, &self.sender)),
+            Ok(None) => Some(Progress::new(piece, new(), self.download.last_progress())),
+            Err(()) => None,
+        };
+        let begun = self.progress.is_some();
+        if !begun {
+            self.cancel(&[piece]);
+        }
+        begun
+    }
+
+    /// So many bytes more of a piece are here: what the shell knows of those before them, to be brought
+    /// up to date. `None` if the piece is lost to this lane.
+    pub fn take_in(&mut self, piece: PieceIndex, len: u32) -> Option<&mut H> {
+        let progress = self.progress.as_mut().filter(|progress| progress.piece() == piece)?;
+        Some(progress.take_in(len))
+    }
+
+    /// What has come of the piece that is coming is not all in the file, or not to be trusted: if it
+    /// comes to nothing here, others begin anew.
+    pub fn keep_nothing(&mut self) {
+        if let Some(progress) = &mut self.progress {
+            progress.keep_nothing();
+        }
+    }
+
+    /// All bytes of a piece are here: what the shell knows of them, and where they came from.
+    pub fn end_piece(&mut self, piece: PieceIndex) -> Option<(H, Origin)> {
+        let progress = self.progress.take_if(|progress| progress.piece() == piece)?;
+        Some(progress.into_whole(self.sender))
     }
 
     /// Bytes came of a block that was asked for. A slow block is progress with every byte of
@@ -71,9 +115,14 @@ impl Lane {
         Arc::clone(&self.unfinished)
     }
 
-    /// Every byte of the piece came from this peer, and they are wrong.
-    pub fn on_wrong_piece(&mut self, piece: PieceIndex, now: Duration) {
+    /// The bytes of the piece are wrong. If every one of them came from this peer, it has sent them.
+    pub fn on_wrong_piece(&mut self, piece: PieceIndex, origin: &Origin, now: Duration) {
         self.share.counters.pieces_refused.fetch_add(1, Relaxed);
+        if let Origin::Mixed(mixed) = origin {
+            self.share.note_spoilt(mixed);
+            self.part_with(&[piece]);
+            return;
+        }
         let mut pieces = self.download.pieces();
         pieces.push(piece);
         self.part_with(&pieces);
@@ -92,6 +141,7 @@ impl Lane {
         &mut self,
         piece: PieceIndex,
         hash: Digest,
+        origin: Origin,
         now: Duration,
     ) -> Result<(), LaneEnd> {
         let is_awaited =
@@ -100,7 +150,7 @@ impl Lane {
             self.part_with(&[piece]);
             return Err(Violation::NoHashes.into());
         }
-        self.unproven.push(Unproven { piece, hash, since: now });
+        self.unproven.push(Unproven { piece, hash, origin, since: now });
         Ok(())
     }
 
@@ -110,14 +160,16 @@ impl Lane {
         for unproven in std::mem::take(&mut self.unproven) {
             match hashes.expected(unproven.piece) {
                 None => self.unproven.push(unproven),
-                Some(expected) if expected == unproven.hash => self.proven.push(unproven.piece),
-                Some(_) => self.on_wrong_piece(unproven.piece, now),
+                Some(expected) if expected == unproven.hash => {
+                    self.proven.push((unproven.piece, unproven.origin));
+                }
+                Some(_) => self.on_wrong_piece(unproven.piece, &unproven.origin, now),
             }
         }
     }
 
     /// Pieces that waited for their proof and are right by it: to be kept.
-    pub fn take_proven(&mut self) -> Vec<PieceIndex> {
+    pub fn take_proven(&mut self) -> Vec<(PieceIndex, Origin)> {
         std::mem::take(&mut self.proven)
     }
 

@@ -5,7 +5,7 @@
 //! ([`Lane::take_parted`]), blocks and metadata to send, a deadline. A lane looks around with
 //! [`Lane::heed`] and [`Lane::ask`] whenever it is woken.
 //!
-//! Invariant: every piece it has claimed goes back when it is dropped.
+//! Invariant: every piece it has claimed goes back when it is dropped, with what has come of it.
 //! Not here: bytes.
 
 mod asking;
@@ -22,7 +22,9 @@ use std::time::Duration;
 use self::judging::Unproven;
 use super::link::{CloseReason, LaneStatus, Link};
 use super::lock;
+use super::prefixes::{Origin, Progress, Sender};
 use super::share::Share;
+use crate::content::PieceHasher;
 use crate::peer::{Chatter, Download, Session, Upload, Violation, lanes_wanted};
 use crate::swarm::LaneId;
 use crate::types::{BlockSpan, PageId, PieceIndex};
@@ -78,15 +80,20 @@ struct Control {
     deals_again: Option<Duration>,
 }
 
-/// One connection; see the module's header.
+/// One connection; see the module's header. `H` is what the shell knows of the bytes of a piece that
+/// have come so far.
 #[derive(Debug)]
-pub struct Lane {
-    share: Arc<Share>,
+pub struct Lane<H = PieceHasher> {
+    share: Arc<Share<H>>,
     link: Arc<Link>,
+    /// Its peer, as the sender of what comes.
+    sender: Sender,
     id: LaneId,
     status: Arc<LaneStatus>,
     control: Option<Control>,
     download: Download,
+    /// The piece that is coming.
+    progress: Option<Progress<H>>,
     upload: Upload,
     chatter: Chatter,
     /// A piece has begun to be sent, and there is more of it to come.
@@ -101,7 +108,7 @@ pub struct Lane {
     unfinished: Arc<Mutex<HashSet<PieceIndex>>>,
     /// Pieces that are here without their proof, and those whose proof has come since.
     unproven: Vec<Unproven>,
-    proven: Vec<PieceIndex>,
+    proven: Vec<(PieceIndex, Origin)>,
     /// There is something to ask for, and it is left to others for now.
     held_back: bool,
     began: Duration,
@@ -110,10 +117,10 @@ pub struct Lane {
     rng: fastrand::Rng,
 }
 
-impl Lane {
+impl<H> Lane<H> {
     /// A lane of `link`; the `first` one carries its control. It is woken through `waker`.
     pub fn new(
-        share: Arc<Share>,
+        share: Arc<Share<H>>,
         link: Arc<Link>,
         first: bool,
         now: Duration,
@@ -144,7 +151,9 @@ impl Lane {
             download.guess_round_trip(distance);
         }
         let mut lane = Self {
+            sender: Sender::of(&link),
             download,
+            progress: None,
             upload: Upload::default(),
             chatter: Chatter::new(now),
             amid_piece: false,
@@ -172,7 +181,7 @@ impl Lane {
     }
 
     /// The share it belongs to.
-    pub fn share(&self) -> &Arc<Share> {
+    pub fn share(&self) -> &Arc<Share<H>> {
         &self.share
     }
 
@@ -242,7 +251,7 @@ impl Lane {
         if begins_anew {
             lock(&self.link.repeats).on_sending(span, &self.share.geometry);
         }
-        if span.offset() == 0 {
+        if begins_anew {
             self.share.note_begun(now, self.link.id, span.piece());
         }
         self.set_amid_piece(true);
@@ -430,8 +439,9 @@ impl Lane {
     }
 }
 
-impl Drop for Lane {
-    /// Gives back whatever the lane had, however it ended.
+impl<H> Drop for Lane<H> {
+    /// Gives back whatever the lane had, however it ended, and leaves to others what came of it, unless
+    /// the peer broke a rule.
     fn drop(&mut self) {
         self.share.lanes().remove(&self.id);
         lock(&self.link.lanes).retain(|status| !Arc::ptr_eq(status, &self.status));
@@ -441,7 +451,13 @@ impl Drop for Lane {
         self.share.signals.lane_gone();
         let mut pieces = self.download.pieces();
         pieces.extend(self.unproven_pieces());
-        pieces.append(&mut self.proven);
+        pieces.extend(std::mem::take(&mut self.proven).into_iter().map(|(piece, _)| piece));
+        // One whose last block is coming may be in no other book.
+        let coming = self.progress.as_ref().map(Progress::piece);
+        pieces.extend(coming.filter(|piece| !pieces.contains(piece)));
+        if matches!(self.link.closing(), Some(CloseReason::Violation(_))) {
+            self.keep_nothing();
+        }
         self.part_with(&pieces);
         if self.control.is_some() {
             self.link.close(CloseReason::Gone);
@@ -521,7 +537,7 @@ mod tests {
         let (share, link) = (Arc::clone(&lane.share), Arc::clone(&lane.link));
         let (piece, others) = (share.geometry.piece(3).unwrap(), LaneId::new(NonZeroU32::MAX));
         assert!(share.ledger.claim_this(&link.holdings, others, piece));
-        share.keep(&link, piece, others);
+        share.keep(&link, piece, others, &Origin::Alone);
         let told = |lane: &mut Lane| {
             lane.heed(Duration::ZERO).unwrap();
             lane.take_messages().iter().any(|message| matches!(message, Message::Have { .. }))
@@ -552,6 +568,106 @@ mod tests {
         assert_eq!(chooses_after(16_384), Some(Duration::from_secs(3)));
         assert_eq!(chooses_after(8 * 16_384), Some(Duration::from_secs(1)));
         assert_eq!(chooses_after(100 << 20), Some(Duration::from_millis(100)));
+    }
+
+    /// A lane of a link that answers, which has asked for something; and the block that comes first.
+    fn asking(share: &Arc<Share>, link: &Arc<Link>) -> (Lane, BlockSpan) {
+        let (share, link) = (Arc::clone(share), Arc::clone(link));
+        link.choked.store(false, Relaxed);
+        let (waker, rng) = (Waker::noop().clone(), fastrand::Rng::with_seed(1));
+        let mut lane = Lane::new(share, link, false, Duration::ZERO, waker, rng);
+        lane.ask(Duration::ZERO);
+        let asked = lane.take_messages().into_iter().find_map(|message| match message {
+            Message::Request(blocks) => Some(blocks[0]),
+            _ => None,
+        });
+        let first = asked.expect("it asks");
+        let span = lane.share.geometry.block(first.piece, first.offset, first.len);
+        (lane, span.expect("a block of the share"))
+    }
+
+    fn new_hasher() -> PieceHasher {
+        let (share, _) = link();
+        PieceHasher::new(&share.geometry, share.geometry.piece(0).unwrap())
+    }
+
+    /// So many bytes of the block come.
+    fn comes(lane: &mut Lane, span: BlockSpan, len: u32) {
+        assert!(lane.begin_block(span, new_hasher));
+        assert!(lane.take_in(span.piece(), len).is_some());
+    }
+
+    #[test]
+    fn what_came_before_a_connection_was_lost_is_not_asked_for_again() {
+        let (share, links) = links(3);
+        let (mut lost, span) = asking(&share, &links[0]);
+        comes(&mut lost, span, 5000);
+        drop(lost);
+        let (mut next, rest) = asking(&share, &links[1]);
+        assert_eq!((rest.piece(), rest.offset()), (span.piece(), 5000));
+        assert!(!share.ledger.have(rest.piece()), "a part is never held");
+        // And so on.
+        comes(&mut next, rest, 6000);
+        next.part_with(&[rest.piece()]);
+        let (mut last, rest) = asking(&share, &links[2]);
+        assert_eq!((rest.piece(), rest.offset(), rest.end()), (span.piece(), 11_000, 16_384));
+        comes(&mut last, rest, rest.len());
+        let (_, origin) = last.end_piece(rest.piece()).unwrap();
+        assert_eq!(origin.own(16_384), 5384);
+    }
+
+    #[test]
+    fn who_has_lost_a_piece_to_another_leaves_nothing_of_it_behind() {
+        let (share, links) = links(2);
+        let (mut lost, span) = asking(&share, &links[0]);
+        comes(&mut lost, span, 5000);
+        let taker = share.ledger.new_lane();
+        assert!(share.ledger.take_over(span.piece(), lost.id(), taker));
+        drop(lost);
+        // The taker has written from the beginning on.
+        assert!(share.ledger.release(span.piece(), taker));
+        let sender = Sender::of(&links[1]);
+        assert_eq!(share.end_of_prefix(span.piece(), &sender), 0);
+    }
+
+    #[test]
+    fn nothing_is_kept_of_what_a_peer_sent_that_broke_a_rule() {
+        let (share, links) = links(2);
+        let (mut lost, span) = asking(&share, &links[0]);
+        comes(&mut lost, span, 5000);
+        links[0].close(CloseReason::Violation(Violation::OutsideShare));
+        drop(lost);
+        assert_eq!(share.end_of_prefix(span.piece(), &Sender::of(&links[0])), 0);
+    }
+
+    #[test]
+    fn a_piece_whose_beginning_is_gone_by_the_time_its_rest_comes_is_given_up() {
+        let (share, links) = links(2);
+        let (mut lost, span) = asking(&share, &links[0]);
+        comes(&mut lost, span, 5000);
+        drop(lost);
+        let (mut next, rest) = asking(&share, &links[1]);
+        share.forget_prefixes_of(&links[0]);
+        assert!(!next.begin_block(rest, new_hasher));
+        assert_eq!(next.take_parted(), [rest.piece()]);
+        assert_eq!(share.ledger.owner(rest.piece()), None);
+    }
+
+    #[test]
+    fn wrong_bytes_from_several_links_are_nobodys_and_end_none_of_them() {
+        let (share, links) = links(2);
+        let (mut lost, span) = asking(&share, &links[0]);
+        comes(&mut lost, span, 5000);
+        drop(lost);
+        let (mut next, rest) = asking(&share, &links[1]);
+        comes(&mut next, rest, rest.len());
+        let (_, origin) = next.end_piece(rest.piece()).unwrap();
+        next.on_wrong_piece(rest.piece(), &origin, Duration::ZERO);
+        assert!(links.iter().all(|link| lock(&link.suspect).is_none()));
+        // Whoever is next fetches all of it.
+        assert_eq!(share.end_of_prefix(rest.piece(), &Sender::of(&links[0])), 0);
+        assert_eq!(share.ledger.owner(rest.piece()), None);
+        assert!(!share.ledger.have(rest.piece()));
     }
 
     #[test]

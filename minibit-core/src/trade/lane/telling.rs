@@ -12,7 +12,7 @@ use crate::wire::{Holdings, Message, Run};
 /// Who was asked so long ago and has never sent anything lets us down.
 const NEVER_SENT_AFTER: Duration = Duration::from_secs(1);
 
-impl Lane {
+impl<H> Lane<H> {
     /// The first thing after the handshake: what we hold.
     pub(super) fn introduce(&mut self) {
         let Some(control) = &mut self.control else { return };
