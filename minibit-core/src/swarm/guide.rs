@@ -417,6 +417,9 @@ impl Guide {
         }
         let sent_to = self.with_one.get(&piece).map(|(sent_to, _)| *sent_to);
         if sent_to == Some(link) {
+            if self.tallies.get(&link).is_some_and(|tally| tally.passed_on > 0) {
+                self.withheld.remove(&piece);
+            }
             return;
         }
         if self.tallies.get(&link).is_none_or(|tally| !tally.only_takes) {
@@ -430,6 +433,11 @@ impl Guide {
         }
         if let Some(tally) = sent_to.and_then(|sent_to| self.tallies.get_mut(&sent_to)) {
             tally.passed_on += 1;
+            if tally.passed_on == 1 {
+                // What it holds beside that is as good as out.
+                let with_one = &self.with_one;
+                self.withheld.retain(|piece| with_one.get(piece).map(|(with, _)| *with) != sent_to);
+            }
         }
     }
 
@@ -762,6 +770,28 @@ mod tests {
         // All of these are with somebody, as far as they say.
         let is_out = |piece| piece < 4;
         assert_eq!(guide.deal(NOW, LinkId(2), is_out), Some(vec![0, 1, 3]));
+    }
+
+    #[test]
+    fn what_a_giver_holds_by_now_is_not_given_again_because_a_taker_had_it_first() {
+        let mut guide = Guide::new(2, PIECE);
+        let (taker, giver) = (LinkId(1), LinkId(2));
+        for piece in 0..2 {
+            guide.send(NOW, taker, piece);
+            guide.heard_of(taker, piece);
+        }
+        guide.next = 2;
+        assert_eq!(guide.standing(NOW + PASSING_ON, taker), Standing::Taker);
+        let now = NOW + PASSING_ON;
+        assert_eq!(guide.deal(now, giver, |_| true), Some(vec![0, 1]));
+        for piece in 0..2 {
+            guide.send(now, giver, piece);
+            guide.heard_of(giver, piece);
+        }
+        guide.heard_of(LinkId(3), 1);
+        let later = now + PASSING_ON_MAX + RECLAIM;
+        assert_eq!(guide.standing(later, giver), Standing::Giver);
+        assert_eq!(guide.deal(later, LinkId(3), |_| true).unwrap_or_default(), [] as [u32; 0]);
     }
 
     #[test]

@@ -120,8 +120,12 @@ impl Auto {
         self.extra = before.max(deaf * each);
     }
 
-    /// Nobody waits: the next look begins anew.
-    pub(super) fn nobody_waits(&mut self) {
+    /// Nobody waits: the next look begins anew. If that is so when a round is `due`, there are no slots any more for
+    /// those who took nothing; if they still do not, who waits then gets them back.
+    pub(super) fn nobody_waits(&mut self, due: bool) {
+        if due {
+            self.extra = 0;
+        }
         self.looked = None;
         self.look_gap = LOOK;
     }
@@ -194,6 +198,16 @@ mod tests {
 
     const PIECE: u32 = 256 * 1024;
     const ROUND_AT: Duration = Duration::from_secs(10);
+
+    #[test]
+    fn slots_for_those_who_take_nothing_are_gone_when_nobody_waits_any_more() {
+        let mut auto = Auto::new(PIECE);
+        auto.some_are_deaf(true, 20, 20);
+        auto.nobody_waits(false);
+        assert_eq!(auto.regular(), FLOOR + 80, "until the next round");
+        auto.nobody_waits(true);
+        assert_eq!(auto.regular(), FLOOR);
+    }
 
     #[test]
     fn a_link_too_slow_to_tell_anything_by_keeps_to_the_fewest_slots() {

@@ -2,8 +2,8 @@
 //!
 //! What a block touches is atomic, belongs to one lane, or is a short lock of that lane's link.
 //! The maps of links and lanes are locked when those come and go, when pieces are given back,
-//! while a lane that has nothing to ask for looks around, and every [`CARRYING_FOR`] at most to see which links carry something. Both are ordered, so that a
-//! simulated swarm is the same each time.
+//! while a lane that has nothing to ask for looks around, and every [`CARRYING_FOR`] at most to see
+//! which links carry something. Both are ordered, so that a simulated swarm is the same each time.
 //! Not here: files, and what the user is told.
 
 use std::collections::BTreeMap;

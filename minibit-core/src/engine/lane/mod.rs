@@ -265,7 +265,8 @@ impl Lane {
         let wrote = self.write(now);
         let read = self.read(now)?;
         let wrote = wrote?;
-        let waits = self.needs_disk_place();
+        // Nor is it the peer's silence if we read no more for now.
+        let waits = self.needs_disk_place() || self.mind.hears_enough(now);
         self.decide(|mind| mind.check_time(now, waits))?;
         Ok(wrote || read)
     }

@@ -328,7 +328,7 @@ impl Choker {
 
     /// Sets the number of slots after the last round's rates, or between rounds if there is
     /// plenty for all who are answered. Not counted is who takes nothing of what it has asked for, for long or
-    /// while the link has room; where nobody ever took anything, nobody is.
+    /// while the link has room; and where nobody ever took anything, none of them is.
     fn resize(&mut self, now: Duration, due: bool) {
         if self.slots != Slots::Auto {
             return;
@@ -344,7 +344,7 @@ impl Choker {
         };
         let answered = holders.count();
         if !self.has_waiting() || answered == 0 {
-            return self.auto.nobody_waits();
+            return self.auto.nobody_waits(due);
         }
         self.auto.some_are_deaf(due, deaf, answered);
         // Who takes nothing tells nothing of what the link carries.

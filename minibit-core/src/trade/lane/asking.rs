@@ -25,6 +25,11 @@ const GUIDE_PATIENCE_MAX: Duration = Duration::from_secs(3);
 const LANE_YOUTH: Duration = Duration::from_millis(300);
 /// See [`LANE_YOUTH`].
 const LANE_YOUTH_TRIPS: u32 = 5;
+/// A connection over which nothing has come is a fresh one for so long: if nobody else has anything to give,
+/// nothing comes over it.
+const FRESH_FOR: Duration = Duration::from_secs(10);
+/// Who had a part in a wrong piece takes over nothing for so long.
+const DOUBTED_FOR: Duration = Duration::from_secs(30);
 /// Pieces in flight looked at for a take-over.
 const TAKE_OVER_LOOK: usize = 256;
 /// How much sooner a lane must have a piece here than its owner to take it over.
@@ -48,8 +53,8 @@ impl<H> Lane<H> {
             && lock(&self.link.suspect).is_none()
     }
 
-    /// Whether nothing is asked of a peer that would answer, though it has what nobody fetches:
-    /// never, after [`Self::ask`].
+    /// Whether nothing is asked of a peer that would answer, though it has what nobody fetches and we are free
+    /// to ask for: never, after [`Self::ask`].
     pub fn is_starved(&self, now: Duration) -> bool {
         self.download.is_idle()
             && !self.held_back
@@ -268,10 +273,12 @@ impl<H> Lane<H> {
     /// from a lane that stalls or drips: what a peer cannot be asked for, others will be, and to take a
     /// piece that has begun to come throws away what has come.
     ///
-    /// A peer that let us wait in vain, or had a part in a wrong piece, takes over nothing: liars would take
-    /// from those who send, again and again.
+    /// A peer that let us wait in vain takes over nothing: liars would take from those who send, again and again.
+    /// One that had a part in a wrong piece takes over nothing either before its connection is
+    /// [`DOUBTED_FOR`] old, and then only what drips: it may be the only one who sends.
     fn take_over(&mut self, now: Duration) -> Option<PieceIndex> {
-        if self.link.snubbed.load(Relaxed) || self.share.is_in_doubt(&self.sender) {
+        let is_in_doubt = self.share.is_in_doubt(&self.sender);
+        if self.link.snubbed.load(Relaxed) || is_in_doubt && now < self.began + DOUBTED_FOR {
             return None;
         }
         let is_endgame = !self.share.ledger.has_open();
@@ -284,7 +291,8 @@ impl<H> Lane<H> {
             }
             let Some(status) = lanes.get(&owner) else { continue };
             let rest = status.expected_rest(piece, now);
-            if !is_endgame && !status.stalls(now) && !status.drips(piece, now) {
+            let hinders = status.stalls(now) || status.drips(piece, now);
+            if !hinders && (!is_endgame || is_in_doubt) {
                 continue;
             }
             if latest.is_none_or(|(longest, ..)| rest > longest) {
@@ -295,7 +303,8 @@ impl<H> Lane<H> {
         let meter = self.download.meter();
         let status = lanes.get(&owner)?;
         let has_begun = status.has_begun(piece);
-        let is_fresh = meter.rate() < 1.0 && self.link.bytes_from() == 0;
+        let is_fresh =
+            meter.rate() < 1.0 && self.link.bytes_from() == 0 && now < self.began + FRESH_FOR;
         if has_begun && is_fresh && !status.stalls(now) {
             // Where connections are lost again and again there is always a fresh one, of which nothing
             // is known: one after another would begin the piece anew.

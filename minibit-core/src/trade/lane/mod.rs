@@ -472,6 +472,7 @@ mod tests {
     use std::num::NonZeroU32;
 
     use crate::swarm::{Caps, Slots};
+    use crate::wire::BlockHeader;
 
     /// A link to a seeder that has dialled us: nothing tells how far it is.
     fn link() -> (Arc<Share>, Arc<Link>) {
@@ -668,6 +669,66 @@ mod tests {
         assert_eq!(share.end_of_prefix(rest.piece(), &Sender::of(&links[0])), 0);
         assert_eq!(share.ledger.owner(rest.piece()), None);
         assert!(!share.ledger.have(rest.piece()));
+    }
+
+    /// All pieces but this one are here already.
+    fn all_but(share: &Share, link: &Link, kept: PieceIndex) {
+        for number in (0..64).filter(|number| *number != kept.get()) {
+            let piece = share.geometry.piece(number).unwrap();
+            if let Some(owner) = share.ledger.owner(piece) {
+                share.ledger.release(piece, owner);
+            }
+            let other = share.ledger.new_lane();
+            assert!(share.ledger.claim_this(&link.holdings, other, piece));
+            share.ledger.verified(piece, other);
+        }
+    }
+
+    /// When the last piece, which drips from the first of the links, is taken over by the second,
+    /// over which nothing has come; `None` if not within an hour.
+    fn taken_from_who_drips(share: &Arc<Share>, links: &[Arc<Link>]) -> Option<Duration> {
+        let (mut dripper, span) = asking(share, &links[0]);
+        all_but(share, &links[0], span.piece());
+        let (piece, offset, len) = (span.piece().get(), span.offset(), span.len());
+        dripper.on_block(&BlockHeader { piece, offset, len }, Duration::ZERO).unwrap();
+        comes(&mut dripper, span, 1);
+        links[1].choked.store(false, Relaxed);
+        let (waker, rng) = (Waker::noop().clone(), fastrand::Rng::with_seed(2));
+        let (share, link) = (Arc::clone(share), Arc::clone(&links[1]));
+        let mut other: Lane = Lane::new(share, link, true, Duration::ZERO, waker, rng);
+        (1..7200).map(|half| Duration::from_millis(500) * half).find(|now| {
+            dripper.on_bytes(1, *now);
+            dripper.on_payload(1);
+            dripper.publish_due(*now);
+            links.iter().take(2).for_each(|link| link.heard(*now));
+            dripper.check_time(*now, false).unwrap();
+            other.check_time(*now, false).unwrap();
+            other.heed(*now).unwrap();
+            dripper.heed(*now).unwrap();
+            dripper.ask(*now);
+            other.ask(*now);
+            !other.download().is_idle()
+        })
+    }
+
+    #[test]
+    fn the_last_piece_does_not_stay_with_who_drips_because_nobody_else_had_anything_to_send() {
+        let (share, links) = links(2);
+        assert_eq!(taken_from_who_drips(&share, &links), Some(Duration::from_secs(10)));
+    }
+
+    #[test]
+    fn the_last_piece_does_not_stay_with_who_drips_because_a_liar_spoilt_one_of_the_others() {
+        let (share, links) = links(3);
+        let (mut lost, span) = asking(&share, &links[2]);
+        comes(&mut lost, span, 5000);
+        drop(lost);
+        let (mut next, rest) = asking(&share, &links[1]);
+        comes(&mut next, rest, rest.len());
+        let (_, origin) = next.end_piece(rest.piece()).unwrap();
+        next.on_wrong_piece(rest.piece(), &origin, Duration::ZERO);
+        drop(next);
+        assert_eq!(taken_from_who_drips(&share, &links), Some(Duration::from_secs(30)));
     }
 
     #[test]
