@@ -16,7 +16,8 @@
 //!
 //! Nobody who is in doubt throws away what others have begun and he may not go on with, before it has
 //! been left alone for [`IDLE`], or takes longer than [`LONGEST`]: a liar who leaves again and again would
-//! keep a peer on a bad connection from ever ending a piece.
+//! keep a peer on a bad connection from ever ending a piece. So it is with the [`PROTECTED_MAX`] longest: an
+//! honest peer may be in doubt as well, and others leave beginnings just to keep it from them.
 //!
 //! Invariants:
 //! - A prefix is here only as long as nobody has written to its piece since. It comes in, and goes out,
@@ -48,7 +49,10 @@ const SPOILT_MAX: u32 = 3;
 /// For so long a beginning that has stopped growing is waited for; longer than it takes to connect anew.
 const IDLE: Duration = Duration::from_secs(30);
 /// So long after its first byte a beginning has no right any more to be waited for.
-const LONGEST: Duration = Duration::from_secs(600);
+const LONGEST: Duration = Duration::from_secs(120);
+/// Beginnings that are waited for at a time, the longest of all: more than peers on bad connections as a rule
+/// have, and few enough that liars, who leave a block of each piece, cannot keep who is in doubt from all.
+const PROTECTED_MAX: usize = 4;
 
 /// One link's peer, as a sender of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -258,8 +262,16 @@ impl<H> Prefixes<H> {
                 || self.may_mix(by)
                 || now >= prefix.came + IDLE
                 || now >= prefix.began + LONGEST
+                || self.longer_than(piece, prefix) >= PROTECTED_MAX
         };
         self.kept.get(&piece).is_none_or(is_free)
+    }
+
+    /// How many are longer than this one, or as long and of an earlier piece.
+    fn longer_than(&self, piece: PieceIndex, prefix: &Prefix<H>) -> usize {
+        let rank = |piece, end| (std::cmp::Reverse(end), piece);
+        let own = rank(piece, prefix.end);
+        self.kept.iter().filter(|(other, prefix)| rank(**other, prefix.end) < own).count()
     }
 
     /// The pieces that this peer may go on with, the longest prefix first.
@@ -435,6 +447,25 @@ mod tests {
     }
 
     #[test]
+    fn liars_who_leave_a_block_of_every_piece_keep_who_is_in_doubt_from_four_of_them() {
+        let (liar, honest) = (|link| sender(link, 1), sender(100, 2));
+        let pieces = pieces(12);
+        let mut prefixes = Prefixes::default();
+        prefixes.on_wrong(&mixed(liar(1), honest));
+        for (link, piece) in (2..).zip(&pieces) {
+            prefixes.keep(*piece, prefix(1, &[liar(link)]));
+        }
+        let may = |prefixes: &Prefixes<()>, now| {
+            pieces.iter().filter(|piece| prefixes.may_begin(**piece, &honest, now)).count()
+        };
+        assert_eq!(may(&prefixes, Duration::ZERO), 12 - PROTECTED_MAX);
+        // What is longer than theirs is left alone before theirs.
+        prefixes.keep(pieces[11], prefix(5, &[sender(50, 3)]));
+        assert!(!prefixes.may_begin(pieces[11], &honest, Duration::ZERO));
+        assert_eq!(may(&prefixes, Duration::ZERO), 12 - PROTECTED_MAX);
+    }
+
+    #[test]
     fn a_new_identity_at_the_same_address_is_not_mixed_either() {
         let (liar, honest, piece) = (sender(1, 1), sender(2, 2), pieces(1)[0]);
         let mut prefixes = Prefixes::default();
@@ -515,14 +546,14 @@ mod tests {
         let mut prefixes = Prefixes::default();
         prefixes.on_wrong(&mixed(liar, honest));
         let kept = |came| Prefix { came, ..prefix(4, &[honest]) };
-        prefixes.keep(piece, kept(secs(100)));
-        assert!(prefixes.may_begin(piece, &sender(3, 1), secs(129)), "its own it goes on with");
-        assert!(!prefixes.may_begin(piece, &sender(3, 2), secs(129)));
-        assert!(prefixes.may_begin(piece, &sender(3, 2), secs(130)), "it has stopped growing");
-        assert!(prefixes.may_begin(piece, &sender(3, 3), secs(129)), "nothing is held against it");
-        prefixes.keep(piece, kept(secs(590)));
-        assert!(!prefixes.may_begin(piece, &sender(3, 2), secs(599)));
-        assert!(prefixes.may_begin(piece, &sender(3, 2), secs(600)), "it takes too long");
+        prefixes.keep(piece, kept(secs(60)));
+        assert!(prefixes.may_begin(piece, &sender(3, 1), secs(89)), "its own it goes on with");
+        assert!(!prefixes.may_begin(piece, &sender(3, 2), secs(89)));
+        assert!(prefixes.may_begin(piece, &sender(3, 2), secs(90)), "it has stopped growing");
+        assert!(prefixes.may_begin(piece, &sender(3, 3), secs(89)), "nothing is held against it");
+        prefixes.keep(piece, kept(secs(110)));
+        assert!(!prefixes.may_begin(piece, &sender(3, 2), secs(119)));
+        assert!(prefixes.may_begin(piece, &sender(3, 2), secs(120)), "it takes too long");
     }
 
     /// What an honest peer sends for a block, and what a liar may.
