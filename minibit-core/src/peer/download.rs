@@ -266,8 +266,8 @@ impl Download {
     ///
     /// # Errors
     /// [`Violation::OutsideShare`] if it is no block of the share, [`Violation::WrongBlock`] if
-    /// it starts where the next block starts but has another length, or comes out of order;
-    /// [`Violation::UnaskedBlocks`] once too many came that nobody asked for.
+    /// it starts where a block that was asked for starts but has another length;
+    /// [`Violation::UnaskedBlocks`] once too many came that nobody asked for, or out of their turn.
     pub fn on_block(
         &mut self,
         header: &BlockHeader,
@@ -290,7 +290,10 @@ impl Download {
         }
         let same_start =
             |known: &BlockSpan| known.piece() == span.piece() && known.offset() == span.offset();
-        if self.asked.iter().chain(&self.forgiven).any(same_start) {
+        // Out of its turn it may be because a refusal was taken for that of an older request, which had been
+        // cancelled in time: it is no crime, but what is before it will not come.
+        let is_early = self.asked.contains(&span);
+        if !is_early && self.asked.iter().chain(&self.forgiven).any(same_start) {
             return Err(Violation::WrongBlock);
         }
         self.unasked += 1;
@@ -640,6 +643,24 @@ mod tests {
             lane.on_block(&stranger, &geometry, Duration::ZERO),
             Err(Violation::UnaskedBlocks)
         );
+    }
+
+    #[test]
+    fn a_refusal_taken_for_that_of_a_request_cancelled_in_time_does_not_cost_the_peer_its_link() {
+        let geometry = geometry();
+        let (mut lane, spans) = asked(&geometry);
+        let (piece, now) = (spans[0].piece(), Duration::ZERO);
+        lane.give_up(piece);
+        // It comes back to this lane, behind what was asked for before.
+        let mut again = Some(whole(piece));
+        lane.top_up(&geometry, now, || again.take());
+        // The peer heard of the cancellation in time, and chokes us before it comes to the second request.
+        let refused: Vec<RawBlock> = spans[..2].iter().map(|span| (*span).into()).collect();
+        assert_eq!(lane.on_refused(&refused, RefuseReason::Choked), []);
+        let (mut later, next) = (geometry.pieces().skip(100), spans[2..].to_vec());
+        next.into_iter().for_each(|span| take(&mut lane, span, now));
+        let spans = lane.top_up(&geometry, now, || later.next().map(whole));
+        assert_eq!(lane.on_block(&header(spans[0]), &geometry, now), Ok(Arrival::Discard));
     }
 
     #[test]
