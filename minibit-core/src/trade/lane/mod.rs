@@ -654,21 +654,27 @@ mod tests {
         assert_eq!(share.ledger.owner(rest.piece()), None);
     }
 
-    #[test]
-    fn wrong_bytes_from_several_links_are_nobodys_and_end_none_of_them() {
-        let (share, links) = links(2);
-        let (mut lost, span) = asking(&share, &links[0]);
+    /// A piece of which the first link has sent the beginning and the second the rest turns out wrong.
+    fn spoil(share: &Arc<Share>, first: &Arc<Link>, second: &Arc<Link>) -> PieceIndex {
+        let (mut lost, span) = asking(share, first);
         comes(&mut lost, span, 5000);
         drop(lost);
-        let (mut next, rest) = asking(&share, &links[1]);
+        let (mut next, rest) = asking(share, second);
         comes(&mut next, rest, rest.len());
         let (_, origin) = next.end_piece(rest.piece()).unwrap();
         next.on_wrong_piece(rest.piece(), &origin, Duration::ZERO);
+        rest.piece()
+    }
+
+    #[test]
+    fn wrong_bytes_from_several_links_are_nobodys_and_end_none_of_them() {
+        let (share, links) = links(2);
+        let piece = spoil(&share, &links[0], &links[1]);
         assert!(links.iter().all(|link| lock(&link.suspect).is_none()));
         // Whoever is next fetches all of it.
-        assert_eq!(share.end_of_prefix(rest.piece(), &Sender::of(&links[0])), 0);
-        assert_eq!(share.ledger.owner(rest.piece()), None);
-        assert!(!share.ledger.have(rest.piece()));
+        assert_eq!(share.end_of_prefix(piece, &Sender::of(&links[0])), 0);
+        assert_eq!(share.ledger.owner(piece), None);
+        assert!(!share.ledger.have(piece));
     }
 
     /// All pieces but this one are here already.
@@ -720,14 +726,7 @@ mod tests {
     #[test]
     fn the_last_piece_does_not_stay_with_who_drips_because_a_liar_spoilt_one_of_the_others() {
         let (share, links) = links(3);
-        let (mut lost, span) = asking(&share, &links[2]);
-        comes(&mut lost, span, 5000);
-        drop(lost);
-        let (mut next, rest) = asking(&share, &links[1]);
-        comes(&mut next, rest, rest.len());
-        let (_, origin) = next.end_piece(rest.piece()).unwrap();
-        next.on_wrong_piece(rest.piece(), &origin, Duration::ZERO);
-        drop(next);
+        spoil(&share, &links[2], &links[1]);
         assert_eq!(taken_from_who_drips(&share, &links), Some(Duration::from_secs(30)));
     }
 
