@@ -63,6 +63,8 @@ const TAKER_PART: u32 = 5;
 const ASKED: usize = 4;
 /// unless it takes so many times as long for each as whoever could have them instead.
 const CLEARLY_SLOWER: u32 = 4;
+/// What was asked for is sent twice if another is given it, so only if all that waits takes so long.
+const WORTH_TWICE: Duration = Duration::from_millis(200);
 /// What was sent last is on its way for so many times as long as whoever waits took for a piece, but no longer
 /// than the second: until then it may choose nothing, for it would choose just that.
 const ON_THE_WAY: u32 = 8;
@@ -161,10 +163,18 @@ impl Tally {
     }
 }
 
+/// A piece that was given and has yet to begin to be sent.
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    piece: u32,
+    /// It has been asked for, and will be sent to whom it was given, too, if another has it instead.
+    is_asked: bool,
+}
+
 #[derive(Clone, Debug)]
 struct Given {
     /// Not sent yet.
-    waiting: VecDeque<u32>,
+    waiting: VecDeque<Waiting>,
     /// It may be given more once no more than so many wait: half of what it had then.
     low: usize,
     batch: u32,
@@ -208,22 +218,38 @@ impl Given {
     /// More for it to fetch.
     fn give(&mut self, now: Duration, pieces: &[u32]) {
         (self.last, self.fetched) = (now, 0);
-        self.waiting.extend(pieces);
+        self.waiting.extend(pieces.iter().map(|piece| Waiting { piece: *piece, is_asked: false }));
         self.low = self.waiting.len() / 2;
     }
 
-    /// How many of the pieces that wait with it another should have instead, that takes `pace` for each: so
-    /// many that both are done at the same time.
-    fn to_spare(&self, now: Duration, pace: Duration) -> usize {
+    /// Gives up what another should have instead, that takes `pace` for each: so many that both are done at the
+    /// same time, of those not asked for, the last first.
+    fn spare(&mut self, now: Duration, pace: Duration) -> Vec<u32> {
         let own = self.pace(now).as_secs_f64();
         let both = own + pace.as_secs_f64();
         let part = if both > 0.0 { own / both } else { 0.5 };
         let fair = self.waiting.len() as f64 * part;
-        if self.pace(now) >= pace * CLEARLY_SLOWER {
-            fair.ceil() as usize
-        } else {
-            (fair as usize).min(self.waiting.len().saturating_sub(ASKED))
+        let is_slow = self.pace(now) >= pace * CLEARLY_SLOWER;
+        let fair = if is_slow { fair.ceil() } else { fair } as usize;
+        let own_at_least = if is_slow { 0 } else { ASKED };
+        let may_twice = is_slow && self.rest(now) >= WORTH_TWICE;
+        let may_go = |waiting: &Waiting| may_twice || !waiting.is_asked;
+        let mut pieces = Vec::new();
+        for at in (own_at_least..self.waiting.len()).rev() {
+            if pieces.len() == fair.min(BATCH_MAX as usize) {
+                break;
+            }
+            if may_go(&self.waiting[at]) {
+                pieces.extend(self.waiting.remove(at).map(|waiting| waiting.piece));
+            }
         }
+        pieces.sort_unstable();
+        pieces
+    }
+
+    /// What waits is for others.
+    fn give_up(&mut self) -> impl Iterator<Item = u32> {
+        self.waiting.drain(..).map(|waiting| waiting.piece)
     }
 }
 
@@ -325,7 +351,7 @@ impl Guide {
                 return self.is_first_copy_on_the_way(now, link).then(Vec::new);
             };
             let (last, before) = (*last, given.waiting.len());
-            given.waiting.retain(|piece| !is_out(*piece));
+            given.waiting.retain(|waiting| !is_out(waiting.piece));
             if given.waiting.len() < before {
                 continue;
             }
@@ -335,10 +361,7 @@ impl Guide {
             let own = self.given.get(&link).filter(|own| own.fetched > 0);
             let pace = own.map(|own| own.pace(now));
             let given = self.given.get_mut(&last)?;
-            let count = given.to_spare(now, pace.unwrap_or_else(|| given.pace(now)));
-            let count = count.min(BATCH_MAX as usize);
-            let mut pieces = Vec::from(given.waiting.split_off(given.waiting.len() - count));
-            pieces.sort_unstable();
+            let pieces = given.spare(now, pace.unwrap_or_else(|| given.pace(now)));
             if !pieces.is_empty() {
                 self.given.get_mut(&link)?.give(now, &pieces);
             }
@@ -367,6 +390,19 @@ impl Guide {
         Some(now + own.pace(now).clamp(LOOK_AGAIN_MIN, ON_THE_WAY_MAX))
     }
 
+    /// A peer has asked for blocks of these pieces.
+    pub fn asked(&mut self, link: LinkId, pieces: impl Iterator<Item = u64>) {
+        let Some(given) = self.given.get_mut(&link) else { return };
+        let mut last = None;
+        for piece in pieces.filter(|piece| last.replace(*piece) != Some(*piece)) {
+            let waiting =
+                given.waiting.iter_mut().find(|waiting| u64::from(waiting.piece) == piece);
+            if let Some(waiting) = waiting {
+                waiting.is_asked = true;
+            }
+        }
+    }
+
     /// A piece begins to be sent to a peer. What it was given before it may still come, for one of its
     /// connections may be slower than another. If it goes on to fetch what it was not given, it does
     /// not follow, and what it was given is for others.
@@ -386,7 +422,7 @@ impl Guide {
             Entry::Occupied(_) => {}
         }
         let Some(given) = self.given.get_mut(&link) else { return };
-        if let Some(at) = given.waiting.iter().position(|known| *known == piece) {
+        if let Some(at) = given.waiting.iter().position(|waiting| waiting.piece == piece) {
             given.waiting.remove(at);
             given.fetched += 1;
             (given.followed, given.strays) = (now, 0);
@@ -394,7 +430,7 @@ impl Guide {
         }
         given.strays += 1;
         if given.strays >= ASTRAY_PIECES && now.saturating_sub(given.followed) >= ASTRAY {
-            self.returned.extend(given.waiting.drain(..));
+            self.returned.extend(given.give_up());
             (given.followed, given.strays) = (now, 0);
         }
     }
@@ -413,7 +449,7 @@ impl Guide {
     pub fn heard_of(&mut self, link: LinkId, piece: u32) {
         if let Some(given) = self.given.get_mut(&link) {
             // It has it, from whomever, and will not fetch it.
-            given.waiting.retain(|waiting| *waiting != piece);
+            given.waiting.retain(|waiting| waiting.piece != piece);
         }
         let sent_to = self.with_one.get(&piece).map(|(sent_to, _)| *sent_to);
         if sent_to == Some(link) {
@@ -523,14 +559,14 @@ impl Guide {
     /// given again.
     fn leave_what_waits(&mut self) {
         for waiting in self.given.values().flat_map(|given| &given.waiting) {
-            self.returned.remove(waiting);
+            self.returned.remove(&waiting.piece);
         }
     }
 
     /// A peer is not answered any more, or is gone: what it did not fetch is given to others.
     pub fn forget(&mut self, link: LinkId) {
-        if let Some(given) = self.given.remove(&link) {
-            self.returned.extend(given.waiting);
+        if let Some(mut given) = self.given.remove(&link) {
+            self.returned.extend(given.give_up());
         }
     }
 }
@@ -610,6 +646,26 @@ mod tests {
         let again = guide.look_again(soon, LinkId(2)).unwrap();
         assert_eq!(again, soon + quick, "looked at again after a piece's time");
         assert_eq!(guide.deal_all(again, LinkId(2)), [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn what_a_slower_peer_has_asked_for_is_not_sent_twice_to_save_a_moment() {
+        let quick = Duration::from_millis(10);
+        let slower = |asked: u64, late: Duration| {
+            let mut guide = Guide::new(6, PIECE);
+            guide.deal_all(NOW, LinkId(1));
+            guide.asked(LinkId(1), 0..asked);
+            guide.deal_all(NOW, LinkId(2));
+            guide.send(NOW + quick, LinkId(2), 4);
+            guide.deal_all(NOW + quick, LinkId(2));
+            guide.send(NOW + 2 * quick, LinkId(2), 5);
+            guide.deal_all(NOW + late, LinkId(2))
+        };
+        // Four of the four wait, and none has begun.
+        let soon = 4 * quick;
+        assert_eq!(slower(0, soon), [0, 1, 2, 3]);
+        assert_eq!(slower(3, soon), [3]);
+        assert_eq!(slower(3, WORTH_TWICE / 4), [0, 1, 2, 3]);
     }
 
     #[test]
@@ -891,7 +947,8 @@ mod tests {
         guide.send(NOW, LinkId(2), 2);
         let later = NOW + PASSING_ON_MAX + RECLAIM;
         guide.deal_all(later, LinkId(1));
-        let with_first: Vec<u32> = guide.given[&LinkId(1)].waiting.iter().copied().collect();
+        let with_first: Vec<u32> =
+            guide.given[&LinkId(1)].waiting.iter().map(|waiting| waiting.piece).collect();
         assert_eq!(with_first, [0, 1, 2, 3]);
         assert!(guide.returned.is_empty(), "it waits with the first: {:?}", guide.returned);
     }
@@ -953,7 +1010,7 @@ mod tests {
                     }
                 }
                 let waiting: Vec<u32> =
-                    guide.given.values().flat_map(|given| given.waiting.clone()).collect();
+                    guide.given.values().flat_map(|given| &given.waiting).map(|waiting| waiting.piece).collect();
                 let once: BTreeSet<u32> = waiting.iter().copied().collect();
                 prop_assert_eq!(waiting.len(), once.len());
             }

@@ -40,6 +40,11 @@ const TELLING_SECONDS: u64 = 10;
 /// Between two looks for whether there is plenty; twice as long after each that finds none.
 const LOOK: Duration = Duration::from_millis(250);
 const LOOK_MAX: Duration = Duration::from_secs(8);
+/// There is one look sooner, after so long: if by then each of those who are answered has had so many pieces, and
+/// so many bytes, more than what waits in the buffers of a connection, that way out is fast.
+const EARLY_LOOK: Duration = Duration::from_millis(25);
+const EARLY_PIECES: u64 = 4;
+const EARLY_BYTES: u64 = 1 << 20;
 /// Where most take nothing there are so many slots more for each of them.
 const EACH_OF_MOST: usize = 4;
 /// After slots were tried in vain, nothing is tried for so long.
@@ -55,6 +60,8 @@ pub(super) struct Auto {
     /// When there was a look last, and what had been sent in all by then.
     looked: Option<(Duration, u64)>,
     look_gap: Duration,
+    /// Whether the next look is an early one.
+    is_early: bool,
     /// Beyond `regular`, for those who take nothing.
     extra: usize,
 }
@@ -76,6 +83,7 @@ impl Auto {
             hold_until: Duration::ZERO,
             looked: None,
             look_gap: LOOK,
+            is_early: true,
             extra: 0,
         }
     }
@@ -92,14 +100,22 @@ impl Auto {
         THIN_SECONDS * total < 2 * self.piece_len * answered
     }
 
+    fn is_fast(&self, span: Duration, sent: u64, answered: u64) -> bool {
+        span >= EARLY_LOOK && sent >= answered * EARLY_BYTES.max(EARLY_PIECES * self.piece_len)
+    }
+
     /// Between rounds, while somebody waits: on a fast link nobody shall wait for the next one.
     /// `sent` is what was sent to all peers so far. True if there are more slots now.
     pub(super) fn look(&mut self, now: Duration, sent: u64, answered: u64) -> bool {
         let (since, before) = *self.looked.get_or_insert((now, sent));
         let span = now.saturating_sub(since);
-        if span < self.look_gap {
+        if span < self.look_gap
+            && !(self.is_early && self.is_fast(span, sent.saturating_sub(before), answered))
+        {
+            self.is_early &= span < EARLY_LOOK;
             return false;
         }
+        self.is_early = true;
         self.looked = Some((now, sent));
         let total = per_second(sent.saturating_sub(before), span);
         if self.regular >= CAP || !self.is_plenty(total, answered) {
@@ -128,11 +144,13 @@ impl Auto {
         }
         self.looked = None;
         self.look_gap = LOOK;
+        self.is_early = true;
     }
 
     /// When to look next, if there is a reason to.
     pub(super) fn next_look(&self) -> Option<Duration> {
-        self.looked.filter(|_| self.regular < CAP).map(|(since, _)| since + self.look_gap)
+        let gap = if self.is_early { EARLY_LOOK } else { self.look_gap };
+        self.looked.filter(|_| self.regular < CAP).map(|(since, _)| since + gap)
     }
 
     /// After a round in which somebody waited and all together were sent `total` bytes a second.
@@ -266,11 +284,26 @@ mod tests {
         assert!(!auto.look(Duration::ZERO, 0, 9));
         for (number, slots) in [8, 16, 32, 64, 128].into_iter().enumerate() {
             let looks = number as u64 + 1;
-            assert!(!auto.look(LOOK * looks as u32 - LOOK / 2, looks << 30, 9), "too soon");
-            assert!(auto.look(LOOK * looks as u32, looks << 30, 9));
+            let sent = looks << 22;
+            assert!(!auto.look(LOOK * looks as u32 - LOOK / 2, sent, 9), "too soon");
+            assert_eq!(auto.next_look(), Some(LOOK * looks as u32));
+            assert!(auto.look(LOOK * looks as u32, sent, 9));
             assert_eq!(auto.regular, slots);
         }
         assert!(!auto.look(LOOK * 9, 9 << 30, 9));
+    }
+
+    #[test]
+    fn on_a_very_fast_way_out_nobody_waits_for_a_quarter_of_a_second() {
+        let mut auto = Auto::new(PIECE);
+        auto.look(Duration::ZERO, 0, 5);
+        assert_eq!(auto.next_look(), Some(EARLY_LOOK));
+        assert!(!auto.look(EARLY_LOOK - Duration::from_millis(1), 5 << 20, 5));
+        assert!(auto.look(EARLY_LOOK, 5 << 20, 5));
+        // What connections hold in their buffers tells nothing.
+        assert!(!auto.look(2 * EARLY_LOOK, (10 << 20) - 1, 5));
+        assert_eq!(auto.next_look(), Some(EARLY_LOOK + LOOK));
+        assert!(!auto.look(3 * EARLY_LOOK, 1 << 30, 5), "one early look");
     }
 
     #[test]

@@ -30,7 +30,8 @@ const NEWS_DELAY_EACH: Duration = Duration::from_micros(250);
 /// Longest that news waits.
 const NEWS_DELAY_MAX: Duration = Duration::from_millis(250);
 /// How long news waits for more of it where neither side answers the other: nothing depends on
-/// it there, and most links of a large swarm are like that.
+/// it there, and most links of a large swarm are like that. Much of it does not wait so long, for whoever has
+/// no slot with a seeder does not know otherwise what others could give.
 const NEWS_DELAY_IDLE: Duration = Duration::from_secs(1);
 /// After so long without anything to be had from anybody further peers are dialled.
 const HUNGRY: Duration = Duration::from_secs(2);
@@ -156,7 +157,11 @@ impl<H> Manager<H> {
             self.release_news();
         } else if self.news_at.is_some_and(|at| now >= at) {
             self.news_at = None;
-            self.share.release_news(false);
+            if self.share.has_much_news() {
+                self.release_news();
+            } else {
+                self.share.release_news(false);
+            }
         }
         let look = self.choker.next_look().is_some_and(|at| now >= at);
         let idle = self.choker.has_waiting() && now >= self.chosen_at + TICK;
@@ -493,6 +498,7 @@ impl<H> Manager<H> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::prefixes::Origin;
     use super::super::testing::Setting;
     use super::*;
     use crate::swarm::{Caps, Slots};
@@ -603,6 +609,31 @@ mod tests {
         }
         assert_eq!(links[0].times_choked.load(Relaxed), 0);
         assert!(links.iter().any(|link| link.times_choked.load(Relaxed) > 0), "others wait");
+    }
+
+    #[test]
+    fn where_nothing_goes_news_waits_for_a_second_unless_it_is_much_of_the_share() {
+        let told_after = |count: u32, wait: Duration| {
+            let mut setting = Setting::new(false, FEW, ONE_SLOT);
+            let seeder = setting.join(Duration::ZERO, 2, true).unwrap();
+            let idle = setting.join(Duration::ZERO, 3, false).unwrap();
+            idle.choking.store(true, Relaxed);
+            idle.choked.store(true, Relaxed);
+            let Setting { share, manager, .. } = &mut setting;
+            for number in 0..count {
+                let piece = share.geometry.piece(number).unwrap();
+                let lane = share.ledger.new_lane();
+                assert!(share.ledger.claim_this(&seeder.holdings, lane, piece));
+                share.keep(&seeder, piece, lane, &Origin::Alone);
+            }
+            manager.schedule_news(Duration::ZERO);
+            manager.do_what_is_due(wait);
+            share.released(&idle, false)
+        };
+        // Of 64 pieces.
+        assert_eq!(told_after(3, NEWS_DELAY * 2), 0);
+        assert_eq!(told_after(3, NEWS_DELAY_IDLE), 3);
+        assert_eq!(told_after(4, NEWS_DELAY * 2), 4);
     }
 
     #[test]

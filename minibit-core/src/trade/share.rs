@@ -18,12 +18,16 @@ use super::prefixes::{Mixed, Origin, Prefix, Prefixes, Sender};
 use crate::content::{HashBook, PieceHasher};
 use crate::swarm::{Guide, LaneId, Ledger, LinkId, Past, Picking, Recent, Standing};
 use crate::types::{FileIndex, Geometry, PeerId, PieceIndex, PieceSet};
+use crate::wire::RawBlock;
 
 /// So many peers must want something before a seeder deals its pieces out: one alone gets all.
 const GUIDED_MIN: u32 = 2;
 
 /// So many peers that let us down are remembered, those that did it last.
 const LET_DOWN_MAX: usize = 1024;
+
+/// One in so many of all pieces is much news.
+const MUCH_NEWS_PART: u64 = 16;
 
 /// What a shell has to hear at once, from any lane on any thread.
 pub trait Signals: Send + Sync {
@@ -417,6 +421,13 @@ impl<H> Share<H> {
         self.guide.as_ref().map(|guide| lock(guide).standing(now, link))
     }
 
+    /// A peer has asked for blocks, and will be sent them.
+    pub(super) fn note_asked(&self, link: LinkId, blocks: &[RawBlock]) {
+        if let Some(guide) = &self.guide {
+            lock(guide).asked(link, blocks.iter().map(|block| block.piece));
+        }
+    }
+
     /// A piece begins to be sent to a peer. Whoever is alone with us can pass nothing on.
     pub(super) fn note_begun(&self, now: Duration, link: LinkId, piece: PieceIndex) {
         if let Some(guide) = &self.guide
@@ -450,6 +461,13 @@ impl<H> Share<H> {
                 link.wake_first();
             }
         }
+    }
+
+    /// Whether so much of the share has yet to be told where nothing goes that it should not wait.
+    pub(super) fn has_much_news(&self) -> bool {
+        let told = self.news_released_to_all.load(Acquire);
+        let untold = u64::from(self.ledger.news_len() - told);
+        untold * MUCH_NEWS_PART >= u64::from(self.geometry.piece_count())
     }
 
     /// Up to where the news may be told over this link.

@@ -176,14 +176,15 @@ impl<H> Lane<H> {
     }
 
     /// What a seeder deals out to us we fetch from it, and for a while nothing else: what it has
-    /// not given us it has given to others. If we have no use for what it gave, we choose.
+    /// not given us it has given to others. If what it gave is nothing that we want, we choose.
     fn ask_as_suggested(&mut self, now: Duration, claimed: &mut Vec<PieceIndex>) -> Vec<BlockSpan> {
         let Self { share, link, sender, download, id, unfinished, .. } = self;
         let mut of_no_use = 0;
         let spans = download.top_up(&share.geometry, now, || {
             loop {
                 let piece = share.geometry.piece(link.next_suggested()?)?;
-                of_no_use += 1;
+                let is_ours_soon = share.ledger.have(piece) || share.ledger.owner(piece).is_some();
+                of_no_use += u32::from(!is_ours_soon);
                 if !is_unfinished(unfinished, piece)
                     && share.may_begin(piece, sender, now)
                     && share.ledger.claim_this(&link.holdings, *id, piece)

@@ -60,6 +60,7 @@ impl<H> Lane<H> {
             |piece| share.ledger.have(piece),
         )?;
         self.messages.extend(refusals);
+        share.note_asked(self.link.id, blocks);
         self.refuse_repeats(now);
         Ok(())
     }

@@ -551,6 +551,21 @@ mod tests {
     }
 
     #[test]
+    fn who_was_dealt_what_others_have_sent_by_now_does_not_choose_freely_for_it() {
+        let mut lane = guided_lane();
+        let (share, link) = (Arc::clone(&lane.share), Arc::clone(&lane.link));
+        let others = LaneId::new(NonZeroU32::MAX);
+        for number in 3..5 {
+            let piece = share.geometry.piece(number).unwrap();
+            assert!(share.ledger.claim_this(&link.holdings, others, piece));
+        }
+        share.keep(&link, share.geometry.piece(3).unwrap(), others, &Origin::Alone);
+        lock(&link.suggested).push_back(3..5);
+        lane.ask(Duration::ZERO);
+        assert!(lane.download.is_idle() && link.guiding.is_now());
+    }
+
+    #[test]
     fn who_is_dealt_nothing_chooses_after_the_time_of_some_pieces_and_three_seconds_if_that_is_unknown()
      {
         let chooses_after = |bytes_per_s: u32| {
