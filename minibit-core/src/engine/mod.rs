@@ -10,6 +10,7 @@
 //!     lane       one connection: payload between socket and file
 //!       buffers    receive buffers           disk    where pieces wait for a slow disk
 //!                                          holdup  whether it is slow
+//!       just_written  what is in memory for certain
 //!   tracker_server, tracker_client           the shells of `tracker`
 //! local      connections within one machine
 //! frames     whole frames from connections that are not hot
@@ -30,6 +31,7 @@ mod dial;
 mod disk;
 mod frames;
 mod holdup;
+mod just_written;
 mod lane;
 mod listener;
 mod local;

@@ -86,6 +86,7 @@ impl ShareContext {
             self.disk_failed(error);
             return;
         }
+        self.just_written.note(piece, self.now());
         self.share.keep(link, piece, owner, origin);
     }
 

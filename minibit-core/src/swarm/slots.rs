@@ -40,8 +40,9 @@ const TELLING_SECONDS: u64 = 10;
 /// Between two looks for whether there is plenty; twice as long after each that finds none.
 const LOOK: Duration = Duration::from_millis(250);
 const LOOK_MAX: Duration = Duration::from_secs(8);
-/// There is one look sooner, after so long: if by then each of those who are answered has had so many pieces, and
-/// so many bytes, more than what waits in the buffers of a connection, that way out is fast.
+/// There are looks sooner, after so long and then after twice as long each time: if by then each of those who are
+/// answered has had so many pieces, and so many bytes, more than what waits in the buffers of a connection, that
+/// way out is fast.
 const EARLY_LOOK: Duration = Duration::from_millis(25);
 const EARLY_PIECES: u64 = 4;
 const EARLY_BYTES: u64 = 1 << 20;
@@ -60,8 +61,8 @@ pub(super) struct Auto {
     /// When there was a look last, and what had been sent in all by then.
     looked: Option<(Duration, u64)>,
     look_gap: Duration,
-    /// Whether the next look is an early one.
-    is_early: bool,
+    /// How long after the last look there is an early one.
+    early_gap: Duration,
     /// Beyond `regular`, for those who take nothing.
     extra: usize,
 }
@@ -83,7 +84,7 @@ impl Auto {
             hold_until: Duration::ZERO,
             looked: None,
             look_gap: LOOK,
-            is_early: true,
+            early_gap: EARLY_LOOK,
             extra: 0,
         }
     }
@@ -101,7 +102,8 @@ impl Auto {
     }
 
     fn is_fast(&self, span: Duration, sent: u64, answered: u64) -> bool {
-        span >= EARLY_LOOK && sent >= answered * EARLY_BYTES.max(EARLY_PIECES * self.piece_len)
+        let plenty = EARLY_BYTES.max(EARLY_PIECES * self.piece_len);
+        span >= self.early_gap && sent >= answered * plenty
     }
 
     /// Between rounds, while somebody waits: on a fast link nobody shall wait for the next one.
@@ -109,13 +111,13 @@ impl Auto {
     pub(super) fn look(&mut self, now: Duration, sent: u64, answered: u64) -> bool {
         let (since, before) = *self.looked.get_or_insert((now, sent));
         let span = now.saturating_sub(since);
-        if span < self.look_gap
-            && !(self.is_early && self.is_fast(span, sent.saturating_sub(before), answered))
-        {
-            self.is_early &= span < EARLY_LOOK;
+        if span < self.look_gap && !self.is_fast(span, sent.saturating_sub(before), answered) {
+            if span >= self.early_gap {
+                self.early_gap *= 2;
+            }
             return false;
         }
-        self.is_early = true;
+        self.early_gap = EARLY_LOOK;
         self.looked = Some((now, sent));
         let total = per_second(sent.saturating_sub(before), span);
         if self.regular >= CAP || !self.is_plenty(total, answered) {
@@ -144,12 +146,12 @@ impl Auto {
         }
         self.looked = None;
         self.look_gap = LOOK;
-        self.is_early = true;
+        self.early_gap = EARLY_LOOK;
     }
 
     /// When to look next, if there is a reason to.
     pub(super) fn next_look(&self) -> Option<Duration> {
-        let gap = if self.is_early { EARLY_LOOK } else { self.look_gap };
+        let gap = self.look_gap.min(self.early_gap);
         self.looked.filter(|_| self.regular < CAP).map(|(since, _)| since + gap)
     }
 
@@ -286,7 +288,6 @@ mod tests {
             let looks = number as u64 + 1;
             let sent = looks << 22;
             assert!(!auto.look(LOOK * looks as u32 - LOOK / 2, sent, 9), "too soon");
-            assert_eq!(auto.next_look(), Some(LOOK * looks as u32));
             assert!(auto.look(LOOK * looks as u32, sent, 9));
             assert_eq!(auto.regular, slots);
         }
@@ -302,8 +303,8 @@ mod tests {
         assert!(auto.look(EARLY_LOOK, 5 << 20, 5));
         // What connections hold in their buffers tells nothing.
         assert!(!auto.look(2 * EARLY_LOOK, (10 << 20) - 1, 5));
-        assert_eq!(auto.next_look(), Some(EARLY_LOOK + LOOK));
-        assert!(!auto.look(3 * EARLY_LOOK, 1 << 30, 5), "one early look");
+        assert_eq!(auto.next_look(), Some(3 * EARLY_LOOK));
+        assert!(auto.look(3 * EARLY_LOOK, 10 << 20, 5));
     }
 
     #[test]
