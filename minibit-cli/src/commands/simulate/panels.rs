@@ -6,8 +6,6 @@ use minibit_core::sim::{MemberReport, Moment, Report, Role};
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 
-use crate::output::units::Time;
-
 use super::plot::{
     Area, BLUE, Drawn, FAINT, GREEN, INK, Mark, ORANGE, PURPLE, RED, SKY, band, font, head,
 };
@@ -20,9 +18,10 @@ const MBIT: f64 = 125_000.0;
 const ROOM: f64 = 1.04;
 
 /// Every role, how it is called and drawn; the first is drawn first.
-const ROLES: [(Role, &str, RGBColor); 7] = [
+const ROLES: [(Role, &str, RGBColor); 8] = [
     (Role::Leecher, "honest peers", BLUE),
     (Role::FreeRider, "free riders", ORANGE),
+    (Role::LargeView, "large-view free riders", INK),
     (Role::Corrupt, "send wrong bytes", RED),
     (Role::Liar, "liars", PURPLE),
     (Role::Drip, "drip", SKY),
@@ -64,14 +63,14 @@ pub(super) fn completion(panel: &Area<'_>, report: &Report) -> Drawn {
     ];
     // A swarm that began with some of the pieces may be done before.
     if bound <= clock.end {
-        let text = format!("no swarm is done before {}", Time(report.lower_bound));
+        // As the axis below has it, where the eye looks it up.
+        let text = format!("no swarm is done before {} {}", rounded(bound), clock.unit);
         legend.push((Mark::Dashes, FAINT, text));
     }
     let plot = head(panel, "Completion", &legend)?;
     let mut chart = axes(&plot, clock.end, 100.0, clock.unit, "% of the honest")?;
     if bound <= clock.end {
-        let ends = [(bound, 0.0), (bound, 100.0 * ROOM)];
-        chart.draw_series(DashedLineSeries::new(ends, 6, 5, FAINT.stroke_width(2)))?;
+        dashes(&mut chart, (bound, 0.0), (bound, 100.0 * ROOM), FAINT.stroke_width(2))?;
     }
     let mut line = |color: RGBColor, part: &dyn Fn(&Moment) -> f64| {
         let points =
@@ -116,8 +115,9 @@ pub(super) fn exchange(panel: &Area<'_>, report: &Report) -> Drawn {
         .collect();
     legend.push((Mark::Dashes, FAINT, "gets what it gives".to_owned()));
     let plot = head(panel, "What each peer gave and got", &legend)?;
-    let most =
-        |rate: &dyn Fn(&MemberReport) -> f64| report.members.iter().map(rate).fold(0.001, f64::max);
+    let most = |rate: &dyn Fn(&MemberReport) -> f64| {
+        report.members.iter().map(rate).fold(0.0001, f64::max)
+    };
     let (right, top) = (most(&sent), most(&got));
     let mut chart = axes(
         &plot,
@@ -127,16 +127,31 @@ pub(super) fn exchange(panel: &Area<'_>, report: &Report) -> Drawn {
         "received, Mbit/s until done",
     )?;
     let corner = right.min(top);
-    let even = [(0.0, 0.0), (corner, corner)];
-    chart.draw_series(DashedLineSeries::new(even, 6, 5, FAINT.stroke_width(1)))?;
-    // With many peers the dots lie on each other; where they do it is to be seen.
-    let (size, solid) = if report.members.len() > 300 { (3, 0.4) } else { (4, 0.75) };
+    dashes(&mut chart, (0.0, 0.0), (corner, corner), FAINT.stroke_width(1))?;
     for (role, _, color) in ROLES {
+        // Where many dots lie on each other it is to be seen; a few must not get lost.
+        let (size, solid) = if report.of_role(role).count() > 300 { (3, 0.4) } else { (4, 0.75) };
         let dots = report.of_role(role).map(|member| {
             Circle::new((sent(member), got(member)), size, color.mix(solid).filled())
         });
         chart.draw_series(dots)?;
     }
+    Ok(())
+}
+
+/// A dashed line. Each dash has its place on the line: a series of dashes that is drawn one after the other, each
+/// from where the last one ended, strays from it by what is lost in whole pixels.
+fn dashes(chart: &mut Chart<'_, '_>, from: (f64, f64), to: (f64, f64), style: ShapeStyle) -> Drawn {
+    /// Pixels of a dash and the gap after it, about, and the dash's part of them.
+    const STEP: f64 = 11.0;
+    const DASH: f64 = 0.55;
+    let ((x0, y0), (x1, y1)) = (chart.backend_coord(&from), chart.backend_coord(&to));
+    let length = f64::from(x1 - x0).hypot(f64::from(y1 - y0));
+    let count = (length / STEP).max(1.0) as u32;
+    let at = |part: f64| (from.0 + part * (to.0 - from.0), from.1 + part * (to.1 - from.1));
+    let part = |dash: f64| at(dash / f64::from(count));
+    let dash = |number: u32| [part(number.into()), part(f64::from(number) + DASH)];
+    chart.draw_series((0..count).map(|number| PathElement::new(dash(number), style)))?;
     Ok(())
 }
 
@@ -153,7 +168,7 @@ fn axes<'a, 'b>(
         .margin_left(14)
         .margin_bottom(6)
         .x_label_area_size(44)
-        .y_label_area_size(62)
+        .y_label_area_size(78)
         .build_cartesian_2d(0.0..right * ROOM, 0.0..top * ROOM)?;
     chart
         .configure_mesh()
@@ -173,10 +188,19 @@ fn axes<'a, 'b>(
     Ok(chart)
 }
 
-/// A number of an axis: no longer than it must be.
+/// A number of an axis: no longer than it must be, and no shorter where rates are low.
 fn tick(value: &f64) -> String {
-    let text = format!("{value:.3}");
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    shortest(format!("{value:.6}"))
+}
+
+/// A number beside an axis, to be looked up there.
+fn rounded(value: f64) -> String {
+    shortest(if value < 10.0 { format!("{value:.3}") } else { format!("{value:.1}") })
+}
+
+/// Without zeros that say nothing.
+fn shortest(number: String) -> String {
+    number.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 #[cfg(test)]
@@ -186,8 +210,9 @@ mod tests {
     #[test]
     fn numbers_of_an_axis_have_no_tail() {
         assert_eq!(
-            [0.0, 100.0, 2.5, 0.125].map(|value| tick(&value)),
-            ["0", "100", "2.5", "0.125"]
+            [0.0, 100.0, 2.5, 0.125, 0.0002, 0.1 + 0.2].map(|value| tick(&value)),
+            ["0", "100", "2.5", "0.125", "0.0002", "0.3"]
         );
+        assert_eq!([0.010_49, 2.9125, 83.88, 120.0].map(rounded), ["0.01", "2.913", "83.9", "120"]);
     }
 }
