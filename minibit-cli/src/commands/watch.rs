@@ -74,6 +74,7 @@ pub(super) fn standing(stats: &ShareStats) -> Standing {
     Standing {
         bytes: stats.bytes_have,
         bytes_total: stats.bytes_total,
+        files: 0,
         pieces: stats.pieces_have.into(),
         pieces_total: stats.pieces_total.into(),
         peers: stats.links as u64,
