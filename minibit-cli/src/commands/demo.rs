@@ -153,6 +153,7 @@ impl Swarm {
                 force: true,
                 patience: STALLED_AFTER,
                 first_pieces,
+                checking: None,
             };
             let node = Node::start(config(flags, budget, number)).await?;
             let leecher = Leecher { number, node, started, told: told.clone() };

@@ -52,6 +52,31 @@ fn while_the_disk_is_slow_to_read_it_is_told_how_much_is_hashed_and_how_much_is_
 }
 
 #[test]
+fn whoever_fetches_what_is_there_already_sees_how_far_the_check_of_it_has_come() {
+    let sandbox = Sandbox::new();
+    let source = sandbox.file("film.mp4", LEN, 1);
+    let sharer = sandbox.share(&[&source]);
+    let get = sandbox.minibit(["--json", "get", &sharer.ticket]);
+    let (mut get, disk) = SlowDisk::start_to_read(get, after_a_read_by_each_thread());
+    assert_some_are_done(&mut get, "verifying");
+    disk.let_go();
+    let done = get.wait().expect(0).event("done");
+    assert_eq!(number(&done, "downloaded"), 0);
+}
+
+#[test]
+fn another_film_of_that_name_is_told_without_reading_it() {
+    let sandbox = Sandbox::new();
+    let source = sandbox.file("film.mp4", LEN, 1);
+    let sharer = sandbox.share(&[&source]);
+    sandbox.file("out/film.mp4", LEN + 1, 1);
+    let get = sandbox.minibit(["get", &sharer.ticket, "-o", "out"]);
+    let (get, _disk) = SlowDisk::start_to_read(get, after_a_read_by_each_thread());
+    let ended = get.wait().expect(5);
+    assert!(ended.stderr.contains("--force"), "{}", ended.stderr);
+}
+
+#[test]
 fn while_files_are_looked_for_it_is_told_how_many_were_found() {
     let sandbox = Sandbox::new();
     for name in ["all/one", "all/two", "all/deep/three"] {
