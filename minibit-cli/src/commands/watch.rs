@@ -168,7 +168,7 @@ impl Company {
             (0, false) => format!("{whom} left"),
             _ => "nobody who is there has what is missing".to_owned(),
         };
-        let until = alone.gives_up_in.map(|left| format!(", or ends in {}", Countdown(left)));
+        let until = alone.gives_up_in.map(|left| format!(" (giving up in {})", Countdown(left)));
         Some(format!(
             "{what}; it goes on by itself when anybody is back{}; Ctrl-C keeps what is here",
             until.unwrap_or_default()
@@ -395,8 +395,8 @@ mod tests {
         let told = at(6000, &gone).expect("it lasts");
         assert_eq!(
             told,
-            "lost contact with 192.0.2.7:1; it goes on by itself when anybody is back, or ends \
-             in 1:00; Ctrl-C keeps what is here"
+            "lost contact with 192.0.2.7:1; it goes on by itself when anybody is back (giving up \
+             in 1:00); Ctrl-C keeps what is here"
         );
         assert_eq!(at(9000, &gone), None, "once");
         assert_eq!(at(9200, &here).as_deref(), Some("going on, with 192.0.2.7:1"));
@@ -422,7 +422,7 @@ mod tests {
         stats.pieces_withdrawn = 0;
         let told = at(Duration::from_secs(9), &stats).expect("with peers");
         assert!(told.starts_with("nobody who is there has what is missing; "), "{told}");
-        assert!(!told.contains("ends in"), "{told}");
+        assert!(!told.contains("giving up"), "{told}");
     }
 
     #[test]

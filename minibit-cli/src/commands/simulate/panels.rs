@@ -190,16 +190,16 @@ fn axes<'a, 'b>(
 
 /// A number of an axis: no longer than it must be, and no shorter where rates are low.
 fn tick(value: &f64) -> String {
-    shortest(format!("{value:.6}"))
+    shortest(&format!("{value:.6}"))
 }
 
 /// A number beside an axis, to be looked up there.
 fn rounded(value: f64) -> String {
-    shortest(if value < 10.0 { format!("{value:.3}") } else { format!("{value:.1}") })
+    shortest(&if value < 10.0 { format!("{value:.3}") } else { format!("{value:.1}") })
 }
 
 /// Without zeros that say nothing.
-fn shortest(number: String) -> String {
+fn shortest(number: &str) -> String {
     number.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
