@@ -46,6 +46,37 @@ fn what_is_not_there_cannot_be_shared() {
 }
 
 #[test]
+fn what_cannot_be_shared_is_told_with_what_helps() {
+    let sandbox = Sandbox::new();
+    fs::create_dir(sandbox.path("empty")).expect("made");
+    for (path, words) in [
+        ("-", "save it in a file"),
+        ("/dev/null", "save it in a file"),
+        ("/", "--name"),
+        ("empty", "empty folders"),
+    ] {
+        let ended = sandbox.run(["share", "--listen", "127.0.0.1:0", path]).expect(2);
+        assert_eq!(ended.stderr.lines().count(), 2, "{path}: {}", ended.stderr);
+        assert!(ended.stderr.contains(words), "{path}: {}", ended.stderr);
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_result_that_could_not_be_written_is_a_disk_failure() {
+    let sandbox = Sandbox::new();
+    let source = sandbox.file("film.mp4", 10, 1);
+    let ticket = sandbox.share(&[&source]).ticket;
+    let full = fs::File::options().write(true).open("/dev/full").expect("a full disk");
+    let ended =
+        sandbox.minibit(["inspect", &ticket]).stdout(full).output().expect("the binary runs");
+    let stderr = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert_eq!(ended.status.code(), Some(5), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "said once: {stderr}");
+    assert!(stderr.starts_with("error: could not write to stdout: "), "{stderr}");
+}
+
+#[test]
 fn when_nobody_is_there_it_gives_up_in_time_with_code_4() {
     let sandbox = Sandbox::new();
     let source = sandbox.file("film.mp4", 10, 1);
