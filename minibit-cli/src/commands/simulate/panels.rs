@@ -6,6 +6,8 @@ use minibit_core::sim::{MemberReport, Moment, Report, Role};
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 
+use crate::output::units::Time;
+
 use super::plot::{
     Area, BLUE, Drawn, FAINT, GREEN, INK, Mark, ORANGE, PURPLE, RED, SKY, band, font, head,
 };
@@ -34,22 +36,49 @@ struct Clock {
     unit: &'static str,
     seconds: f64,
     end: f64,
+    /// The same in the swarm's time.
+    until: Duration,
+    /// What stands below the axis.
+    below: String,
 }
 
 impl Clock {
     fn of(report: &Report) -> Self {
-        let end = report.ended.max(Duration::from_millis(1)).as_secs_f64();
+        let until = shown_until(&report.timeline, report.ended);
+        let end = until.max(Duration::from_millis(1)).as_secs_f64();
         let (unit, seconds) = match end {
             0.0..180.0 => ("seconds", 1.0),
             180.0..10_800.0 => ("minutes", 60.0),
             _ => ("hours", 3600.0),
         };
-        Self { unit, seconds, end: end / seconds }
+        let below = if until < report.ended {
+            format!("{unit}; nobody gets anything more until the end after {}", Time(report.ended))
+        } else {
+            unit.to_owned()
+        };
+        Self { unit, seconds, end: end / seconds, until, below }
+    }
+
+    /// What is drawn of the swarm's time.
+    fn shown<'a>(&self, report: &'a Report) -> impl Iterator<Item = &'a Moment> + use<'a> {
+        let until = self.until;
+        report.timeline.iter().filter(move |moment| moment.at <= until)
     }
 
     fn at(&self, time: Duration) -> f64 {
         time.as_secs_f64() / self.seconds
     }
+}
+
+/// How much of a swarm's time is worth showing: where it waited in vain at its end, that would take the room of all
+/// that came before.
+fn shown_until(timeline: &[Moment], ended: Duration) -> Duration {
+    let standing = |moment: &Moment| (moment.progress, moment.done);
+    let news = timeline.windows(2).rev().find(|pair| standing(&pair[0]) != standing(&pair[1]));
+    let last = news.map_or(ended, |pair| pair[1].at);
+    let enough = last + last / 4;
+    // A little less than all is no gain.
+    if enough * 2 < ended { enough } else { ended }
 }
 
 /// Shares of the pieces that are there and of the peers that are done, over time.
@@ -68,13 +97,12 @@ pub(super) fn completion(panel: &Area<'_>, report: &Report) -> Drawn {
         legend.push((Mark::Dashes, FAINT, text));
     }
     let plot = head(panel, "Completion", &legend)?;
-    let mut chart = axes(&plot, clock.end, 100.0, clock.unit, "% of the honest")?;
+    let mut chart = axes(&plot, clock.end, 100.0, &clock.below, "% of the honest")?;
     if bound <= clock.end {
         dashes(&mut chart, (bound, 0.0), (bound, 100.0 * ROOM), FAINT.stroke_width(2))?;
     }
     let mut line = |color: RGBColor, part: &dyn Fn(&Moment) -> f64| {
-        let points =
-            report.timeline.iter().map(|moment| (clock.at(moment.at), 100.0 * part(moment)));
+        let points = clock.shown(report).map(|moment| (clock.at(moment.at), 100.0 * part(moment)));
         chart.draw_series(LineSeries::new(points, color.stroke_width(3))).map(|_| ())
     };
     line(BLUE, &|moment| moment.progress)?;
@@ -90,14 +118,14 @@ pub(super) fn availability(panel: &Area<'_>, report: &Report) -> Drawn {
     ];
     let plot = head(panel, "Copies of a piece among the honest peers", &legend)?;
     let most = report.timeline.iter().map(|moment| moment.availability.2).max().unwrap_or(0);
-    let mut chart = axes(&plot, clock.end, f64::from(most.max(1)), clock.unit, "copies")?;
+    let mut chart = axes(&plot, clock.end, f64::from(most.max(1)), &clock.below, "copies")?;
     let edge = |copies: &dyn Fn(&Moment) -> u32| -> Vec<(f64, f64)> {
-        report.timeline.iter().map(|moment| (clock.at(moment.at), copies(moment).into())).collect()
+        clock.shown(report).map(|moment| (clock.at(moment.at), copies(moment).into())).collect()
     };
     let mut outline = edge(&|moment| moment.availability.0);
     outline.extend(edge(&|moment| moment.availability.2).into_iter().rev());
     chart.draw_series([Polygon::new(outline, band(BLUE))])?;
-    let mean = report.timeline.iter().map(|moment| (clock.at(moment.at), moment.availability.1));
+    let mean = clock.shown(report).map(|moment| (clock.at(moment.at), moment.availability.1));
     chart.draw_series(LineSeries::new(mean, BLUE.stroke_width(3)))?;
     Ok(())
 }
@@ -206,6 +234,24 @@ fn shortest(number: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn where_a_swarm_waits_in_vain_for_long_the_picture_ends_before() {
+        let moment = |second, progress| Moment {
+            at: Duration::from_secs(second),
+            progress,
+            done: 0,
+            availability: (0, 0.0, 0),
+        };
+        let until = |timeline: &[Moment], ended| {
+            shown_until(timeline, Duration::from_secs(ended)).as_secs()
+        };
+        let waits = [moment(0, 0.0), moment(4, 0.5), moment(8, 0.6), moment(100, 0.6)];
+        assert_eq!(until(&waits, 100), 10);
+        assert_eq!(until(&waits[..3], 8), 8, "done");
+        assert_eq!(until(&waits[..3], 12), 12, "hardly waited");
+        assert_eq!(until(&[moment(0, 0.0), moment(9, 0.0)], 9), 9, "nothing ever came");
+    }
 
     #[test]
     fn numbers_of_an_axis_have_no_tail() {
