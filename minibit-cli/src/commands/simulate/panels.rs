@@ -44,7 +44,7 @@ struct Clock {
 
 impl Clock {
     fn of(report: &Report) -> Self {
-        let until = shown_until(&report.timeline, report.ended);
+        let until = shown_until(&report.timeline, report.lower_bound, report.ended);
         let end = until.max(Duration::from_millis(1)).as_secs_f64();
         let (unit, seconds) = match end {
             0.0..180.0 => ("seconds", 1.0),
@@ -59,10 +59,12 @@ impl Clock {
         Self { unit, seconds, end: end / seconds, until, below }
     }
 
-    /// What is drawn of the swarm's time.
-    fn shown<'a>(&self, report: &'a Report) -> impl Iterator<Item = &'a Moment> + use<'a> {
-        let until = self.until;
-        report.timeline.iter().filter(move |moment| moment.at <= until)
+    /// What is drawn of the swarm's time, to the end of the axis.
+    fn shown(&self, report: &Report) -> Vec<Moment> {
+        let shown = report.timeline.iter().take_while(|moment| moment.at <= self.until);
+        let mut shown: Vec<Moment> = shown.copied().collect();
+        shown.extend(shown.last().map(|last| Moment { at: self.until, ..*last }));
+        shown
     }
 
     fn at(&self, time: Duration) -> f64 {
@@ -72,10 +74,10 @@ impl Clock {
 
 /// How much of a swarm's time is worth showing: where it waited in vain at its end, that would take the room of all
 /// that came before.
-fn shown_until(timeline: &[Moment], ended: Duration) -> Duration {
+fn shown_until(timeline: &[Moment], bound: Duration, ended: Duration) -> Duration {
     let standing = |moment: &Moment| (moment.progress, moment.done);
     let news = timeline.windows(2).rev().find(|pair| standing(&pair[0]) != standing(&pair[1]));
-    let last = news.map_or(ended, |pair| pair[1].at);
+    let last = news.map_or(ended, |pair| pair[1].at.max(bound));
     let enough = last + last / 4;
     // A little less than all is no gain.
     if enough * 2 < ended { enough } else { ended }
@@ -101,8 +103,9 @@ pub(super) fn completion(panel: &Area<'_>, report: &Report) -> Drawn {
     if bound <= clock.end {
         dashes(&mut chart, (bound, 0.0), (bound, 100.0 * ROOM), FAINT.stroke_width(2))?;
     }
+    let shown = clock.shown(report);
     let mut line = |color: RGBColor, part: &dyn Fn(&Moment) -> f64| {
-        let points = clock.shown(report).map(|moment| (clock.at(moment.at), 100.0 * part(moment)));
+        let points = shown.iter().map(|moment| (clock.at(moment.at), 100.0 * part(moment)));
         chart.draw_series(LineSeries::new(points, color.stroke_width(3))).map(|_| ())
     };
     line(BLUE, &|moment| moment.progress)?;
@@ -119,13 +122,14 @@ pub(super) fn availability(panel: &Area<'_>, report: &Report) -> Drawn {
     let plot = head(panel, "Copies of a piece among the honest peers", &legend)?;
     let most = report.timeline.iter().map(|moment| moment.availability.2).max().unwrap_or(0);
     let mut chart = axes(&plot, clock.end, f64::from(most.max(1)), &clock.below, "copies")?;
+    let shown = clock.shown(report);
     let edge = |copies: &dyn Fn(&Moment) -> u32| -> Vec<(f64, f64)> {
-        clock.shown(report).map(|moment| (clock.at(moment.at), copies(moment).into())).collect()
+        shown.iter().map(|moment| (clock.at(moment.at), copies(moment).into())).collect()
     };
     let mut outline = edge(&|moment| moment.availability.0);
     outline.extend(edge(&|moment| moment.availability.2).into_iter().rev());
     chart.draw_series([Polygon::new(outline, band(BLUE))])?;
-    let mean = clock.shown(report).map(|moment| (clock.at(moment.at), moment.availability.1));
+    let mean = shown.iter().map(|moment| (clock.at(moment.at), moment.availability.1));
     chart.draw_series(LineSeries::new(mean, BLUE.stroke_width(3)))?;
     Ok(())
 }
@@ -244,7 +248,7 @@ mod tests {
             availability: (0, 0.0, 0),
         };
         let until = |timeline: &[Moment], ended| {
-            shown_until(timeline, Duration::from_secs(ended)).as_secs()
+            shown_until(timeline, Duration::from_secs(4), Duration::from_secs(ended)).as_secs()
         };
         let waits = [moment(0, 0.0), moment(4, 0.5), moment(8, 0.6), moment(100, 0.6)];
         assert_eq!(until(&waits, 100), 10);
