@@ -54,6 +54,7 @@ async fn fetch(ticket: &Ticket, to: &TempDir, lanes: Option<u8>) {
         force: false,
         patience: Duration::from_secs(10),
         first_pieces: None,
+        checking: None,
     };
     let share = receiver.get(ticket, options).await.expect("manifest");
     share.completed().await.expect("every byte");

@@ -17,6 +17,7 @@ mod values;
 
 use std::process::ExitCode;
 
+use exit::Exit;
 use output::Output;
 
 /// Gives memory back to the system, and is quick with the small objects of many links.
@@ -31,7 +32,9 @@ fn main() -> ExitCode {
     descriptors::raise_limit();
     let output = Output::new(&cli.common);
     match output::log::start(&cli.common, &output).and_then(|()| commands::run(cli, &output)) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) if output.is_whole() => ExitCode::SUCCESS,
+        // That was said when it happened.
+        Ok(()) => Exit::Disk.code().into(),
         Err(failure) => {
             output.fail(&failure);
             ExitCode::from(&failure)

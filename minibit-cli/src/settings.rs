@@ -120,7 +120,12 @@ fn variable_of(error: &clap::Error, args: &[OsString]) -> Option<String> {
     // `--wait <TIME>`, and what is wrong with it.
     let (flag, value) = (text(ContextKind::InvalidArg)?, text(ContextKind::InvalidValue)?);
     let long = flag.strip_prefix("--")?.split([' ', '=']).next()?;
-    if args.iter().any(|arg| arg.to_string_lossy().contains(value)) {
+    // By the flag's name: a value as short as some are may stand in any argument.
+    let is_given = |arg: &OsString| {
+        let arg = arg.to_string_lossy();
+        arg.strip_prefix("--").is_some_and(|arg| arg.split('=').next() == Some(long))
+    };
+    if args.iter().any(is_given) {
         return None;
     }
     let ending = format!("_{}", long.to_uppercase().replace('-', "_"));

@@ -295,7 +295,11 @@ fn flags_beat_variables_and_variables_beat_the_file() {
     let variable = get(None, Some("from the variable"), true);
     assert!(variable.contains("from the variable"), "{variable}");
     assert!(variable.contains("MINIBIT_GET_WAIT is not valid"), "{variable}");
+    let short = get(None, Some("t"), false);
+    assert!(short.contains("MINIBIT_GET_WAIT is not valid"), "as in no-ticket: {short}");
     assert!(get(Some("from the flag"), Some("from the variable"), true).contains("from the flag"));
+    let both = get(Some("t"), Some("t"), false);
+    assert!(both.contains("'t' for '--wait") && !both.contains("MINIBIT"), "{both}");
     assert!(get(Some("1s"), Some("bad"), true).contains("begins with minibit1"));
     assert!(get(None, Some("1s"), true).contains("begins with minibit1"));
 }

@@ -43,6 +43,7 @@ fn into(dir: &Path) -> GetOptions {
         force: false,
         patience: PATIENCE,
         first_pieces: None,
+        checking: None,
     }
 }
 

@@ -45,9 +45,9 @@ const STALLED_AFTER: Duration = Duration::from_secs(30);
 /// Runs the command.
 pub(super) async fn run(flags: &Demo, session: &Session) -> Result<(), Failure> {
     let file = flags.file.clone().map_or_else(sample, Ok)?;
-    let place = Place::make(flags.dir.clone().unwrap_or_else(|| DOWNLOADS.into()))?;
     let source = Source { name: None, piece_size: flags.piece_size, no_cache: false };
     let prepared = work::prepare(std::slice::from_ref(&file), &source, session).await?;
+    let place = Place::make(flags.dir.clone().unwrap_or_else(|| DOWNLOADS.into()))?;
     let manifest = prepared.manifest.clone();
     let files = manifest.files().len();
     let budget = Budget::of(descriptors::limit(), flags.peers.into(), files)?;
@@ -153,6 +153,7 @@ impl Swarm {
                 force: true,
                 patience: STALLED_AFTER,
                 first_pieces,
+                checking: None,
             };
             let node = Node::start(config(flags, budget, number)).await?;
             let leecher = Leecher { number, node, started, told: told.clone() };

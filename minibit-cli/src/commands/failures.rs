@@ -10,6 +10,9 @@ use crate::exit::{Exit, Failure};
 /// Said when work was left where it can be taken up.
 pub(super) const GO_ON: &str = "what was verified is kept: run the same command again to go on";
 
+/// Said of what comes through a pipe.
+const KEEP_IT: &str = "what is shared is read again and again: save it in a file, and share that";
+
 /// The user stopped it.
 pub(super) fn interrupted() -> Failure {
     Failure::new(Exit::Interrupted, "interrupted")
@@ -25,6 +28,14 @@ impl From<PrepareError> for Failure {
             PrepareError::Changed { .. } => Self::new(Exit::Failed, error),
             PrepareError::Name { .. } | PrepareError::NotUtf8 { .. } => {
                 Self::usage(error).hint("rename it; other systems could not have that name")
+            }
+            PrepareError::NoName { .. } => Self::usage(error).hint("--name gives it one"),
+            PrepareError::NoFiles { .. } => Self::usage(error).hint(
+                "a share is made of files: empty folders, and links within folders, are left out",
+            ),
+            PrepareError::NotAFile { .. } => Self::usage(error).hint(KEEP_IT),
+            PrepareError::Io { path, .. } if path.as_os_str() == "-" => {
+                Self::usage(error).hint(KEEP_IT)
             }
             PrepareError::Names { .. } => {
                 Self::usage(error).hint("rename them; other systems could not have those names")
@@ -46,15 +57,14 @@ impl From<VerifyError> for Failure {
 
 impl From<NodeError> for Failure {
     fn from(error: NodeError) -> Self {
-        let in_use = matches!(
-            &error,
-            NodeError::Listen { source, .. } if source.kind() == io::ErrorKind::AddrInUse
-        );
+        let hint = match &error {
+            NodeError::Listen { source, .. } => listen_hint(source.kind()),
+            _ => None,
+        };
         let failure = Self::new(Exit::Failed, error);
-        if in_use {
-            failure.hint("choose another port with --listen, or :0 for any")
-        } else {
-            failure
+        match hint {
+            Some(hint) => failure.hint(hint),
+            None => failure,
         }
     }
 }
@@ -98,6 +108,18 @@ impl From<CompleteError> for Failure {
     }
 }
 
+fn listen_hint(kind: io::ErrorKind) -> Option<&'static str> {
+    match kind {
+        io::ErrorKind::AddrInUse => Some("choose another port with --listen, or :0 for any"),
+        io::ErrorKind::AddrNotAvailable => Some(
+            "this machine does not have that address; --listen PORT listens on all that it has, \
+             and --announce ADDR puts a router's into the ticket",
+        ),
+        io::ErrorKind::PermissionDenied => Some("ports below 1024 may be reserved: choose another"),
+        _ => None,
+    }
+}
+
 fn store_hint(error: &StoreError) -> Option<&'static str> {
     match error {
         StoreError::TargetExists { .. } => Some(
@@ -111,8 +133,16 @@ fn store_hint(error: &StoreError) -> Option<&'static str> {
         StoreError::InUse { .. } => Some("another minibit is at it; wait for it, or use -o DIR"),
         StoreError::NoSpace { .. } => Some("make room, or use -o DIR"),
         error if error.is_disk_full() => Some(GO_ON),
+        StoreError::Io { source, .. } if is_refused(source) => {
+            Some("nothing can be written there; -o DIR puts it elsewhere")
+        }
         _ => None,
     }
+}
+
+/// Whether it is the place that does not let us write.
+fn is_refused(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
 }
 
 #[cfg(test)]
@@ -140,5 +170,14 @@ mod tests {
             source: io(io::ErrorKind::AddrInUse),
         };
         assert!(Failure::from(listen).advice().is_some_and(|hint| hint.contains("--listen")));
+        let refused = StoreError::Io {
+            action: "create",
+            path: "x".into(),
+            source: io(io::ErrorKind::ReadOnlyFilesystem),
+        };
+        assert!(Failure::from(refused).advice().is_some_and(|hint| hint.contains("-o DIR")));
+        for kind in [io::ErrorKind::AddrNotAvailable, io::ErrorKind::PermissionDenied] {
+            assert!(listen_hint(kind).is_some(), "{kind}");
+        }
     }
 }

@@ -11,6 +11,7 @@ use minibit_core::types::limits::TICKET_ADDRS_MAX;
 
 use super::failures::{self, GO_ON};
 use super::node::{self, Role};
+use super::opening::Opening;
 use super::watch::{self, Fetched, Notices, Until, Wait};
 use super::{Session, inspect, share};
 use crate::cli::Get;
@@ -29,22 +30,24 @@ pub(super) async fn run(flags: &Get, session: &Session) -> Result<(), Failure> {
     let wait = Wait::of(flags.wait);
     let node = node::start(&flags.swarm, Role::Passing, None, session).await?;
     let started = Instant::now();
+    let opening = Opening::of(&ticket, wait.at_first);
     let options = GetOptions {
         dir: flags.dir.clone(),
         select,
         force: flags.force,
         patience: patience(wait.at_first),
         first_pieces: None,
+        checking: Some(opening.checking()),
     };
     session.output.say("looking for peers");
     if flags.list {
-        return list(&node, &ticket, options.patience, flags, session).await;
+        return list(&node, &ticket, &opening, flags, session).await;
     }
-    let share = tokio::select! {
-        biased;
-        () = session.interrupt.requested() => return Err(failures::interrupted().hint(GO_ON)),
-        share = node.get(&ticket, options) => share.map_err(|error| refused(error, &flags.select))?,
-    };
+    let share = opening
+        .watched(node.get(&ticket, options), session)
+        .await
+        .map_err(|interrupted| interrupted.hint(GO_ON))?
+        .map_err(|error| refused(error, &flags.select))?;
     let select = selection(&flags.select)?;
     let chosen = Chosen::of(share.manifest(), select.as_ref());
     opened(&share, &chosen, session);
@@ -68,15 +71,13 @@ pub(super) async fn run(flags: &Get, session: &Session) -> Result<(), Failure> {
 async fn list(
     node: &Node,
     ticket: &Ticket,
-    patience: Duration,
+    opening: &Opening,
     flags: &Get,
     session: &Session,
 ) -> Result<(), Failure> {
-    let manifest = tokio::select! {
-        biased;
-        () = session.interrupt.requested() => return Err(failures::interrupted()),
-        manifest = node.look_up(ticket, patience) => manifest.map_err(GetError::from)?,
-    };
+    let patience = patience(Wait::of(flags.wait).at_first);
+    let found = opening.watched(node.look_up(ticket, patience), session).await?;
+    let manifest = found.map_err(GetError::from)?;
     share::write_manifest(flags.manifest_file.as_deref(), &manifest)?;
     inspect::show_manifest(&manifest, &session.output);
     Ok(())

@@ -6,6 +6,7 @@ mod failures;
 mod get;
 mod inspect;
 mod node;
+mod opening;
 mod peer;
 mod share;
 mod simulate;

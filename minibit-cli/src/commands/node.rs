@@ -149,7 +149,7 @@ pub(super) fn ticket(
 }
 
 /// Said when not even loopback is there.
-const NO_NETWORK: &str = "this machine has no network; bring one up, or name an address by \
+pub(super) const NO_NETWORK: &str = "this machine has no network; bring one up, or name an address by \
                           --listen or --announce";
 
 /// From how far a ticket can be used.

@@ -65,6 +65,7 @@ fn options(flags: &Peer) -> GetOptions {
         force: flags.force,
         patience: get::patience(Patience(None)),
         first_pieces: None,
+        checking: None,
     }
 }
 

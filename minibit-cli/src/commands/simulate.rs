@@ -23,7 +23,7 @@ use super::{Session, failures, work};
 use crate::cli::Simulate;
 use crate::exit::{Exit, Failure};
 use crate::output::json::Event;
-use crate::output::progress::Work;
+use crate::output::progress::{Standing, Work};
 use crate::output::simulated::{self, Joined, Shares, Simulated, Slow};
 use crate::output::units::Time;
 
@@ -96,7 +96,7 @@ async fn simulate(
 
 /// Steps through a swarm to its end, or until something does not hold that must; `None` if it was
 /// interrupted.
-fn watch(world: &mut World, progress: &dyn Fn(u64, u64), stop: &AtomicBool) -> Option<Report> {
+fn watch(world: &mut World, progress: &dyn Fn(Standing), stop: &AtomicBool) -> Option<Report> {
     let mut looked = Instant::now();
     loop {
         for _ in 0..STEPS {
@@ -111,7 +111,11 @@ fn watch(world: &mut World, progress: &dyn Fn(u64, u64), stop: &AtomicBool) -> O
             continue;
         }
         let report = world.report();
-        progress(done_bytes(&report), wanted_bytes(&report));
+        progress(Standing {
+            bytes: done_bytes(&report),
+            bytes_total: wanted_bytes(&report),
+            ..Standing::default()
+        });
         looked = Instant::now();
     }
 }

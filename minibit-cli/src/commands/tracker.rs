@@ -1,5 +1,6 @@
 //! `tracker`: tells peers of each other; with `--seed` also peer 0, which holds everything.
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use minibit_core::types::limits::TICKET_ADDRS_MAX;
@@ -35,8 +36,7 @@ pub(super) async fn run(flags: &mut Tracker, session: &Session) -> Result<(), Fa
         node::announce(&ticket, &manifest, &flags.swarm, session);
     }
     let addresses = advertise::addresses(node.local_addrs(), &announced, TICKET_ADDRS_MAX);
-    let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-    session.output.say(format_args!("tracker on {}, until Ctrl-C", addresses.join(", ")));
+    session.output.say(runs_on(&addresses));
     let uploaded = watch::seed(&node, Until::default(), Notices::default(), session).await;
     node.shutdown().await;
     let seconds = started.elapsed().as_secs_f64();
@@ -44,5 +44,29 @@ pub(super) async fn run(flags: &mut Tracker, session: &Session) -> Result<(), Fa
     Ok(())
 }
 
+/// What is said once it runs. Without a network it runs on: one may come up.
+fn runs_on(addresses: &[SocketAddr]) -> String {
+    if addresses.is_empty() {
+        return format!("nobody can reach this tracker: {}", node::NO_NETWORK);
+    }
+    let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    format!("tracker on {}, until Ctrl-C", addresses.join(", "))
+}
+
 /// The number that a tracker which seeds has among its peers.
 const SEED_ID: u64 = 0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tracker_says_where_it_is_or_that_it_is_nowhere() {
+        let addr = |port: u16| SocketAddr::from(([192, 0, 2, 7], port));
+        assert_eq!(
+            runs_on(&[addr(1), addr(2)]),
+            "tracker on 192.0.2.7:1, 192.0.2.7:2, until Ctrl-C"
+        );
+        assert!(runs_on(&[]).contains("no network"));
+    }
+}

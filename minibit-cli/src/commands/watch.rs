@@ -13,14 +13,18 @@ use super::Session;
 use crate::cli::Stay;
 use crate::output::Output;
 use crate::output::progress::{Alone, Progress, Standing, TICK, Work};
-use crate::output::units::Time;
+use crate::output::units::{Countdown, Names, Time};
 use crate::values::Patience;
 
 /// How often a node that only seeds is looked at: it should cost nothing to leave it alone.
 const SEEDING_TICK: Duration = Duration::from_secs(1);
 
-/// A peer that is about to be replaced is no news.
+/// The first peers may take so long to be linked to.
 const ALONE_SHOWN_AFTER: Duration = Duration::from_secs(2);
+/// A peer that is about to be replaced is no news, but nobody should wonder for a second why nothing moves.
+const LOST_SHOWN_AFTER: Duration = Duration::from_millis(500);
+/// On a bad line peers come and go: that is told no more often.
+const TOLD_AGAIN_AFTER: Duration = Duration::from_secs(60);
 
 /// How fetching ended.
 #[derive(Debug)]
@@ -57,7 +61,10 @@ pub(super) async fn fetch(
             () = session.interrupt.requested() => return Ok(Fetched::Interrupted),
             _ = ticks.tick() => {
                 let (now, stats) = (started.elapsed(), share.stats());
-                company.look(now, &stats);
+                company.look(now, &stats, || share.links().iter().map(|link| link.addr).collect());
+                if let Some(news) = company.news(now, &stats, wait.with(&stats)) {
+                    session.output.say(news);
+                }
                 let alone = company.alone(now, wait.with(&stats));
                 progress.update(now, &Standing { alone, ..standing(&stats) });
                 notices.show(share.id(), &stats, &session.output);
@@ -74,6 +81,7 @@ pub(super) fn standing(stats: &ShareStats) -> Standing {
     Standing {
         bytes: stats.bytes_have,
         bytes_total: stats.bytes_total,
+        files: 0,
         pieces: stats.pieces_have.into(),
         pieces_total: stats.pieces_total.into(),
         peers: stats.links as u64,
@@ -112,17 +120,59 @@ impl Wait {
 #[derive(Debug, Default)]
 struct Company {
     alone_since: Option<Duration>,
+    /// Where those are, or were, to whom we were linked when there was last somebody to fetch from.
+    with: Vec<SocketAddr>,
+    told: Told,
+}
+
+/// What the user was told of it.
+#[derive(Debug, Default)]
+struct Told {
+    /// That nobody is there, and not yet that somebody is back.
+    is_alone: bool,
+    /// When, the last time.
+    at: Option<Duration>,
 }
 
 impl Company {
-    fn look(&mut self, now: Duration, stats: &ShareStats) {
+    fn look(&mut self, now: Duration, stats: &ShareStats, with: impl FnOnce() -> Vec<SocketAddr>) {
         // A share that waits for its own disk is not alone. Peers that lack what is missing
         // here are no company.
+        if stats.sources > 0 {
+            self.with = with();
+        }
         if stats.sources > 0 || stats.paused.is_some() {
             self.alone_since = None;
         } else {
             self.alone_since.get_or_insert(now);
         }
+    }
+
+    /// What the user is to be told once: that those we fetched from are gone, and what comes of it; then that it
+    /// goes on.
+    fn news(&mut self, now: Duration, stats: &ShareStats, patience: Patience) -> Option<String> {
+        let alone = self.alone(now, patience);
+        if self.told.is_alone && stats.sources > 0 {
+            self.told.is_alone = false;
+            return Some(format!("going on, with {}", Names(&self.with)));
+        }
+        let is_news = self.told.at.is_none_or(|at| now.saturating_sub(at) >= TOLD_AGAIN_AFTER);
+        // Of files that were changed there are other words.
+        let alone = alone.filter(|_| {
+            !self.told.is_alone && is_news && !self.with.is_empty() && stats.pieces_withdrawn == 0
+        })?;
+        self.told = Told { is_alone: true, at: Some(now) };
+        let whom = Names(&self.with);
+        let what = match (stats.links, stats.lost_contact) {
+            (0, true) => format!("lost contact with {whom}"),
+            (0, false) => format!("{whom} left"),
+            _ => "nobody who is there has what is missing".to_owned(),
+        };
+        let until = alone.gives_up_in.map(|left| format!(" (giving up in {})", Countdown(left)));
+        Some(format!(
+            "{what}; it goes on by itself when anybody is back{}; Ctrl-C keeps what is here",
+            until.unwrap_or_default()
+        ))
     }
 
     /// For how long by now.
@@ -137,7 +187,8 @@ impl Company {
 
     /// What the user is shown of it, once it lasts.
     fn alone(&self, now: Duration, patience: Patience) -> Option<Alone> {
-        let alone = self.alone_for(now).filter(|alone| *alone >= ALONE_SHOWN_AFTER)?;
+        let after = if self.with.is_empty() { ALONE_SHOWN_AFTER } else { LOST_SHOWN_AFTER };
+        let alone = self.alone_for(now).filter(|alone| *alone >= after)?;
         Some(Alone { gives_up_in: patience.0.map(|patience| patience.saturating_sub(alone)) })
     }
 }
@@ -316,15 +367,62 @@ mod tests {
         let patience = Patience(Some(seconds(10)));
         let mut company = Company::default();
         let mut at = |second, count| {
-            company.look(seconds(second), &sources(count));
+            company.look(seconds(second), &sources(count), || vec![([192, 0, 2, 7], 1).into()]);
             company.is_deserted(seconds(second), patience)
         };
         assert!(!at(0, 0) && !at(9, 0) && !at(10, 1) && !at(20, 0) && !at(30, 0));
         assert!(at(31, 0));
         assert!(!company.is_deserted(Duration::MAX, Patience(None)));
-        assert_eq!(company.alone(seconds(21), patience), None, "it may be over in a moment");
+        assert_eq!(company.alone(seconds(20), patience), None, "it may be over in a moment");
         let shown = company.alone(seconds(23), patience);
         assert_eq!(shown, Some(Alone { gives_up_in: Some(seconds(7)) }));
+    }
+
+    #[test]
+    fn that_nobody_is_there_to_fetch_from_is_told_within_a_second_once_and_so_is_that_it_goes_on() {
+        let millis = Duration::from_millis;
+        let addr = SocketAddr::from(([192, 0, 2, 7], 1));
+        let mut company = Company::default();
+        let mut at = |now, stats: &ShareStats| {
+            company.look(millis(now), stats, || vec![addr]);
+            company.news(millis(now), stats, Patience(Some(millis(61_500))))
+        };
+        let (here, mut gone) = (sources(1), ShareStats::default());
+        gone.lost_contact = true;
+        assert_eq!(at(0, &gone), None);
+        assert_eq!(at(5000, &gone), None, "nobody was there yet");
+        assert_eq!((at(5200, &here), at(5400, &gone), at(5600, &gone)), (None, None, None));
+        let told = at(6000, &gone).expect("it lasts");
+        assert_eq!(
+            told,
+            "lost contact with 192.0.2.7:1; it goes on by itself when anybody is back (giving up \
+             in 1:00); Ctrl-C keeps what is here"
+        );
+        assert_eq!(at(9000, &gone), None, "once");
+        assert_eq!(at(9200, &here).as_deref(), Some("going on, with 192.0.2.7:1"));
+        assert_eq!((at(9400, &here), at(9600, &gone), at(12_000, &gone)), (None, None, None));
+        assert_eq!(at(12_200, &here), None, "what was not told needs no end");
+        assert_eq!(at(80_000, &gone), None);
+        gone.lost_contact = false;
+        assert!(at(81_000, &gone).expect("a minute later").starts_with("192.0.2.7:1 left; "));
+    }
+
+    #[test]
+    fn of_files_that_were_changed_it_is_not_said_that_they_come_back() {
+        let mut company = Company::default();
+        let mut at = |now, stats: &ShareStats| {
+            company.look(now, stats, || vec![([192, 0, 2, 7], 1).into()]);
+            company.news(now, stats, Patience(None))
+        };
+        let mut stats = sources(0);
+        assert_eq!(at(Duration::ZERO, &sources(1)), None);
+        assert_eq!(at(Duration::from_secs(1), &stats), None);
+        stats.pieces_withdrawn = 1;
+        assert_eq!(at(Duration::from_secs(9), &stats), None);
+        stats.pieces_withdrawn = 0;
+        let told = at(Duration::from_secs(9), &stats).expect("with peers");
+        assert!(told.starts_with("nobody who is there has what is missing; "), "{told}");
+        assert!(!told.contains("giving up"), "{told}");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::Instant;
 use etcetera::BaseStrategy;
 use minibit_core::store::{self, PrepareOptions, PreparedShare};
 
-use super::Session;
+use super::{Session, failures};
 use crate::cli::Source;
 use crate::exit::{Exit, Failure};
 use crate::output::progress::{Progress, Standing, TICK, Work};
@@ -46,31 +46,30 @@ fn cache_dir() -> Option<PathBuf> {
 }
 
 /// The store's progress, for [`watched`].
-pub(super) fn hashed(report: &dyn Fn(u64, u64)) -> impl Fn(store::Progress) {
-    move |progress| {
-        if let store::Progress::Hashing { done, total } = progress {
-            report(done, total);
+pub(super) fn hashed(report: &dyn Fn(Standing)) -> impl Fn(store::Progress) {
+    move |progress| match progress {
+        store::Progress::Listing { files } => report(Standing { files, ..Standing::default() }),
+        store::Progress::Hashing { done, total } => {
+            report(Standing { bytes: done, bytes_total: total, ..Standing::default() });
         }
+        _ => {}
     }
 }
 
 /// Runs work on a thread of its own and shows how far it is. The work is given where to
-/// report bytes done and bytes in all, and the flag by which it is told to stop.
+/// report that, and the flag by which it is told to stop.
 ///
 /// # Errors
-/// If the work panicked.
+/// If the work panicked, or the user wants no more of it.
 pub(super) async fn watched<T: Send + 'static>(
     work: Work,
     session: &Session,
-    run: impl FnOnce(&dyn Fn(u64, u64), &AtomicBool) -> T + Send + 'static,
+    run: impl FnOnce(&dyn Fn(Standing), &AtomicBool) -> T + Send + 'static,
 ) -> Result<T, Failure> {
     let standing = Arc::new(Mutex::new(Standing::default()));
     let (reported, cancel) = (Arc::clone(&standing), Arc::clone(session.interrupt.flag()));
     let mut task = tokio::task::spawn_blocking(move || {
-        let report = |done, total| {
-            let mut standing = reported.lock().unwrap_or_else(PoisonError::into_inner);
-            (standing.bytes, standing.bytes_total) = (done, total);
-        };
+        let report = |now| *reported.lock().unwrap_or_else(PoisonError::into_inner) = now;
         run(&report, &cancel)
     });
     let started = Instant::now();
@@ -78,7 +77,10 @@ pub(super) async fn watched<T: Send + 'static>(
     let mut ticks = tokio::time::interval(TICK);
     loop {
         tokio::select! {
+            biased;
             done = &mut task => return done.map_err(|error| Failure::new(Exit::Failed, error)),
+            // The work has its flag, but a disk that does not answer keeps it from looking there.
+            () = session.interrupt.requested() => return Err(failures::interrupted()),
             _ = ticks.tick() => {
                 let now = standing.lock().unwrap_or_else(PoisonError::into_inner).clone();
                 progress.update(started.elapsed(), &now);

@@ -48,6 +48,9 @@ pub(crate) enum Event {
         bytes: u64,
         bytes_total: u64,
         percent: u64,
+        /// Found so far, while it is not known yet how many bytes there are.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        files: Option<u64>,
         pieces: u64,
         pieces_total: u64,
         /// Bytes per second.
@@ -179,6 +182,7 @@ impl Event {
             bytes: standing.bytes,
             bytes_total: standing.bytes_total,
             percent: percent(standing.bytes, standing.bytes_total),
+            files: (standing.files > 0).then_some(standing.files),
             pieces: standing.pieces,
             pieces_total: standing.pieces_total,
             rate,
@@ -229,6 +233,7 @@ mod tests {
                 Work::Fetching,
                 &Standing {
                     bytes_total: 1,
+                    files: 1,
                     alone: Some(Alone { gives_up_in: Some(Duration::ZERO) }),
                     ..Standing::default()
                 },

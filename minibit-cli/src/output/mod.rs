@@ -2,7 +2,8 @@
 //!
 //! Stdout is for whoever reads our result: a ticket, a path, or, with `--json`, events, one
 //! per line. Stderr is for people: words, a progress bar, warnings. A reader of stdout who
-//! goes away ends nothing: the work goes on, and the exit code still tells.
+//! goes away ends nothing: the work goes on, and the exit code still tells. A result that could not
+//! be written is a failure of the disk in the end.
 //!
 //! Not here: what is worth saying. Anything a stranger chose is escaped by the caller, with
 //! [`minibit_core::content::escape`].
@@ -16,6 +17,8 @@ pub(crate) mod units;
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use indicatif::MultiProgress;
 
@@ -29,6 +32,8 @@ pub(crate) struct Output {
     json: bool,
     quiet: bool,
     verbose: bool,
+    /// That stdout takes no more was said.
+    told_of_stdout: Arc<AtomicBool>,
     /// Redraws the bar after other lines; draws nothing when stderr is no terminal.
     bars: MultiProgress,
 }
@@ -40,6 +45,7 @@ impl Output {
             json: common.json,
             quiet: common.quiet,
             verbose: common.verbose > 0,
+            told_of_stdout: Arc::default(),
             bars: MultiProgress::new(),
         }
     }
@@ -85,6 +91,11 @@ impl Output {
         }
     }
 
+    /// Whether all that was for stdout got there, or at least its reader did not want it.
+    pub(crate) fn is_whole(&self) -> bool {
+        !self.told_of_stdout.load(Ordering::Relaxed)
+    }
+
     /// Whether the user asked for more than the usual.
     pub(crate) fn is_verbose(&self) -> bool {
         self.verbose
@@ -109,11 +120,22 @@ impl Output {
     }
 
     fn to_stdout(&self, text: std::fmt::Arguments<'_>) {
-        self.bars.suspend(|| {
+        let written = self.bars.suspend(|| {
             let mut stdout = io::stdout().lock();
-            // A pipe that was closed at its other end: see the module's header.
-            _ = stdout.write_fmt(text).and_then(|()| stdout.flush());
+            stdout.write_fmt(text).and_then(|()| stdout.flush())
         });
+        match written {
+            // A pipe that was closed at its other end: see the module's header.
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => self.lost(&error),
+            _ => {}
+        }
+    }
+
+    /// Part of the result is lost, and whoever reads it later should not believe that it is all.
+    fn lost(&self, error: &io::Error) {
+        if !self.told_of_stdout.swap(true, Ordering::Relaxed) {
+            self.to_stderr(&format_args!("error: could not write to stdout: {error}"));
+        }
     }
 }
 

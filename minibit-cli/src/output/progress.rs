@@ -20,6 +20,8 @@ use super::{Output, Style};
 /// How often a caller should call [`Progress::update`]. Anything rarer than the bar's own
 /// needs is dropped here, not there.
 pub(crate) const TICK: Duration = Duration::from_millis(200);
+/// What is done sooner needs no line and no event.
+const SHORT: Duration = Duration::from_millis(400);
 /// Between two lines where there is no terminal.
 const LINES_EVERY: Duration = Duration::from_secs(5);
 /// Between two progress events.
@@ -33,7 +35,9 @@ pub(crate) struct Standing {
     /// Bytes that are verified and here (or checked), and all.
     pub(crate) bytes: u64,
     pub(crate) bytes_total: u64,
-    /// The same in pieces; 0 of 0 where pieces do not matter.
+    /// Files found so far, while it is not known yet how many bytes there are.
+    pub(crate) files: u64,
+    /// Like the bytes, in pieces; 0 of 0 where pieces do not matter.
     pub(crate) pieces: u64,
     pub(crate) pieces_total: u64,
     /// Peers linked to, and those among them who hold everything.
@@ -104,12 +108,30 @@ pub(crate) struct Progress {
 
 enum Shown {
     Bar(ProgressBar),
-    /// A line or an event each so often, and when the last one was.
-    Now {
-        every: Duration,
-        last: Option<Duration>,
-    },
+    /// A line or an event each so often.
+    Now(Pace),
     Nothing,
+}
+
+/// When there is to be a line or an event: soon, then each so often.
+#[derive(Debug)]
+struct Pace {
+    every: Duration,
+    due: Option<Duration>,
+}
+
+impl Pace {
+    fn new(every: Duration) -> Self {
+        Self { every, due: None }
+    }
+
+    fn is_due(&mut self, now: Duration) -> bool {
+        now >= *self.due.get_or_insert(now + SHORT)
+    }
+
+    fn shown(&mut self, now: Duration) {
+        self.due = Some(now + self.every);
+    }
 }
 
 impl Progress {
@@ -117,8 +139,8 @@ impl Progress {
     pub(crate) fn new(output: &Output, work: Work) -> Self {
         let shown = match output.style() {
             Style::Bar => Shown::Bar(output.bars.add(bar(work))),
-            Style::Lines => Shown::Now { every: LINES_EVERY, last: None },
-            Style::Events => Shown::Now { every: EVENTS_EVERY, last: None },
+            Style::Lines => Shown::Now(Pace::new(LINES_EVERY)),
+            Style::Events => Shown::Now(Pace::new(EVENTS_EVERY)),
             Style::Silent => Shown::Nothing,
         };
         Self {
@@ -147,13 +169,11 @@ impl Progress {
                 bar.set_position(standing.bytes);
                 bar.set_message(text());
             }
-            Shown::Now { every, last } => {
-                // The first line comes after a while: short work needs none.
-                let since = *last.get_or_insert(now);
-                if now.saturating_sub(since) < *every || !standing.is_news_after(&self.last) {
+            Shown::Now(pace) => {
+                if !pace.is_due(now) || !standing.is_news_after(&self.last) {
                     return;
                 }
-                *last = Some(now);
+                pace.shown(now);
                 self.output.say(format_args!("{}: {}", self.work.name(), text()));
                 let event = Event::progress(self.work, standing, rate, upload_rate, left);
                 self.output.event(&event);
@@ -191,7 +211,10 @@ const BEGINNING: &str = "beginning";
 
 /// `63 % of 6.5 GiB, 12.3 MiB/s, 0:12 left`.
 fn describe(standing: &Standing, rate: u64, left: Option<Duration>) -> String {
-    let Standing { bytes, bytes_total, .. } = *standing;
+    let Standing { bytes, bytes_total, files, .. } = *standing;
+    if bytes_total == 0 && files > 0 {
+        return format!("{} found so far", Count(files, "file"));
+    }
     if bytes_total == 0 {
         return BEGINNING.to_owned();
     }
@@ -322,6 +345,19 @@ mod tests {
         let standing = Standing { peers: 2, ..Standing::default() };
         assert_eq!(describe(&standing, 0, None), "beginning");
         assert_eq!(describe_fetching(&standing, 0, None), "beginning, 2 peers, 0/0 pieces");
+        let standing = Standing { files: 1234, ..Standing::default() };
+        assert_eq!(describe(&standing, 0, None), "1234 files found so far");
+    }
+
+    #[test]
+    fn something_is_shown_within_half_a_second_and_then_each_so_often() {
+        let millis = Duration::from_millis;
+        let mut pace = Pace::new(LINES_EVERY);
+        assert!(!pace.is_due(millis(0)) && !pace.is_due(millis(200)), "short work needs no line");
+        assert!(pace.is_due(millis(400)));
+        assert!(pace.is_due(millis(450)), "as long as there was nothing to show");
+        pace.shown(millis(450));
+        assert!(!pace.is_due(millis(5400)) && pace.is_due(millis(5450)));
     }
 
     #[test]

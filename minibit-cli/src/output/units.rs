@@ -1,6 +1,7 @@
 //! Numbers as people read them: bytes, rates, times, parts.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// Bytes in the largest unit that leaves at least 1: `1.5 MiB`.
@@ -60,6 +61,22 @@ impl fmt::Display for Count {
     }
 }
 
+/// Where peers are: a few, and how many more.
+pub(crate) struct Names<'a>(pub(crate) &'a [SocketAddr]);
+
+impl fmt::Display for Names<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 3;
+        for (number, addr) in self.0.iter().take(SHOWN).enumerate() {
+            write!(f, "{}{addr}", if number == 0 { "" } else { ", " })?;
+        }
+        match self.0.len().saturating_sub(SHOWN) {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
+    }
+}
+
 /// A part in whole percent, rounded down: 100 means all. Where the whole is not known yet, or
 /// is nothing, no part of it is there.
 pub(crate) fn percent(part: u64, whole: u64) -> u64 {
@@ -100,6 +117,14 @@ mod tests {
         ] {
             assert_eq!(Time(Duration::from_millis(ms)).to_string(), text);
         }
+    }
+
+    #[test]
+    fn of_many_addresses_a_few_are_named() {
+        let addrs: Vec<SocketAddr> = (1..=5).map(|port| ([192, 0, 2, 7], port).into()).collect();
+        assert_eq!(Names(&addrs[..1]).to_string(), "192.0.2.7:1");
+        assert_eq!(Names(&addrs[..3]).to_string(), "192.0.2.7:1, 192.0.2.7:2, 192.0.2.7:3");
+        assert!(Names(&addrs).to_string().ends_with(", 192.0.2.7:3 and 2 more"));
     }
 
     #[test]

@@ -201,3 +201,10 @@ fn more_peers_than_the_open_files_allow_are_refused_with_what_would_do() {
     let ended = demo_within(&sandbox, 300, "40").wait().expect(2);
     assert!(ended.stderr.contains("or take --peers 19"), "{}", ended.stderr);
 }
+
+#[test]
+fn a_demo_of_what_is_not_there_leaves_nothing_behind() {
+    let sandbox = Sandbox::new();
+    sandbox.run(["demo", "no film"]).expect(2);
+    assert!(!sandbox.path("files").exists());
+}

@@ -46,6 +46,37 @@ fn what_is_not_there_cannot_be_shared() {
 }
 
 #[test]
+fn what_cannot_be_shared_is_told_with_what_helps() {
+    let sandbox = Sandbox::new();
+    fs::create_dir(sandbox.path("empty")).expect("made");
+    for (path, words) in [
+        ("-", "save it in a file"),
+        ("/dev/null", "save it in a file"),
+        ("/", "--name"),
+        ("empty", "empty folders"),
+    ] {
+        let ended = sandbox.run(["share", "--listen", "127.0.0.1:0", path]).expect(2);
+        assert_eq!(ended.stderr.lines().count(), 2, "{path}: {}", ended.stderr);
+        assert!(ended.stderr.contains(words), "{path}: {}", ended.stderr);
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_result_that_could_not_be_written_is_a_disk_failure() {
+    let sandbox = Sandbox::new();
+    let source = sandbox.file("film.mp4", 10, 1);
+    let ticket = sandbox.share(&[&source]).ticket;
+    let full = fs::File::options().write(true).open("/dev/full").expect("a full disk");
+    let ended =
+        sandbox.minibit(["inspect", &ticket]).stdout(full).output().expect("the binary runs");
+    let stderr = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert_eq!(ended.status.code(), Some(5), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "said once: {stderr}");
+    assert!(stderr.starts_with("error: could not write to stdout: "), "{stderr}");
+}
+
+#[test]
 fn when_nobody_is_there_it_gives_up_in_time_with_code_4() {
     let sandbox = Sandbox::new();
     let source = sandbox.file("film.mp4", 10, 1);
@@ -108,6 +139,59 @@ fn whoever_loses_the_network_in_the_middle_is_not_told_that_everybody_has_left()
     let ended = get.wait().expect(4);
     assert!(ended.error().contains("lost contact with all peers"), "{}", ended.error());
     assert!(ended.stderr.contains("--wait"), "{}", ended.stderr);
+}
+
+/// What a `get` says on stderr that loses its only peer in the middle and then finds another. It goes on, in each
+/// case, when it has said what `is_said` looks for.
+fn left_alone_for_a_while(flags: &[&str], is_said: impl Fn(&str, &str) -> bool) -> String {
+    let sandbox = Sandbox::new();
+    let source = sandbox.file("film.mp4", 3_000_000, 1);
+    let (mut one, other) = (sandbox.share(&[&source]), sandbox.share(&[&source]));
+    let relay = Relay::start(one.addr(), 1_500_000);
+    // The other is not there at first, and then does not give all at once.
+    let slow = Relay::start(other.addr(), 200_000);
+    let gate = Relay::start(slow.addr(), 1);
+    let ticket = led(&one.ticket, &[], &[relay.addr(), gate.addr()]);
+    let args = ["get", &ticket, "-o", "out", "--listen", "127.0.0.1:0", "--wait", "40s"];
+    let get = sandbox.start(args.iter().chain(flags));
+    relay.wait_for_end();
+    one.process.kill();
+    let lost = format!("lost contact with {}; it goes on by itself when", relay.addr());
+    drop(relay);
+    eventually("who is gone", || is_said(&get.stderr(), &lost).then_some(()));
+    gate.open();
+    let back = format!("going on, with {}\n", gate.addr());
+    eventually("who is back", || is_said(&get.stderr(), &back).then_some(()));
+    slow.open();
+    get.wait().expect(0).stderr
+}
+
+#[test]
+fn whoever_is_left_alone_in_the_middle_is_told_so_once_and_that_it_goes_on_when_somebody_is_back() {
+    let said = left_alone_for_a_while(&[], |stderr, words| stderr.contains(words));
+    assert_eq!(said.matches("lost contact").count(), 1, "{said}");
+    assert_eq!(said.matches("going on").count(), 1, "{said}");
+    for flag in ["--quiet", "--json"] {
+        assert_eq!(left_alone_for_a_while(&[flag], |_, _| true), "", "{flag}");
+    }
+}
+
+#[test]
+fn whoever_waits_for_the_first_answer_is_told_for_whom() {
+    let sandbox = Sandbox::new();
+    let source = sandbox.file("film.mp4", 10, 1);
+    let sharer = sandbox.share(&[&source]);
+    let (addr, ticket) = (sharer.addr(), sharer.ticket.clone());
+    drop(sharer);
+    for flags in [&[][..], &["--list"]] {
+        let mut args = vec!["get", &ticket, "-o", "out", "--wait", "40s"];
+        args.extend(flags);
+        let get = sandbox.start(args);
+        let words = format!("nothing has come from {addr} yet; trying again for 0:39");
+        eventually("who is missing", || get.stderr().contains(&words).then_some(()));
+        get.interrupt();
+        get.wait().expect(130);
+    }
 }
 
 #[test]

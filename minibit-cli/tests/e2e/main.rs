@@ -16,6 +16,8 @@ mod disks;
 mod exits;
 mod mission;
 mod names;
+#[cfg(target_os = "linux")]
+mod progress;
 mod resume;
 mod settings;
 mod simulate;

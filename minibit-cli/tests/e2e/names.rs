@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::common::{Sandbox, assert_same, eventually, number};
+use super::common::{Sandbox, assert_same, eventually, names_in, number};
 
 /// Of the smallest kind, so that small files have several.
 const PIECE: usize = 16 * 1024;
@@ -112,6 +112,35 @@ fn what_a_share_does_not_carry_is_told_in_one_line() {
     let sharer = sandbox.share(&[&sandbox.path("all")]);
     let told = "1 file will not be executable, and 2 empty folders are left out";
     eventually("a warning", || sharer.process.stderr().contains(told).then_some(()));
+}
+
+#[test]
+fn links_are_left_out_and_of_many_the_first_are_named() {
+    let sandbox = Sandbox::new();
+    sandbox.file("all/film.mp4", 10, 1);
+    std::os::unix::fs::symlink("../all", sandbox.path("all/loop")).expect("made");
+    for number in 0..13 {
+        let link = sandbox.path(format!("all/link {number}"));
+        std::os::unix::fs::symlink("film.mp4", link).expect("made");
+    }
+    let sharer = sandbox.share(&[&sandbox.path("all")]);
+    let told = "left out 4 more that are links or not files";
+    eventually("a warning", || sharer.process.stderr().contains(told).then_some(()));
+    let stderr = sharer.process.stderr();
+    assert_eq!(stderr.matches("left out the symbolic link ").count(), 10, "{stderr}");
+    sandbox.run(["get", &sharer.ticket, "-o", "out"]).expect(0);
+    assert_eq!(names_in(sandbox.path("out/all")), ["film.mp4"]);
+}
+
+#[test]
+fn the_longest_names_arrive() {
+    let sandbox = Sandbox::new();
+    for name in ["n".repeat(255), "🎬".repeat(63)] {
+        let source = sandbox.file(&name, 10, 1);
+        let sharer = sandbox.share(&[&source]);
+        sandbox.run(["get", &sharer.ticket, "-o", "out"]).expect(0);
+        assert_same(&source, sandbox.path("out").join(&name));
+    }
 }
 
 #[test]

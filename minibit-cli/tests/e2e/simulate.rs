@@ -142,6 +142,21 @@ fn a_plot_is_a_picture_of_three_panels_and_a_dot_for_each_peer() {
     assert!(ended.error().contains("nowhere/swarm.svg"), "{}", ended.error());
 }
 
+#[test]
+fn a_plot_shows_peers_of_every_kind() {
+    let sandbox = Sandbox::new();
+    let mut args = vec!["simulate", "--peers", "20", "--pieces", "30", "--stop-after", "20s"];
+    args.extend(["--plot", "swarm.svg"]);
+    let kinds = ["free-riders", "large-view", "corrupt", "liars", "drippers", "flooders"];
+    let kinds = kinds.map(|kind| format!("--{kind}=10%"));
+    args.extend(kinds.iter().map(String::as_str));
+    sandbox.run(args).expect(0);
+    let picture = fs::read_to_string(sandbox.path("swarm.svg")).expect("a picture");
+    assert_well_formed(&picture);
+    // Of the six kinds, the honest and the seeder there is one in the legend.
+    assert_eq!(picture.matches("<circle ").count(), 20 + 1 + 8);
+}
+
 /// Every element that is opened is closed, in order, and values stand in quotes.
 #[track_caller]
 fn assert_well_formed(xml: &str) {

@@ -1,8 +1,9 @@
 //! A disk as slow as a test wants it, under one real process, on any file system and without privileges.
 //!
-//! Every system call of the process that writes to a file at a position, or brings a file to the disk, is
-//! announced to the test (seccomp's user notification) and goes on when the test says so. Until then the thread that
-//! made it sleeps in it, as it would in front of a disk. Reads, and writes to sockets, are left alone.
+//! Every system call of the process that writes to a file at a position or brings a file to the disk, or, as the
+//! test wants it, that reads from one or lists a directory, is announced to the test (seccomp's user notification)
+//! and goes on when the test says so. Until then the thread that made it sleeps in it, as it would in front of a
+//! disk. Sockets are left alone.
 //!
 //! A filter of system calls belongs to the thread that sets it and to all that it starts. So a thread is made that
 //! sets it and starts the process; whoever answers has none. Where the system refuses the filter, the test fails.
@@ -24,8 +25,8 @@ use std::time::{Duration, Instant};
 
 use super::common::{DEADLINE, Running};
 
-/// What waits for the disk.
-const SLOWED: [libc::c_long; 6] = [
+/// What waits for a disk that is slow to write.
+const WRITES: &[libc::c_long] = &[
     libc::SYS_pwrite64,
     libc::SYS_pwritev,
     libc::SYS_pwritev2,
@@ -33,13 +34,17 @@ const SLOWED: [libc::c_long; 6] = [
     libc::SYS_fdatasync,
     libc::SYS_syncfs,
 ];
+/// What waits for one that is slow to read.
+const READS: &[libc::c_long] = &[libc::SYS_pread64];
+/// What waits for one that is slow to tell what it holds.
+const LISTS: &[libc::c_long] = &[libc::SYS_getdents64];
 
 /// A call that came to the disk.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Access {
     /// The thread that made it.
     pub(crate) thread: u32,
-    /// Bytes to be written, where it is a write from one buffer.
+    /// Bytes to be written or read, where it is from one buffer or into one.
     pub(crate) len: Option<u64>,
     /// How many came before it.
     pub(crate) number: usize,
@@ -73,14 +78,38 @@ struct Inner {
 }
 
 impl SlowDisk {
-    /// Starts the process on a disk on which each call takes as long as `pace` says.
+    /// Starts the process on a disk on which each write takes as long as `pace` says.
     pub(crate) fn start(
+        command: Command,
+        pace: impl FnMut(Access) -> Pace + Send + 'static,
+    ) -> (Running, Self) {
+        Self::start_on(WRITES, command, pace)
+    }
+
+    /// The same with each read from a file.
+    pub(crate) fn start_to_read(
+        command: Command,
+        pace: impl FnMut(Access) -> Pace + Send + 'static,
+    ) -> (Running, Self) {
+        Self::start_on(READS, command, pace)
+    }
+
+    /// The same with each look into a directory.
+    pub(crate) fn start_to_list(
+        command: Command,
+        pace: impl FnMut(Access) -> Pace + Send + 'static,
+    ) -> (Running, Self) {
+        Self::start_on(LISTS, command, pace)
+    }
+
+    fn start_on(
+        slowed: &'static [libc::c_long],
         mut command: Command,
         pace: impl FnMut(Access) -> Pace + Send + 'static,
     ) -> (Running, Self) {
         // The filter stays with the thread, so the thread must not stay with the tests.
         let started = thread::spawn(move || {
-            let listener = filter_this_thread();
+            let listener = filter_this_thread(slowed);
             let state = State { listener, inner: Mutex::default(), changed: Condvar::new() };
             (state, Running::start(&mut command))
         });
@@ -156,8 +185,9 @@ impl State {
 
     fn judge(&self, call: &libc::seccomp_notif, pace: &mut impl FnMut(Access) -> Pace) -> Pace {
         let mut inner = self.lock();
-        let is_write = libc::c_long::from(call.data.nr) == libc::SYS_pwrite64;
-        let len = is_write.then_some(call.data.args[2]);
+        let with_len = [libc::SYS_pwrite64, libc::SYS_pread64];
+        let has_len = with_len.contains(&libc::c_long::from(call.data.nr));
+        let len = has_len.then_some(call.data.args[2]);
         let access = Access { thread: call.pid, len, number: inner.seen.len() };
         let pace = match pace(access) {
             Pace::Held if inner.let_go => Pace::AtOnce,
@@ -213,17 +243,17 @@ enum Woken {
     Over,
 }
 
-/// From now on the calling thread, and all that it starts, ask the listener before they write.
-fn filter_this_thread() -> OwnedFd {
+/// From now on the calling thread, and all that it starts, ask the listener before they make one of these calls.
+fn filter_this_thread(slowed: &[libc::c_long]) -> OwnedFd {
     // No look at the architecture: what is started is a program for the same one as this.
     let statement = |code, k| libc::sock_filter { code, jt: 0, jf: 0, k };
     let number = statement((libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16, 0);
     let mut program = vec![number];
-    for (slowed, at) in SLOWED.iter().zip(0_u8..) {
+    for (call, at) in slowed.iter().zip(0_u8..) {
         let is_it = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
         // Over those that are left, and the return that lets pass.
-        let jt = SLOWED.len() as u8 - at;
-        program.push(libc::sock_filter { code: is_it, jt, jf: 0, k: *slowed as u32 });
+        let jt = slowed.len() as u8 - at;
+        program.push(libc::sock_filter { code: is_it, jt, jf: 0, k: *call as u32 });
     }
     let answer = (libc::BPF_RET | libc::BPF_K) as u16;
     program.push(statement(answer, libc::SECCOMP_RET_ALLOW));

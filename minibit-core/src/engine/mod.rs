@@ -44,6 +44,8 @@ mod tracker_client;
 mod tracker_server;
 
 pub use bootstrap::{BootstrapError, Tried};
-pub use node::{FirstPieces, GetError, GetOptions, Node, NodeConfig, NodeError, Selection};
+pub use node::{
+    Checking, FirstPieces, GetError, GetOptions, Node, NodeConfig, NodeError, Selection,
+};
 pub use share::{CompleteError, ShareHandle};
 pub use stats::{LinkStats, ShareStats, TrackerStats};

@@ -102,6 +102,9 @@ pub enum GetError {
 /// Says of each file in the manifest's order whether it is wanted.
 pub type Selection = Box<dyn Fn(&Manifest) -> Vec<bool> + Send + Sync>;
 
+/// Told how many bytes of what is already here were hashed, and how many are to be.
+pub type Checking = Box<dyn Fn(u64, u64) + Send + Sync>;
+
 /// How a download is made.
 pub struct GetOptions {
     /// Directory into which the share is put; made if missing.
@@ -114,6 +117,8 @@ pub struct GetOptions {
     pub patience: Duration,
     /// Pieces copied in before the swarm starts (the first blocks of `demo`).
     pub first_pieces: Option<FirstPieces>,
+    /// Told, from any thread and before the download is open, how far the check of what is already here has come.
+    pub checking: Option<Checking>,
 }
 
 /// Where a peer's first pieces come from, instead of the swarm.

@@ -1,17 +1,19 @@
 //! Opening a download: what is there already, what must be looked at again, what is wanted.
 
 use std::collections::HashSet;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use super::bootstrap::{self, Bootstrapped};
 use super::context::ShareParts;
 use super::dial::Established;
-use super::node::{FirstPieces, GetError, GetOptions, Opened};
+use super::node::{Checking, FirstPieces, GetError, GetOptions, Opened};
 use crate::content::{HashBook, Manifest, PieceHasher, escape};
 use crate::store::{
-    PartOptions, PartStore, PieceStore, PrepareOptions, PreparedShare, Resumed, StoreError, prepare,
+    PartOptions, PartStore, PieceStore, PrepareOptions, PreparedShare, Progress, Resumed,
+    StoreError, prepare,
 };
 use crate::types::{PageId, PieceIndex, PieceSet, limits};
 
@@ -29,16 +31,20 @@ pub(super) async fn open_download(
     if !selection.contains(&true) {
         return Err(GetError::NothingSelected { has: first_files(&manifest) });
     }
-    let GetOptions { dir, force, first_pieces, .. } = options;
+    let GetOptions { dir, force, first_pieces, checking, .. } = options;
+    let checking: Arc<Checking> = Arc::new(checking.unwrap_or_else(|| Box::new(|_, _| {})));
     let opening = manifest.clone();
+    let told = Arc::clone(&checking);
     let opened = blocking(move || {
         // Like `cp`: done means verified and in place, not yet proof against a power cut.
         let part_options = PartOptions { force, sync: false, ..PartOptions::default() };
         match PartStore::open(&dir, &opening, &selection, part_options) {
-            Err(StoreError::TargetExists { path }) => match finished_earlier(&path, &opening) {
-                Some(prepared) => Ok(Place::Finished(path, Box::new(prepared))),
-                None => Err(StoreError::TargetExists { path }),
-            },
+            Err(StoreError::TargetExists { path }) => {
+                match finished_earlier(&path, &opening, &told) {
+                    Some(prepared) => Ok(Place::Finished(path, Box::new(prepared))),
+                    None => Err(StoreError::TargetExists { path }),
+                }
+            }
             Err(error) => Err(error),
             Ok((store, resumed)) => Ok(Place::Part(Box::new(store), resumed)),
         }
@@ -68,7 +74,9 @@ pub(super) async fn open_download(
     let proven = bootstrap::fetch_pages(&mut link, &hashes, &pages).await;
     if !doubtful.is_empty() {
         let work = (Arc::clone(&store), Arc::clone(&hashes), manifest.clone());
-        let right = blocking(move || check_pieces(&*work.0, &work.1, &work.2, &doubtful)).await??;
+        let right =
+            blocking(move || check_pieces(&*work.0, &work.1, &work.2, &doubtful, &checking))
+                .await??;
         insert_all(&mut have, &right, &manifest);
     }
     let hashes = Arc::into_inner(hashes).ok_or(GetError::Stopped)?;
@@ -105,13 +113,28 @@ enum Place {
 
 /// What stands in the way may be this very share, finished by an earlier run: then there is
 /// nothing to do, and it can be served. Everything is hashed to know that.
-fn finished_earlier(path: &Path, manifest: &Manifest) -> Option<PreparedShare> {
+fn finished_earlier(
+    path: &Path,
+    manifest: &Manifest,
+    checking: &Checking,
+) -> Option<PreparedShare> {
+    // Another film of that name is told at sight.
+    let total = manifest.geometry().total_len();
+    if manifest.is_single() && fs::metadata(path).is_ok_and(|found| found.len() != total) {
+        return None;
+    }
     let options = PrepareOptions {
         piece_size: Some(manifest.piece_size()),
         name: Some(manifest.name().to_owned()),
         ..PrepareOptions::default()
     };
-    let prepared = prepare(&[path.to_owned()], &options, &|_| {}, &AtomicBool::new(false)).ok()?;
+    let progress = |progress| {
+        if let Progress::Hashing { done, total } = progress {
+            checking(done, total);
+        }
+    };
+    let prepared =
+        prepare(&[path.to_owned()], &options, &progress, &AtomicBool::new(false)).ok()?;
     (prepared.manifest.share_id() == manifest.share_id()).then_some(prepared)
 }
 
@@ -166,11 +189,15 @@ fn check_pieces(
     hashes: &HashBook,
     manifest: &Manifest,
     doubtful: &PieceSet,
+    checking: &Checking,
 ) -> Result<PieceSet, StoreError> {
     let geometry = manifest.geometry();
     let pieces: Vec<PieceIndex> =
         doubtful.iter().filter_map(|number| geometry.piece(number)).collect();
-    let next = AtomicUsize::new(0);
+    let len = |piece: PieceIndex| u64::from(geometry.piece_len(piece));
+    let total = pieces.iter().copied().map(len).sum();
+    let (next, done) = (AtomicUsize::new(0), AtomicU64::new(0));
+    checking(0, total);
     let work = || {
         let mut right = Vec::new();
         let mut buf = vec![0; limits::BLOCK_LEN_MAX as usize];
@@ -178,6 +205,7 @@ fn check_pieces(
             if is_right(store, hashes, manifest, *piece, &mut buf) {
                 right.push(*piece);
             }
+            checking(done.fetch_add(len(*piece), Relaxed) + len(*piece), total);
         }
         right
     };

@@ -91,6 +91,12 @@ pub enum PrepareWarning {
         /// What was left out.
         path: PathBuf,
     },
+    /// More of the two kinds before than are named.
+    #[error("left out {more} more that are links or not files")]
+    MoreSkipped {
+        /// How many.
+        more: u64,
+    },
     /// What files and directories have besides names and bytes.
     #[error("{}", left_behind(*executables, *empty_dirs))]
     NotCarried {
@@ -246,6 +252,7 @@ pub fn prepare(
         files: Vec::new(),
         warnings: Vec::new(),
         bad_names: BadNames::default(),
+        skipped: 0,
         executables: 0,
         empty_dirs: 0,
         progress,
@@ -324,11 +331,16 @@ struct Listed {
     source: SourceFile,
 }
 
+/// So many of those that are left out have a warning of their own.
+const SKIPPED_NAMED: u64 = 10;
+
 /// The search for files.
 struct Listing<'a> {
     files: Vec<Listed>,
     warnings: Vec<PrepareWarning>,
     bad_names: BadNames,
+    /// Links and what is no file.
+    skipped: u64,
     executables: u64,
     empty_dirs: u64,
     progress: &'a dyn Fn(Progress),
@@ -399,6 +411,9 @@ impl Listing<'_> {
             (name, false)
         };
         std::mem::take(&mut self.bad_names).into_result()?;
+        if let Some(more @ 1..) = self.skipped.checked_sub(SKIPPED_NAMED) {
+            self.warnings.push(PrepareWarning::MoreSkipped { more });
+        }
         if self.executables + self.empty_dirs > 0 {
             let Self { executables, empty_dirs, .. } = *self;
             self.warnings.push(PrepareWarning::NotCarried { executables, empty_dirs });
@@ -444,11 +459,7 @@ impl Listing<'_> {
             return Ok(());
         }
         if !kind.is_file() {
-            self.warnings.push(if kind.is_symlink() {
-                PrepareWarning::SymlinkSkipped { path }
-            } else {
-                PrepareWarning::SpecialSkipped { path }
-            });
+            self.skip(path, kind);
             return Ok(());
         }
         let inner: Vec<_> = below.iter().collect();
@@ -461,6 +472,19 @@ impl Listing<'_> {
         let name = prefix.iter().cloned().chain(inner.map(str::to_owned)).collect();
         let metadata = fs::symlink_metadata(&path).map_err(PrepareError::io("examine", &path))?;
         self.add(path, name, &metadata)
+    }
+
+    /// Leaves out what a share cannot carry. A few are named: some folders have thousands of links.
+    fn skip(&mut self, path: PathBuf, kind: FileType) {
+        self.skipped += 1;
+        if self.skipped > SKIPPED_NAMED {
+            return;
+        }
+        self.warnings.push(if kind.is_symlink() {
+            PrepareWarning::SymlinkSkipped { path }
+        } else {
+            PrepareWarning::SpecialSkipped { path }
+        });
     }
 
     fn add(

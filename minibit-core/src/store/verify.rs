@@ -12,7 +12,7 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::hashing::{Cancelled, Hashed, hash_files};
 use super::prepare::{Progress, numbered};
@@ -144,7 +144,11 @@ pub fn verify(
     let check = Check { path, manifest, hashes };
     let mut problems: Vec<Option<Problem>> = numbered(geometry).map(|_| None).collect();
     let mut paths = Vec::with_capacity(problems.len());
-    for file in numbered(geometry) {
+    for (file, files) in numbered(geometry).zip(0..) {
+        progress(Progress::Listing { files });
+        if cancel.load(Ordering::Relaxed) {
+            return Err(VerifyError::Cancelled);
+        }
         let place = check.path_of(file);
         problems[file.index()] = check.problem_at_sight(&place, file);
         paths.push(place);

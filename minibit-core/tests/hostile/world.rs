@@ -178,6 +178,7 @@ pub(crate) fn into(dir: &Path) -> GetOptions {
         force: false,
         patience: PATIENCE,
         first_pieces: None,
+        checking: None,
     }
 }
 

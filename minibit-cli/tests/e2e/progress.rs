@@ -1,0 +1,109 @@
+//! What is shown while work takes its time: how far it is, from the first moment on, however slow the disk is.
+
+use std::collections::HashSet;
+use std::process::Command;
+
+use super::common::{Running, Sandbox, number};
+use super::slow_disk::{Access, Pace, SlowDisk};
+
+/// What is read at a time to be hashed.
+const READ: usize = 256 << 10;
+/// Of a file that takes some reads.
+const LEN: usize = 16 * READ;
+
+fn sharing(sandbox: &Sandbox, path: &str) -> Command {
+    sandbox.minibit(["--json", "share", "--listen", "127.0.0.1:0", path])
+}
+
+/// Each thread reads once; then the disk stands still.
+fn after_a_read_by_each_thread() -> impl FnMut(Access) -> Pace + Send {
+    let mut threads = HashSet::new();
+    move |access| {
+        // The system reads the program itself, too.
+        let is_hashed = access.len == Some(READ as u64);
+        if is_hashed && !threads.insert(access.thread) { Pace::Held } else { Pace::AtOnce }
+    }
+}
+
+/// Fails unless it is told that some of the bytes are done while the disk stands still.
+#[track_caller]
+fn assert_some_are_done(process: &mut Running, what: &str) {
+    let progress = process.event("progress", |progress| number(progress, "bytes") > 0);
+    assert_eq!(progress["what"], what);
+    assert_eq!(number(&progress, "bytes_total"), LEN as u64);
+    assert!(number(&progress, "bytes") < LEN as u64, "{progress}");
+}
+
+#[test]
+fn while_the_disk_is_slow_to_read_it_is_told_how_much_is_hashed_and_how_much_is_verified() {
+    let sandbox = Sandbox::new();
+    sandbox.file("film.mp4", LEN, 1);
+    let (mut share, disk) =
+        SlowDisk::start_to_read(sharing(&sandbox, "film.mp4"), after_a_read_by_each_thread());
+    assert_some_are_done(&mut share, "hashing");
+    disk.let_go();
+    let ticket = share.event("ticket", |_| true)["ticket"].as_str().expect("text").to_owned();
+
+    let verify = sandbox.minibit(["--json", "verify", "film.mp4", "--ticket", &ticket]);
+    let (mut verify, disk) = SlowDisk::start_to_read(verify, after_a_read_by_each_thread());
+    assert_some_are_done(&mut verify, "verifying");
+    disk.let_go();
+    assert_eq!(verify.wait().expect(0).event("verified")["ok"], true);
+}
+
+#[test]
+fn whoever_fetches_what_is_there_already_sees_how_far_the_check_of_it_has_come() {
+    let sandbox = Sandbox::new();
+    let source = sandbox.file("film.mp4", LEN, 1);
+    let sharer = sandbox.share(&[&source]);
+    let get = sandbox.minibit(["--json", "get", &sharer.ticket]);
+    let (mut get, disk) = SlowDisk::start_to_read(get, after_a_read_by_each_thread());
+    assert_some_are_done(&mut get, "verifying");
+    disk.let_go();
+    let done = get.wait().expect(0).event("done");
+    assert_eq!(number(&done, "downloaded"), 0);
+}
+
+#[test]
+fn another_film_of_that_name_is_told_without_reading_it() {
+    let sandbox = Sandbox::new();
+    let source = sandbox.file("film.mp4", LEN, 1);
+    let sharer = sandbox.share(&[&source]);
+    sandbox.file("out/film.mp4", LEN + 1, 1);
+    let get = sandbox.minibit(["get", &sharer.ticket, "-o", "out"]);
+    let (get, _disk) = SlowDisk::start_to_read(get, after_a_read_by_each_thread());
+    let ended = get.wait().expect(5);
+    assert!(ended.stderr.contains("--force"), "{}", ended.stderr);
+}
+
+#[test]
+fn while_files_are_looked_for_it_is_told_how_many_were_found() {
+    let sandbox = Sandbox::new();
+    for name in ["all/one", "all/two", "all/deep/three"] {
+        sandbox.file(name, 10, 1);
+    }
+    // The outer folder takes two looks, the second of which finds its end.
+    let (mut share, disk) = SlowDisk::start_to_list(sharing(&sandbox, "all"), |access| {
+        if access.number < 2 { Pace::AtOnce } else { Pace::Held }
+    });
+    let progress = share.event("progress", |progress| progress["files"] == 2);
+    assert_eq!((&progress["what"], &progress["bytes_total"]), (&"hashing".into(), &0.into()));
+    disk.let_go();
+    assert_eq!(number(&share.event("ticket", |_| true), "files"), 3);
+}
+
+#[test]
+fn whoever_stops_it_while_files_are_looked_for_does_not_wait_for_the_rest() {
+    let sandbox = Sandbox::new();
+    for name in ["all/one", "all/deep/two"] {
+        sandbox.file(name, 10, 1);
+    }
+    let (mut share, disk) = SlowDisk::start_to_list(sharing(&sandbox, "all"), |access| {
+        if access.number < 2 { Pace::AtOnce } else { Pace::Held }
+    });
+    share.event("progress", |progress| progress["files"] == 1);
+    share.interrupt();
+    let ended = share.wait().expect(130);
+    assert!(ended.error().contains("interrupted"), "{}", ended.error());
+    drop(disk);
+}
