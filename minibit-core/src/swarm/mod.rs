@@ -17,6 +17,8 @@
 //! neighbours  whom we link to                (a value: time and randomness come in)
 //!   book        the addresses we know
 //!   bans        whom we refuse
+//!   places      who makes room for others
+//!   waiting     who has it
 //! ```
 //!
 //! Invariant: nothing here waits. Links on any core report and claim through atomics, so no
@@ -42,6 +44,7 @@ mod slack;
 mod slots;
 mod standing;
 mod sync;
+mod waiting;
 
 #[cfg(loom)]
 #[cfg(test)]

@@ -312,8 +312,8 @@ impl<H> Manager<H> {
         let id = LinkId(self.next_link);
         self.next_link += 1;
         let greeting = new.greeting(id);
-        let full = self.neighbours.lacks_room_for(&greeting);
-        let giving_way = if full { self.giving_way(now) } else { Vec::new() };
+        let room = self.neighbours.needs_room_for(&greeting);
+        let giving_way = if room { self.giving_way(now) } else { Vec::new() };
         match self.neighbours.greeted(now, greeting, &giving_way, &mut self.rng) {
             Verdict::Keep => {}
             Verdict::Replace(old) => self.close(old, CloseReason::Gone),
@@ -543,6 +543,39 @@ mod tests {
     #[test]
     fn nobody_loses_a_place_for_waiting_long_for_a_slot() {
         let mut setting = Setting::new(true, FEW, ONE_SLOT);
+    /// More peers than there are places do nothing but keep one, and knock again, as somebody else, as soon as they
+    /// are turned away or lose it. When a newcomer that tries once a second has a place.
+    fn let_in_beside(attackers: u64, patience: Duration) -> Option<Duration> {
+        const KNOCKS_EVERY_MS: u64 = 100;
+        let caps = Caps { links_max: 100, ..Caps::default() };
+        let mut setting = Setting::new(true, caps, Slots::Auto);
+        let mut links: Vec<Option<Arc<Link>>> = vec![None; attackers as usize];
+        let mut next_number = 1000;
+        for millis in (0..patience.as_millis() as u64).step_by(KNOCKS_EVERY_MS as usize) {
+            let now = Duration::from_millis(millis);
+            for link in &mut links {
+                if let Some(gone) = link.take_if(|link| link.closing().is_some()) {
+                    setting.manager.remove_link(now, gone.id, false);
+                }
+                if link.is_none() {
+                    next_number += 1;
+                    *link = setting.join(now, next_number, false).ok();
+                }
+            }
+            setting.manager.do_what_is_due(now);
+            if millis % 1000 == 500 && setting.join(now, 2, false).is_ok() {
+                return Some(now);
+            }
+        }
+        None
+    }
+
+    #[test]
+    fn who_stays_for_its_turn_has_a_place_though_more_than_there_are_knock_all_the_time() {
+        let found = let_in_beside(130, Duration::from_secs(60));
+        assert!(found.is_some_and(|after| after <= Duration::from_secs(12)), "{found:?}");
+    }
+
         let links: Vec<_> =
             (2..10).map(|number| setting.join(Duration::ZERO, number, false).unwrap()).collect();
         // Whoever is answered takes something; the others wait, for longer than any link may idle.
