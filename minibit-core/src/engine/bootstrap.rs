@@ -171,6 +171,7 @@ pub(super) async fn fetch(
     found: &mut mpsc::Receiver<Found>,
     patience: Duration,
     at_once: usize,
+    mut rng: fastrand::Rng,
 ) -> Result<Bootstrapped, BootstrapError> {
     let at_once = at_once.min(AT_ONCE_MAX);
     let deadline = Instant::now() + patience;
@@ -211,7 +212,11 @@ pub(super) async fn fetch(
                 Ok((mut turn, Err(error))) => {
                     turn.lost_turns += u32::from(matches!(error, AttemptError::GaveWay));
                     tried.ended(turn.addr, error.to_string());
-                    addresses.again(Instant::now(), &turn);
+                    if matches!(error, AttemptError::Dial(DialError::Full)) {
+                        addresses.again_when_there_is_room(Instant::now(), &turn, &mut rng);
+                    } else {
+                        addresses.again(Instant::now(), &turn);
+                    }
                 }
                 Err(error) => tracing::error!(%error, "an attempt ended by a fault of ours"),
             },

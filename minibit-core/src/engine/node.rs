@@ -303,8 +303,8 @@ impl Node {
         };
         let (clients, mut found) = self.trackers(ticket.share(), ticket.trackers(), false);
         let at_once = self.inner.config.links.dials_max;
-        let meeting =
-            bootstrap::fetch(&introduction, ticket.peers(), &mut found, patience, at_once);
+        let (peers, rng) = (ticket.peers(), self.inner.context.rng());
+        let meeting = bootstrap::fetch(&introduction, peers, &mut found, patience, at_once, rng);
         let bootstrapped = meeting.await.map_err(|error| with_trackers(error, &clients))?;
         Ok(Met { bootstrapped, clients, found })
     }
