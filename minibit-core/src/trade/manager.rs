@@ -366,6 +366,8 @@ impl<H> Manager<H> {
             past: self.pasts.of(new.agreed.peer, new.addr.ip()),
             told_complete: new.told.complete,
             told_unchoked: new.told.unchoked,
+            made: now,
+            tried_us: AtomicU64::new(0),
             key: new.key,
             holdings: if complete { Holdings::full(pieces) } else { Holdings::empty(pieces) },
             choking: AtomicBool::new(!new.told.unchoked),
@@ -404,6 +406,7 @@ impl<H> Manager<H> {
         let link = self.share.links().remove(&id)?;
         self.share.ledger.remove_holder(&link.holdings);
         self.remember(&link);
+        self.share.note_worth(&link);
         if ban {
             self.share.forget_prefixes_of(&link);
             self.neighbours.ban(id);
@@ -540,9 +543,6 @@ mod tests {
         assert_eq!(newcomer.closing(), None);
     }
 
-    #[test]
-    fn nobody_loses_a_place_for_waiting_long_for_a_slot() {
-        let mut setting = Setting::new(true, FEW, ONE_SLOT);
     /// More peers than there are places do nothing but keep one, and knock again, as somebody else, as soon as they
     /// are turned away or lose it. When a newcomer that tries once a second has a place.
     fn let_in_beside(attackers: u64, patience: Duration) -> Option<Duration> {
@@ -576,6 +576,9 @@ mod tests {
         assert!(found.is_some_and(|after| after <= Duration::from_secs(12)), "{found:?}");
     }
 
+    #[test]
+    fn nobody_loses_a_place_for_waiting_long_for_a_slot() {
+        let mut setting = Setting::new(true, FEW, ONE_SLOT);
         let links: Vec<_> =
             (2..10).map(|number| setting.join(Duration::ZERO, number, false).unwrap()).collect();
         // Whoever is answered takes something; the others wait, for longer than any link may idle.
