@@ -19,7 +19,7 @@ use super::context::{NodeContext, ShareContext, ShareParts};
 use super::dial::Established;
 use super::local::{self, Replaced};
 use super::share::{self, ManagerParts, ShareHandle};
-use super::tracker_client::{Found, TrackerClient};
+use super::tracker_client::{Found, Registered, TrackerClient};
 use super::tracker_server::TrackerServer;
 use super::{listener, resume};
 use crate::content::{Manifest, Ticket};
@@ -29,7 +29,7 @@ use crate::swarm::{Caps, ChokePolicy, Choker, KnownPeer, Neighbours, Slots, Sour
 use crate::tracker::{Rules, Summary};
 use crate::trade::lock;
 use crate::types::{PeerId, PieceSet, ShareId};
-use crate::wire::Register;
+use crate::wire::{Destination, Register};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 1024;
@@ -350,23 +350,16 @@ impl Node {
         complete: bool,
     ) -> (Vec<TrackerClient>, mpsc::Receiver<Found>) {
         let (found_by, found) = mpsc::channel(FOUND_QUEUE);
+        let registered = Registered::default();
         let context = &self.inner.context;
         let _logged_as = context.span.enter();
-        let clients = addrs
-            .iter()
-            .map(|addr| {
-                TrackerClient::spawn(
-                    *addr,
-                    context.id,
-                    share,
-                    context.port,
-                    complete,
-                    found_by.clone(),
-                    context.rng(),
-                )
-            })
-            .collect();
-        (clients, found)
+        let register = Register::new(context.id, share, Destination::Tracker);
+        let register = Register { port: context.port, complete, ..register };
+        let clients = addrs.iter().map(|addr| {
+            let (found_by, registered) = (found_by.clone(), Arc::clone(&registered));
+            TrackerClient::spawn(*addr, register.clone(), found_by, registered, context.rng())
+        });
+        (clients.collect(), found)
     }
 
     fn open(
