@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::swarm::{PER_IP_MAX, Source, block_of, may_name};
+use crate::swarm::{PER_IP_MAX, Source, block_of, knock_again_after, may_name};
 use crate::types::limits;
 
 /// Addresses tried at once.
@@ -26,10 +26,6 @@ pub(super) const STAGGER: Duration = Duration::from_millis(50);
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LAST: Duration = Duration::from_secs(4);
 const RETRY_LAST_LISTED: Duration = Duration::from_secs(30);
-/// Pause before one is tried again that has no place for us: it is there, and whoever comes again in time
-/// keeps its turn (`swarm::waiting`). A quarter of it more or less, or all who wait come at once. For a seeder at which a
-/// thousand wait that is a thousand handshakes a second that end with a word.
-const RETRY_FULL: Duration = Duration::from_secs(1);
 
 /// See the module's header.
 #[derive(Default)]
@@ -160,7 +156,7 @@ impl Addresses {
         turn: &Turn,
         rng: &mut fastrand::Rng,
     ) {
-        self.put_back(turn, now + RETRY_FULL.mul_f64(0.75 + rng.f64() / 2.0), turn.pause);
+        self.put_back(turn, now + knock_again_after(rng), turn.pause);
     }
 
     fn put_back(&mut self, turn: &Turn, from: Instant, pause: Duration) {
@@ -230,7 +226,7 @@ mod tests {
             let turn = addresses.next(now).unwrap();
             addresses.again_when_there_is_room(now, &turn, &mut rng);
             let pause = addresses.next_ready().unwrap() - now;
-            assert!(RETRY_FULL.abs_diff(pause) <= RETRY_FULL / 4, "{pause:?}, {times}");
+            assert!((750..=1250).contains(&pause.as_millis()), "{pause:?}, {times}");
             now += pause;
         }
         for _ in 0..20 {

@@ -65,6 +65,7 @@ pub use picker::{PickOrder, Picking};
 pub use places::{Occupant, giving_way};
 pub use relief::leave_to_others;
 pub use standing::Standing;
+pub use waiting::knock_again_after;
 
 /// A share of that many pieces.
 #[cfg(test)]

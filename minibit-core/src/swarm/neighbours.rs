@@ -22,7 +22,7 @@ use fastrand::Rng;
 use super::LinkId;
 use super::bans::Bans;
 use super::book::{Book, Known, KnownPeer, Source, Status, block_of, decrement};
-use super::waiting::{Waiter, Waiting};
+use super::waiting::{Waiter, Waiting, knock_again_after};
 use crate::types::PeerId;
 
 /// Dials of one address in a row without a lasting link.
@@ -251,7 +251,7 @@ impl Neighbours {
     }
 
     /// Whom to dial now: each address returned counts as being dialled until it is reported
-    /// with [`greeted`](Self::greeted) or [`dial_failed`](Self::dial_failed).
+    /// with [`greeted`](Self::greeted), [`dial_failed`](Self::dial_failed) or [`found_no_room`](Self::found_no_room).
     pub fn dial(&mut self, now: Duration, rng: &mut Rng) -> Vec<SocketAddr> {
         if self.began.is_none() && self.book.len() > 0 {
             self.began = Some(now);
@@ -342,6 +342,18 @@ impl Neighbours {
     pub fn dial_failed(&mut self, now: Duration, addr: SocketAddr, rng: &mut Rng) {
         if self.stop_dialling(addr) {
             self.fail(now, addr, rng);
+        }
+    }
+
+    /// Whom we dialled has no place for us. Who has nothing from anybody tries again so soon that it keeps its turn
+    /// there, however often; else it is a failure like others.
+    pub fn found_no_room(&mut self, now: Duration, addr: SocketAddr, rng: &mut Rng) {
+        if !self.hungry && !self.links.is_empty() {
+            self.dial_failed(now, addr, rng);
+        } else if self.stop_dialling(addr)
+            && let Some(known) = self.book.get_mut(addr)
+        {
+            known.status = Status::Idle { from: now + knock_again_after(rng) };
         }
     }
 
@@ -767,6 +779,28 @@ mod tests {
         assert_eq!(node.dial(), [addr(1)]);
         node.fail(addr(1));
         assert!(node.neighbours.next_dial(node.now).unwrap() - node.now < BACKOFF_MIN * 2);
+    }
+
+    #[test]
+    fn where_there_is_no_room_who_has_nothing_tries_again_each_second_and_others_ever_more_rarely()
+    {
+        let mut node = Node::new(Caps::default());
+        node.learn(list(), [1]);
+        let refused_for = |node: &mut Node| {
+            assert_eq!(node.dial(), [addr(1)]);
+            node.neighbours.found_no_room(node.now, addr(1), &mut node.rng);
+            let wait = node.neighbours.next_dial(node.now).unwrap() - node.now;
+            node.after(wait);
+            wait
+        };
+        for _ in 0..20 {
+            assert!((750..=1250).contains(&refused_for(&mut node).as_millis()));
+        }
+        node.greet(2, Direction::Accepted);
+        let waits: Vec<_> = (0..DIALS_MAX).map(|_| refused_for(&mut node)).collect();
+        assert_eq!(waits.last(), Some(&REST));
+        node.neighbours.set_hungry(true);
+        assert!(refused_for(&mut node) < BACKOFF_MIN * 3, "those it has are of no use");
     }
 
     #[test]

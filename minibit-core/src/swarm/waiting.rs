@@ -21,13 +21,22 @@ use std::time::Duration;
 
 use crate::types::PeerId;
 
-/// Who has not knocked for so long has given up. Whoever is told that there is no room tries again after a
-/// second or so.
+/// Who has not knocked for so long has given up.
 const AWAY_MAX: Duration = Duration::from_secs(3);
 /// Who is remembered at once: some 100 KiB of them.
 const WAITING_MAX: usize = 1024;
 /// Of those, of one address that is not this machine's: what somebody there can invent.
 const WAITING_PER_ADDR_MAX: usize = 32;
+
+/// After so long who was turned away tries again, with a quarter of it more or less, or all who wait come at
+/// once. In time to keep its turn; and for a seeder at which a thousand wait it is a thousand handshakes a second that end
+/// with a word.
+const KNOCK_AGAIN: Duration = Duration::from_secs(1);
+
+/// How long to wait before the next attempt where there was no place for us, however many there have been.
+pub fn knock_again_after(rng: &mut fastrand::Rng) -> Duration {
+    KNOCK_AGAIN.mul_f64(0.75 + rng.f64() / 2.0)
+}
 
 /// Who waits: an identity at an address, as [`block_of`](super::book::block_of) gives it.
 pub(super) type Waiter = (IpAddr, PeerId);

@@ -182,8 +182,8 @@ impl<H> Manager<H> {
         !self.share.ledger.holds_all() || !self.has_tracker
     }
 
-    /// Whom to dial now; each is to be reported by [`Self::add_link`] or
-    /// [`Self::dial_failed`].
+    /// Whom to dial now; each is to be reported by [`Self::add_link`],
+    /// [`Self::dial_failed`] or [`Self::found_no_room`].
     pub fn dial(&mut self, now: Duration) -> Vec<SocketAddr> {
         if self.look_for_food(now) && self.neighbours.is_full() && self.may_dial() {
             self.make_room(now);
@@ -235,6 +235,11 @@ impl<H> Manager<H> {
     /// A dial came to nothing.
     pub fn dial_failed(&mut self, now: Duration, addr: SocketAddr) {
         self.neighbours.dial_failed(now, addr, &mut self.rng);
+    }
+
+    /// Whom we dialled has no place for us.
+    pub fn found_no_room(&mut self, now: Duration, addr: SocketAddr) {
+        self.neighbours.found_no_room(now, addr, &mut self.rng);
     }
 
     /// A peer that is not linked is to be banned.
