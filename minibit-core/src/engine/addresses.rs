@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::swarm::{PER_IP_MAX, Source, block_of, may_name};
+use crate::swarm::{PER_IP_MAX, Source, block_of, knock_again_after, may_name};
 use crate::types::limits;
 
 /// Addresses tried at once.
@@ -143,16 +143,25 @@ impl Addresses {
 
     /// It came to nothing: again, after a longer pause.
     pub(super) fn again(&mut self, now: Instant, turn: &Turn) {
-        let named = &mut self.sources[turn.named];
-        let is_of_ticket = named.source == Source::Ticket;
+        let is_of_ticket = self.sources[turn.named].source == Source::Ticket;
         let last = if is_of_ticket { RETRY_LAST } else { RETRY_LAST_LISTED };
         let pause = (turn.pause * 2).clamp(RETRY_FIRST, last);
-        named.tried.push_back(Again {
-            addr: turn.addr,
-            from: now + pause,
-            pause,
-            lost_turns: turn.lost_turns,
-        });
+        self.put_back(turn, now + pause, pause);
+    }
+
+    /// It said that it has no place for us: again soon, however often.
+    pub(super) fn again_when_there_is_room(
+        &mut self,
+        now: Instant,
+        turn: &Turn,
+        rng: &mut fastrand::Rng,
+    ) {
+        self.put_back(turn, now + knock_again_after(rng), turn.pause);
+    }
+
+    fn put_back(&mut self, turn: &Turn, from: Instant, pause: Duration) {
+        let Turn { addr, lost_turns, .. } = *turn;
+        self.sources[turn.named].tried.push_back(Again { addr, from, pause, lost_turns });
     }
 }
 
@@ -204,6 +213,29 @@ mod tests {
         let after = found_after(&mut addresses, addr(1999));
         assert!(after < Duration::from_secs(10), "{after:?}");
         assert!(addresses.known.len() <= KNOWN_MAX);
+    }
+
+    #[tokio::test]
+    async fn who_has_no_place_is_tried_again_after_a_second_however_often_and_others_ever_more_rarely()
+     {
+        let mut addresses = Addresses::default();
+        let tracker = Source::List(SocketAddr::from(([8, 8, 8, 8], 7)));
+        addresses.learn(tracker, [addr(1)]);
+        let (mut rng, mut now) = (fastrand::Rng::with_seed(1), Instant::now());
+        for times in 0..20 {
+            let turn = addresses.next(now).unwrap();
+            addresses.again_when_there_is_room(now, &turn, &mut rng);
+            let pause = addresses.next_ready().unwrap() - now;
+            assert!((750..=1250).contains(&pause.as_millis()), "{pause:?}, {times}");
+            now += pause;
+        }
+        for _ in 0..20 {
+            let turn = addresses.next(now).unwrap();
+            addresses.again(now, &turn);
+            now = addresses.next_ready().unwrap();
+        }
+        let turn = addresses.next(now).unwrap();
+        assert_eq!(turn.pause, RETRY_LAST_LISTED);
     }
 
     #[tokio::test]

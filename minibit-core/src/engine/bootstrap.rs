@@ -46,8 +46,11 @@ const LARGE_TURN: Duration = Duration::from_secs(20);
 const LARGE_TURN_DOUBLED_MAX: u32 = 4;
 /// We say that we are here as often, or peers take us for gone while they send or we wait for our turn.
 const ALIVE: Duration = Duration::from_secs(5);
-/// A peer that answers nothing for so long while we wait for metadata is given up.
+/// A peer that answers nothing for so long while we wait for metadata is given up. To say that it is there is no
+/// answer.
 const ANSWER_TIME: Duration = Duration::from_secs(15);
+/// How often it is looked at, while nothing comes, whether others wait for somebody's turn to be over.
+const TURN_LOOK: Duration = Duration::from_secs(1);
 /// One peer has so long to give the whole manifest, however it drips: to begin with it, and from its turn on.
 /// No less than twice its turn, once that was doubled.
 const ATTEMPT_TIME: Duration = Duration::from_secs(60);
@@ -171,6 +174,7 @@ pub(super) async fn fetch(
     found: &mut mpsc::Receiver<Found>,
     patience: Duration,
     at_once: usize,
+    mut rng: fastrand::Rng,
 ) -> Result<Bootstrapped, BootstrapError> {
     let at_once = at_once.min(AT_ONCE_MAX);
     let deadline = Instant::now() + patience;
@@ -211,7 +215,11 @@ pub(super) async fn fetch(
                 Ok((mut turn, Err(error))) => {
                     turn.lost_turns += u32::from(matches!(error, AttemptError::GaveWay));
                     tried.ended(turn.addr, error.to_string());
-                    addresses.again(Instant::now(), &turn);
+                    if matches!(error, AttemptError::Dial(DialError::Full)) {
+                        addresses.again_when_there_is_room(Instant::now(), &turn, &mut rng);
+                    } else {
+                        addresses.again(Instant::now(), &turn);
+                    }
                 }
                 Err(error) => tracing::error!(%error, "an attempt ended by a fault of ours"),
             },
@@ -388,13 +396,16 @@ struct MetadataReader<'a> {
     codec: FrameCodec,
     kept: BytesMut,
     spoke: Instant,
+    /// When it was asked, or said anything but that it is there.
+    heard: Instant,
 }
 
 impl<'a> MetadataReader<'a> {
     fn new(link: &'a mut Established) -> Self {
         // The share's size is not known yet, so the largest bitmap must pass.
         let limits = FrameLimits::established(limits::PIECES_MAX, link.agreed.block_len);
-        Self { link, codec: FrameCodec::new(limits), kept: BytesMut::new(), spoke: Instant::now() }
+        let (codec, kept, now) = (FrameCodec::new(limits), BytesMut::new(), Instant::now());
+        Self { link, codec, kept, spoke: now, heard: now }
     }
 
     /// The manifest, once it is this one's turn; `None` if what comes is none.
@@ -415,14 +426,21 @@ impl<'a> MetadataReader<'a> {
         let is_large = item.first.total as usize > LARGE;
         let turn = if is_large { self.wait_for(turns).await? } else { None };
         let since = Instant::now();
+        self.heard = since;
         let last = since + ATTEMPT_TIME.max(its_turn * 2);
         while !item.is_whole() {
             if turn.is_some() && turns.are_over(its_turn, since, Instant::now(), item.is_half()) {
                 return Err(AttemptError::GaveWay);
             }
-            let came = timeout_at(last, self.chunk()).await;
-            let (header, more) = came.map_err(|_| DialError::Timeout)??;
-            item.add(header, &more)?;
+            let look = (since + its_turn).max(Instant::now() + TURN_LOOK);
+            match timeout_at(look.min(last), self.chunk()).await {
+                Ok(came) => {
+                    let (header, more) = came?;
+                    item.add(header, &more)?;
+                }
+                Err(_) if Instant::now() >= last => return Err(DialError::Timeout.into()),
+                Err(_) => {}
+            }
         }
         Ok(Some((item.first, item.bytes.freeze())))
     }
@@ -466,8 +484,13 @@ impl<'a> MetadataReader<'a> {
         loop {
             self.stay_alive().await?;
             let read = read_frame(&mut self.link.stream, &mut self.link.inbound, &mut self.codec);
-            let frame = timeout(ANSWER_TIME, read).await.map_err(|_| DialError::Timeout)?;
+            let answer = timeout_at(self.heard + ANSWER_TIME, read);
+            let frame = answer.await.map_err(|_| DialError::Timeout)?;
             let frame = frame.map_err(DialError::from)?.ok_or(DialError::Closed)?;
+            if frame == Frame::Control(Message::KeepAlive) {
+                continue;
+            }
+            self.heard = Instant::now();
             match frame {
                 Frame::Metadata { header, payload } => return Ok((header, payload)),
                 Frame::Control(message) if self.kept.len() < KEPT_MAX => {
@@ -658,6 +681,68 @@ mod tests {
             heard.extend(read_frame(&mut stream, &mut inbound, &mut codec).await.unwrap());
         }
         assert_eq!(heard[1], Frame::Control(Message::KeepAlive));
+    }
+
+    /// Asks a peer for a manifest that says REGISTRO, then `first`, and then this every five seconds; how that
+    /// ends, and after how long.
+    async fn asked_of(
+        first: Vec<u8>,
+        then: Message,
+        turns: &Turns,
+    ) -> (Option<AttemptError>, Duration) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let mut rng = fastrand::Rng::with_seed(1);
+        let mut introduction = |complete| Introduction {
+            id: PeerId::random(&mut rng),
+            share: ShareId([7; 32]),
+            port: 1,
+            complete,
+        };
+        let (ours, theirs) = (introduction(false), introduction(true));
+        let peer = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut out = BytesMut::new();
+            Message::Register(theirs.register(true)).encode(&mut out);
+            out.extend_from_slice(&first);
+            while stream.write_all(&out).await.is_ok() {
+                out.clear();
+                then.encode(&mut out);
+                sleep(ALIVE).await;
+            }
+        });
+        let began = Instant::now();
+        let end = attempt(addr, &ours, turns, LARGE_TURN).await.err();
+        let after = began.elapsed();
+        peer.await.unwrap();
+        (end, after)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_only_says_that_it_is_there_has_not_answered() {
+        let (end, after) = asked_of(Vec::new(), Message::KeepAlive, &Turns::default()).await;
+        assert!(matches!(end, Some(AttemptError::Dial(DialError::Timeout))), "{end:?}");
+        assert!(after <= ANSWER_TIME + Duration::from_secs(1), "{after:?}");
+    }
+
+    #[tokio::test]
+    async fn whose_turn_is_over_gives_way_though_nothing_comes_of_its_manifest() {
+        let mut header = MetadataHeader::manifest(2 * LARGE as u32);
+        header.len = 4;
+        let first = [&header.encode_frame_head()[..], b"MBM1"].concat();
+        let turns = Turns::default();
+        let _other = turns.take().await;
+        let waiting = async {
+            // Only once the peer has the last place.
+            while turns.places.available_permits() > 0 {
+                tokio::task::yield_now().await;
+            }
+            tokio::time::pause();
+            let _ = turns.take().await;
+        };
+        let (_, (end, after)) = tokio::join!(waiting, asked_of(first, Message::Interested, &turns));
+        assert!(matches!(end, Some(AttemptError::GaveWay)), "{end:?}");
+        assert!(after <= LARGE_TURN + 2 * TURN_LOOK, "{after:?}");
     }
 
     #[test]

@@ -19,7 +19,7 @@ use super::context::{NodeContext, ShareContext, ShareParts};
 use super::dial::Established;
 use super::local::{self, Replaced};
 use super::share::{self, ManagerParts, ShareHandle};
-use super::tracker_client::{Found, TrackerClient};
+use super::tracker_client::{Found, Registered, TrackerClient};
 use super::tracker_server::TrackerServer;
 use super::{listener, resume};
 use crate::content::{Manifest, Ticket};
@@ -29,7 +29,7 @@ use crate::swarm::{Caps, ChokePolicy, Choker, KnownPeer, Neighbours, Slots, Sour
 use crate::tracker::{Rules, Summary};
 use crate::trade::lock;
 use crate::types::{PeerId, PieceSet, ShareId};
-use crate::wire::Register;
+use crate::wire::{Destination, Register};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 1024;
@@ -308,8 +308,8 @@ impl Node {
         };
         let (clients, mut found) = self.trackers(ticket.share(), ticket.trackers(), false);
         let at_once = self.inner.config.links.dials_max;
-        let meeting =
-            bootstrap::fetch(&introduction, ticket.peers(), &mut found, patience, at_once);
+        let (peers, rng) = (ticket.peers(), self.inner.context.rng());
+        let meeting = bootstrap::fetch(&introduction, peers, &mut found, patience, at_once, rng);
         let bootstrapped = meeting.await.map_err(|error| with_trackers(error, &clients))?;
         Ok(Met { bootstrapped, clients, found })
     }
@@ -355,23 +355,16 @@ impl Node {
         complete: bool,
     ) -> (Vec<TrackerClient>, mpsc::Receiver<Found>) {
         let (found_by, found) = mpsc::channel(FOUND_QUEUE);
+        let registered = Registered::default();
         let context = &self.inner.context;
         let _logged_as = context.span.enter();
-        let clients = addrs
-            .iter()
-            .map(|addr| {
-                TrackerClient::spawn(
-                    *addr,
-                    context.id,
-                    share,
-                    context.port,
-                    complete,
-                    found_by.clone(),
-                    context.rng(),
-                )
-            })
-            .collect();
-        (clients, found)
+        let register = Register::new(context.id, share, Destination::Tracker);
+        let register = Register { port: context.port, complete, ..register };
+        let clients = addrs.iter().map(|addr| {
+            let (found_by, registered) = (found_by.clone(), Arc::clone(&registered));
+            TrackerClient::spawn(*addr, register.clone(), found_by, registered, context.rng())
+        });
+        (clients.collect(), found)
     }
 
     fn open(

@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use tracing::Instrument;
 
 use super::context::ShareContext;
-use super::dial::{self, Established};
+use super::dial::{self, DialError, Established};
 use super::lane::{Lane, LaneEnd, LaneParts};
 use super::quiet::{Line, Quiet};
 use super::stats::{LinkStats, ShareStats};
@@ -52,6 +52,8 @@ pub(super) enum Event {
     Established(Established),
     /// We could not connect, or were not welcome.
     DialFailed { addr: SocketAddr },
+    /// We connected, and there is no place for us.
+    NoRoom { addr: SocketAddr },
     /// A link is over.
     LinkEnded { link: LinkId, end: Option<LaneEnd> },
     /// A link that we made should have more lanes.
@@ -360,6 +362,7 @@ impl Manager {
             Event::DialFailed { addr } => {
                 self.mind.dial_failed(self.context.now(), addr);
             }
+            Event::NoRoom { addr } => self.mind.found_no_room(self.context.now(), addr),
             Event::LinkEnded { link, end } => self.on_link_ended(link, end.as_ref()),
             Event::LanesWanted(link) => self.open_lanes(link),
             Event::Complete => self.finish().await,
@@ -403,7 +406,10 @@ impl Manager {
                     Ok(established) => context.tell(Event::Established(established)),
                     Err(error) => {
                         tracing::debug!(%addr, %error, "could not connect");
-                        context.tell(Event::DialFailed { addr });
+                        let is_full = matches!(error, DialError::Full);
+                        let (no_room, failed) =
+                            (Event::NoRoom { addr }, Event::DialFailed { addr });
+                        context.tell(if is_full { no_room } else { failed });
                     }
                 }
             };

@@ -3,6 +3,10 @@
 //! [`Announcer`] decides; the task connects, writes, reads and waits. What it finds goes to the
 //! share's manager by a bounded queue; a manager that is behind holds the task up, not memory.
 //!
+//! A tracker may be reached at several addresses, and keeps one connection of each peer: it refuses the others, or each
+//! replaces the one before. Whoever is told so while another client of the same share is registered leaves it at
+//! that for as long as that one is.
+//!
 //! Invariant: nothing a tracker does or fails to do ends the task, only [`TrackerClient::leave`]
 //! or dropping the client.
 //!
@@ -25,15 +29,16 @@ use super::dial::in_words;
 use super::frames::read_frame;
 use crate::content::escape;
 use crate::swarm::{KnownPeer, Source};
-use crate::tracker::{Announcer, Step};
+use crate::tracker::{Announcer, CloseReason, Step};
 use crate::trade::lock;
-use crate::types::{PeerId, ShareId, limits};
-use crate::wire::{
-    Destination, Frame, FrameCodec, FrameLimits, Message, PeerAddr, Register, WireError,
-};
+use crate::types::limits;
+use crate::wire::{Frame, FrameCodec, FrameLimits, Message, PeerAddr, Register, WireError};
 
 /// How long a connection to a tracker may take to be made, or a message to be sent.
 const SOCKET_MAX: Duration = Duration::from_secs(4);
+/// After so long it is tried again at an address at which it knew us already: it may have been another tracker all the
+/// same, where somebody else had our identity.
+const KNOWN_REST: Duration = Duration::from_secs(600);
 
 /// Peers that a tracker has named.
 #[derive(Debug, PartialEq, Eq)]
@@ -66,6 +71,25 @@ impl Tracked {
     }
 }
 
+/// How many of the clients of one share are registered with their trackers; they share it.
+pub(super) type Registered = Arc<watch::Sender<usize>>;
+
+/// One of them, for as long as this value lives.
+struct Registration(Registered);
+
+impl Registration {
+    fn of(registered: &Registered) -> Self {
+        registered.send_modify(|count| *count += 1);
+        Self(Arc::clone(registered))
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
+}
+
 /// A running announcer.
 #[derive(Debug)]
 pub(super) struct TrackerClient {
@@ -82,6 +106,9 @@ struct Client {
     register: Register,
     complete: Arc<AtomicBool>,
     found: mpsc::Sender<Found>,
+    registered: Registered,
+    /// The tracker knows us by another address of its.
+    is_known: bool,
     rng: fastrand::Rng,
     start: Instant,
 }
@@ -91,6 +118,8 @@ struct Connection {
     inbound: BytesMut,
     codec: FrameCodec,
     unknown: u32,
+    /// Once it has answered.
+    registration: Option<Registration>,
 }
 
 /// Why a connection to a tracker ended.
@@ -114,20 +143,28 @@ enum Lost {
     NobodyListens,
 }
 
+impl Lost {
+    /// Whether the tracker has a connection of ours already, or has got another.
+    fn says_that_we_are_known(&self) -> bool {
+        let Self::Goodbye { reason } = self else { return false };
+        [CloseReason::IdTaken, CloseReason::Replaced]
+            .iter()
+            .any(|known| *reason == known.to_string())
+    }
+}
+
 impl TrackerClient {
-    /// Announces the peer `id`, which listens on `port`, to a tracker until it is told to leave.
+    /// Announces a peer by this REGISTRO to a tracker until it is told to leave. The clients of one share have
+    /// `registered` in common.
     pub(super) fn spawn(
         tracker: SocketAddr,
-        id: PeerId,
-        share: ShareId,
-        port: u16,
-        complete: bool,
+        register: Register,
         found: mpsc::Sender<Found>,
+        registered: Registered,
         rng: fastrand::Rng,
     ) -> Self {
-        let complete = Arc::new(AtomicBool::new(complete));
+        let complete = Arc::new(AtomicBool::new(register.complete));
         let (leave, leaving) = watch::channel(false);
-        let register = Register { port, ..Register::new(id, share, Destination::Tracker) };
         let start = Instant::now();
         let tracked = Arc::new(Tracked { addr: tracker, problem: Mutex::default() });
         let client = Client {
@@ -136,6 +173,8 @@ impl TrackerClient {
             register,
             complete: Arc::clone(&complete),
             found,
+            registered,
+            is_known: false,
             rng,
             start,
         };
@@ -182,9 +221,11 @@ impl Client {
                 Err(Lost::NobodyListens) => break,
                 Err(lost) => {
                     let source = std::error::Error::source(&lost).map(tracing::field::display);
-                    *lock(&self.tracked.problem) = Some(lost.to_string());
-                    tracing::debug!(tracker = %self.tracker, %lost, source, "no tracker");
                     connection = None;
+                    self.is_known = lost.says_that_we_are_known() && *self.registered.borrow() > 0;
+                    let problem = (!self.is_known).then(|| lost.to_string());
+                    *lock(&self.tracked.problem) = problem;
+                    tracing::debug!(tracker = %self.tracker, %lost, source, "no tracker");
                     announcer.lost(self.start.elapsed(), &mut self.rng);
                 }
             }
@@ -203,6 +244,12 @@ impl Client {
         announcer: &mut Announcer,
         connection: &mut Option<Connection>,
     ) -> Result<(), Lost> {
+        if self.is_known {
+            let mut registered = self.registered.subscribe();
+            // Until no other is, or it is time to ask once more.
+            let _ = timeout(KNOWN_REST, registered.wait_for(|count| *count == 0)).await;
+            self.is_known = false;
+        }
         match (announcer.step(self.start.elapsed(), &mut self.rng), connection) {
             (Step::Connect, connection) => {
                 *connection = Some(self.connect().await?);
@@ -239,6 +286,7 @@ impl Client {
             inbound: BytesMut::new(),
             codec: FrameCodec::new(FrameLimits::tracker_client()),
             unknown: 0,
+            registration: None,
         };
         let complete = self.complete.load(Ordering::Relaxed);
         let register = Register { complete, ..self.register.clone() };
@@ -256,6 +304,8 @@ impl Client {
             Message::PeerList { peers, interval } => {
                 *lock(&self.tracked.problem) = None;
                 announcer.answered(interval);
+                let registered = &self.registered;
+                connection.registration.get_or_insert_with(|| Registration::of(registered));
                 (Source::List(self.tracker), peers)
             }
             Message::NewPeer(peer) => (Source::Push(self.tracker), vec![peer]),
@@ -299,6 +349,8 @@ mod tests {
     use super::super::tracker_server::testing::Listening;
     use super::*;
     use crate::tracker::{Mode, Rules};
+    use crate::types::{PeerId, ShareId};
+    use crate::wire::Destination;
     use tokio::io::AsyncReadExt;
     use tokio::net::TcpListener;
 
@@ -307,11 +359,21 @@ mod tests {
     }
 
     fn client(tracker: SocketAddr, peer: u64) -> (TrackerClient, mpsc::Receiver<Found>) {
+        client_beside(Registered::default(), tracker, peer)
+    }
+
+    fn client_beside(
+        registered: Registered,
+        tracker: SocketAddr,
+        peer: u64,
+    ) -> (TrackerClient, mpsc::Receiver<Found>) {
         let (found_by, found) = mpsc::channel(16);
         let (id, share) = (PeerId::numbered(peer), ShareId([4; 32]));
+        let register = Register::new(id, share, Destination::Tracker);
+        let register = Register { port: 4000 + peer as u16, ..register };
         let rng = fastrand::Rng::with_seed(peer);
-        let port = 4000 + peer as u16;
-        (TrackerClient::spawn(tracker, id, share, port, false, found_by, rng), found)
+        let client = TrackerClient::spawn(tracker, register, found_by, registered, rng);
+        (client, found)
     }
 
     fn peer(number: u64) -> PeerAddr {
@@ -437,5 +499,41 @@ mod tests {
         let (_second, mut second_found) = self::client(listening.addr, 2);
         second_found.recv().await.unwrap();
         until_registered(&server, 1).await;
+    }
+
+    /// A tracker that knows a peer by another address says so to the next connection.
+    async fn says_that_it_knows_us(listener: &TcpListener) {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut inbound = BytesMut::new();
+        let mut codec = FrameCodec::new(FrameLimits::before_handshake());
+        read_frame(&mut stream, &mut inbound, &mut codec).await.unwrap();
+        let mut out = BytesMut::new();
+        let reason = Some(CloseReason::IdTaken.to_string());
+        Message::Goodbye { id: PeerId::numbered(0), reason }.encode(&mut out);
+        stream.write_all(&out).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_tracker_that_knows_us_by_another_address_is_left_alone_there_while_it_does() {
+        let server = server();
+        let listening = Listening::start(&server);
+        let registered = Registered::default();
+        let (_first, mut found) = client_beside(Arc::clone(&registered), listening.addr, 1);
+        found.recv().await.unwrap();
+        let other = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (second, _found) =
+            client_beside(Arc::clone(&registered), other.local_addr().unwrap(), 1);
+        says_that_it_knows_us(&other).await;
+        // Who waits for the others to be gone looks at how many there are.
+        let rests = async {
+            while registered.receiver_count() == 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(30), rests).await.expect("it does not leave it at that");
+        assert_eq!((second.tracked().problem(), *registered.borrow()), (None, 1));
+        listening.kill().await;
+        timeout(Duration::from_secs(30), says_that_it_knows_us(&other)).await.expect("tried again");
+        until_problem(second.tracked(), true).await;
     }
 }

@@ -91,6 +91,8 @@ pub struct Download {
     /// Setbacks since a block last came.
     setbacks: u32,
     rests_until: Duration,
+    /// See [`Self::set_on_trial`].
+    is_on_trial: bool,
 }
 
 impl Download {
@@ -111,6 +113,7 @@ impl Download {
             unasked: 0,
             setbacks: 0,
             rests_until: Duration::ZERO,
+            is_on_trial: false,
         }
     }
 
@@ -193,6 +196,11 @@ impl Download {
         }
     }
 
+    /// Whether no more than one piece is to be in flight.
+    pub fn set_on_trial(&mut self, is_on_trial: bool) {
+        self.is_on_trial = is_on_trial;
+    }
+
     /// Fills the window. `claim` gives the next piece that is ours to fetch from this peer, and from
     /// which of its bytes on, or `None`. Returns the blocks to ask for, in order.
     pub fn top_up(
@@ -207,6 +215,12 @@ impl Download {
         let block_len = self.next_block_len();
         let next_len = u64::from(block_len.min(geometry.piece_size().bytes()));
         let window = window.max(next_len * self.blocks_min());
+        let mut may_claim = !self.is_on_trial || was_idle;
+        let mut claim = || {
+            let claimed = may_claim.then(&mut claim).flatten();
+            may_claim &= !self.is_on_trial;
+            claimed
+        };
         let mut new = Vec::new();
         while self.asked.len() < limits::REQUESTS_IN_FLIGHT_MAX {
             if self.in_flight + next_len > window && !self.asked.is_empty() {

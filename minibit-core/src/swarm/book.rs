@@ -199,7 +199,7 @@ impl Book {
 }
 
 /// One less of a kind; a kind with none is forgotten.
-fn decrement<K: Eq + std::hash::Hash>(counts: &mut HashMap<K, usize>, key: K) {
+pub(super) fn decrement<K: Eq + std::hash::Hash>(counts: &mut HashMap<K, usize>, key: K) {
     if let std::collections::hash_map::Entry::Occupied(mut entry) = counts.entry(key) {
         *entry.get_mut() -= 1;
         if *entry.get() == 0 {

@@ -17,6 +17,8 @@
 //! neighbours  whom we link to                (a value: time and randomness come in)
 //!   book        the addresses we know
 //!   bans        whom we refuse
+//!   places      who makes room for others
+//!   waiting     who has it
 //! ```
 //!
 //! Invariant: nothing here waits. Links on any core report and claim through atomics, so no
@@ -42,6 +44,7 @@ mod slack;
 mod slots;
 mod standing;
 mod sync;
+mod waiting;
 
 #[cfg(loom)]
 #[cfg(test)]
@@ -62,6 +65,7 @@ pub use picker::{PickOrder, Picking};
 pub use places::{Occupant, giving_way};
 pub use relief::leave_to_others;
 pub use standing::Standing;
+pub use waiting::knock_again_after;
 
 /// A share of that many pieces.
 #[cfg(test)]

@@ -21,7 +21,8 @@ use fastrand::Rng;
 
 use super::LinkId;
 use super::bans::Bans;
-use super::book::{Book, Known, KnownPeer, Source, Status, block_of};
+use super::book::{Book, Known, KnownPeer, Source, Status, block_of, decrement};
+use super::waiting::{Waiter, Waiting, knock_again_after};
 use crate::types::PeerId;
 
 /// Dials of one address in a row without a lasting link.
@@ -119,6 +120,12 @@ pub struct Greeting {
     pub addr: SocketAddr,
 }
 
+impl Greeting {
+    fn waiter(&self) -> Waiter {
+        (block_of(self.addr.ip()), self.id)
+    }
+}
+
 /// What to do with a fresh connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -171,8 +178,11 @@ pub struct Neighbours {
     book: Book,
     links: HashMap<LinkId, Link>,
     by_peer: HashMap<PeerId, LinkId>,
+    /// How many links there are to each IP.
+    by_ip: HashMap<IpAddr, usize>,
     dialling: BTreeSet<SocketAddr>,
     bans: Bans,
+    waiting: Waiting,
 }
 
 impl Neighbours {
@@ -186,8 +196,10 @@ impl Neighbours {
             book: Book::default(),
             links: HashMap::new(),
             by_peer: HashMap::new(),
+            by_ip: HashMap::new(),
             dialling: BTreeSet::new(),
             bans: Bans::default(),
+            waiting: Waiting::default(),
         }
     }
 
@@ -239,7 +251,7 @@ impl Neighbours {
     }
 
     /// Whom to dial now: each address returned counts as being dialled until it is reported
-    /// with [`greeted`](Self::greeted) or [`dial_failed`](Self::dial_failed).
+    /// with [`greeted`](Self::greeted), [`dial_failed`](Self::dial_failed) or [`found_no_room`](Self::found_no_room).
     pub fn dial(&mut self, now: Duration, rng: &mut Rng) -> Vec<SocketAddr> {
         if self.began.is_none() && self.book.len() > 0 {
             self.began = Some(now);
@@ -333,6 +345,18 @@ impl Neighbours {
         }
     }
 
+    /// Whom we dialled has no place for us. Who has nothing from anybody tries again so soon that it keeps its turn
+    /// there, however often; else it is a failure like others.
+    pub fn found_no_room(&mut self, now: Duration, addr: SocketAddr, rng: &mut Rng) {
+        if !self.hungry && !self.links.is_empty() {
+            self.dial_failed(now, addr, rng);
+        } else if self.stop_dialling(addr)
+            && let Some(known) = self.book.get_mut(addr)
+        {
+            known.status = Status::Idle { from: now + knock_again_after(rng) };
+        }
+    }
+
     fn stop_dialling(&mut self, addr: SocketAddr) -> bool {
         let was = self.dialling.remove(&addr);
         if was && let Some(known) = self.book.get_mut(addr) {
@@ -358,7 +382,8 @@ impl Neighbours {
     /// peer made at once the one is kept whose initiator has the smaller identity; of two with
     /// the same initiator, or long after one another, the older one while it lives.
     ///
-    /// If there is no room, one of those `giving_way` makes some, the first before all others.
+    /// If there is no room, one of those `giving_way` makes some, the first before all others. What room there
+    /// is goes to those who were turned away before, as long as they come again.
     pub fn greeted(
         &mut self,
         now: Duration,
@@ -377,6 +402,11 @@ impl Neighbours {
                 self.link(now, greeting);
             }
             Verdict::Refuse(why) => self.refused(now, &greeting, why, rng),
+        }
+        if verdict == Verdict::Refuse(Refusal::Full) && greeting.direction == Direction::Accepted {
+            self.waiting.turned_away(now, greeting.waiter());
+        } else {
+            self.waiting.let_in(greeting.waiter());
         }
         verdict
     }
@@ -397,6 +427,9 @@ impl Neighbours {
                 Verdict::Refuse(Refusal::Duplicate)
             };
         }
+        if self.others_come_first(now, greeting, giving_way) {
+            return Verdict::Refuse(Refusal::Full);
+        }
         if !self.lacks_room_for(greeting) {
             return Verdict::Keep;
         }
@@ -404,9 +437,32 @@ impl Neighbours {
         leaver.map_or(Verdict::Refuse(Refusal::Full), |link| Verdict::Displace(*link))
     }
 
-    /// Whether this connection could be a link only in place of another.
-    pub fn lacks_room_for(&self, greeting: &Greeting) -> bool {
+    /// Whether this connection can be a link only in place of another, or others wait for a place: then it
+    /// matters who gives way.
+    pub fn needs_room_for(&self, greeting: &Greeting) -> bool {
+        self.lacks_room_for(greeting) || !self.waiting.is_empty()
+    }
+
+    fn lacks_room_for(&self, greeting: &Greeting) -> bool {
         self.is_full_for(greeting.direction) || self.is_crowded_for(greeting)
+    }
+
+    /// Whether all the places that are free, or that somebody gives up, are for those who have waited for longer
+    /// than who connects here. Whom we dial is our own choice.
+    fn others_come_first(&self, now: Duration, greeting: &Greeting, giving_way: &[LinkId]) -> bool {
+        if self.waiting.is_empty() || greeting.direction == Direction::Dialled {
+            return false;
+        }
+        let is_crowded = self.is_crowded_for(greeting);
+        let free = self.caps.links_max.saturating_sub(self.links.len() + self.dialling.len());
+        let free = if is_crowded { 0 } else { free };
+        let given_up = giving_way.iter().filter(|link| self.makes_room_for(**link, greeting));
+        let who = greeting.waiter();
+        // Where one IP has its part, the places of others are not for its own.
+        let is_rival = |ip| if is_crowded { ip == who.0 } else { !self.is_crowded(ip) };
+        // On this machine many peers are what they seem.
+        let links_of = |ip: IpAddr| if ip.is_loopback() { 0 } else { self.links_of(ip) };
+        self.waiting.ahead_of(now, who, is_rival, links_of) >= free + given_up.count()
     }
 
     /// Whether there are as many links as there may be.
@@ -421,7 +477,7 @@ impl Neighbours {
     }
 
     fn is_crowded_for(&self, greeting: &Greeting) -> bool {
-        greeting.direction == Direction::Accepted && self.is_crowded(greeting.addr)
+        greeting.direction == Direction::Accepted && self.is_crowded(block_of(greeting.addr.ip()))
     }
 
     /// Whether this connection could be a link if that one were given up. Where one IP has its
@@ -443,10 +499,13 @@ impl Neighbours {
 
     /// Whether peers of this IP have their part of the links: identities cost nothing, so
     /// else one host could take every place. On this machine many peers are what they seem.
-    fn is_crowded(&self, addr: SocketAddr) -> bool {
-        let block = block_of(addr.ip());
-        let linked = self.links.values().filter(|link| block_of(link.addr.ip()) == block).count();
-        !block.is_loopback() && linked >= (self.caps.links_max / IP_PART).max(IP_LINKS_MIN)
+    fn is_crowded(&self, block: IpAddr) -> bool {
+        let part = (self.caps.links_max / IP_PART).max(IP_LINKS_MIN);
+        !block.is_loopback() && self.links_of(block) >= part
+    }
+
+    fn links_of(&self, block: IpAddr) -> usize {
+        self.by_ip.get(&block).copied().unwrap_or(0)
     }
 
     fn initiator(&self, greeting: &Greeting) -> PeerId {
@@ -461,6 +520,7 @@ impl Neighbours {
         let Greeting { link, id, addr, .. } = greeting;
         self.links.insert(link, Link { id, initiator, addr, since: now });
         self.by_peer.insert(id, link);
+        *self.by_ip.entry(block_of(addr.ip())).or_default() += 1;
         if let Some(known) = self.book.get_mut(addr) {
             // They may have come to us while we dial them: that dial is still reported.
             if known.status != Status::Dialling {
@@ -505,6 +565,7 @@ impl Neighbours {
     fn unlink(&mut self, link: LinkId) -> Option<Link> {
         let gone = self.links.remove(&link)?;
         self.by_peer.remove(&gone.id);
+        decrement(&mut self.by_ip, block_of(gone.addr.ip()));
         if let Some(known) = self.book.get_mut(gone.addr)
             && known.status == Status::Linked
         {
@@ -721,6 +782,28 @@ mod tests {
     }
 
     #[test]
+    fn where_there_is_no_room_who_has_nothing_tries_again_each_second_and_others_ever_more_rarely()
+    {
+        let mut node = Node::new(Caps::default());
+        node.learn(list(), [1]);
+        let refused_for = |node: &mut Node| {
+            assert_eq!(node.dial(), [addr(1)]);
+            node.neighbours.found_no_room(node.now, addr(1), &mut node.rng);
+            let wait = node.neighbours.next_dial(node.now).unwrap() - node.now;
+            node.after(wait);
+            wait
+        };
+        for _ in 0..20 {
+            assert!((750..=1250).contains(&refused_for(&mut node).as_millis()));
+        }
+        node.greet(2, Direction::Accepted);
+        let waits: Vec<_> = (0..DIALS_MAX).map(|_| refused_for(&mut node)).collect();
+        assert_eq!(waits.last(), Some(&REST));
+        node.neighbours.set_hungry(true);
+        assert!(refused_for(&mut node) < BACKOFF_MIN * 3, "those it has are of no use");
+    }
+
+    #[test]
     fn the_ticket_is_never_given_up() {
         let mut node = Node::new(Caps::default());
         node.learn(Source::Ticket, [1]);
@@ -858,6 +941,39 @@ mod tests {
         node.giving_way.extend(own);
         let (_, verdict) = node.greet_at(110, crowd, Direction::Accepted);
         assert_eq!(Some(verdict), own.map(Verdict::Displace));
+    }
+
+    #[test]
+    fn a_place_that_falls_free_is_for_who_was_turned_away_first_as_long_as_it_comes_again() {
+        let full = Verdict::Refuse(Refusal::Full);
+        let mut node = Node::new(caps(3, 3, 2, 9));
+        let links: Vec<_> = (1..=3).map(|n| node.greet(n, Direction::Accepted).0).collect();
+        assert_eq!(node.greet(4, Direction::Accepted).1, full);
+        node.after(Duration::from_secs(1)).close(links[0]);
+        assert_eq!(node.greet(5, Direction::Accepted).1, full, "it is for the other");
+        node.giving_way = vec![links[1]];
+        assert_eq!(node.greet(5, Direction::Accepted).1, Verdict::Keep, "there are two");
+        let late = node.after(Duration::from_secs(9)).greet(6, Direction::Accepted).1;
+        assert_eq!(late, Verdict::Displace(links[1]), "it did not come again");
+        assert_eq!(node.greet(4, Direction::Accepted).1, full, "and has lost its turn");
+    }
+
+    #[test]
+    fn however_many_one_address_has_waiting_another_has_the_next_place() {
+        let mut node = Node::new(caps(40, 0, 0, 0));
+        let crowd = |number: u64| SocketAddr::new(addr(1).ip(), number as u16);
+        let own = (100..109).map(|n| node.greet_at(n, crowd(n), Direction::Accepted).0);
+        let own: Vec<_> = own.collect();
+        for number in 200..231 {
+            node.greet(number, Direction::Accepted);
+        }
+        for number in 300..330 {
+            let verdict = node.greet_at(number, crowd(number), Direction::Accepted).1;
+            assert_eq!(verdict, Verdict::Refuse(Refusal::Full));
+        }
+        node.giving_way = vec![own[0]];
+        let verdict = node.greet(2, Direction::Accepted).1;
+        assert_eq!(verdict, Verdict::Displace(own[0]), "it has no link yet");
     }
 
     #[test]

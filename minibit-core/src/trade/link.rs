@@ -217,6 +217,10 @@ pub struct Link {
     pub(super) told_complete: bool,
     /// Whether our REGISTRO said that we answer requests.
     pub(super) told_unchoked: bool,
+    /// When it was made.
+    pub(super) made: Duration,
+    /// When its peer, on trial, was asked for a piece last, in microseconds of the shell's clock; 0: never.
+    pub(super) tried_us: AtomicU64,
 }
 
 impl Link {

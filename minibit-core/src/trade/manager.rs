@@ -187,8 +187,8 @@ impl<H> Manager<H> {
         !self.share.ledger.holds_all() || !self.has_tracker
     }
 
-    /// Whom to dial now; each is to be reported by [`Self::add_link`] or
-    /// [`Self::dial_failed`].
+    /// Whom to dial now; each is to be reported by [`Self::add_link`],
+    /// [`Self::dial_failed`] or [`Self::found_no_room`].
     pub fn dial(&mut self, now: Duration) -> Vec<SocketAddr> {
         if self.look_for_food(now) && self.neighbours.is_full() && self.may_dial() {
             self.make_room(now);
@@ -240,6 +240,11 @@ impl<H> Manager<H> {
     /// A dial came to nothing.
     pub fn dial_failed(&mut self, now: Duration, addr: SocketAddr) {
         self.neighbours.dial_failed(now, addr, &mut self.rng);
+    }
+
+    /// Whom we dialled has no place for us.
+    pub fn found_no_room(&mut self, now: Duration, addr: SocketAddr) {
+        self.neighbours.found_no_room(now, addr, &mut self.rng);
     }
 
     /// A peer that is not linked is to be banned.
@@ -317,8 +322,8 @@ impl<H> Manager<H> {
         let id = LinkId(self.next_link);
         self.next_link += 1;
         let greeting = new.greeting(id);
-        let full = self.neighbours.lacks_room_for(&greeting);
-        let giving_way = if full { self.giving_way(now) } else { Vec::new() };
+        let room = self.neighbours.needs_room_for(&greeting);
+        let giving_way = if room { self.giving_way(now) } else { Vec::new() };
         match self.neighbours.greeted(now, greeting, &giving_way, &mut self.rng) {
             Verdict::Keep => {}
             Verdict::Replace(old) => self.close(old, CloseReason::Gone),
@@ -371,6 +376,8 @@ impl<H> Manager<H> {
             past: self.pasts.of(new.agreed.peer, new.addr.ip()),
             told_complete: new.told.complete,
             told_unchoked: new.told.unchoked,
+            made: now,
+            tried_us: AtomicU64::new(0),
             key: new.key,
             holdings: if complete { Holdings::full(pieces) } else { Holdings::empty(pieces) },
             choking: AtomicBool::new(!new.told.unchoked),
@@ -409,6 +416,7 @@ impl<H> Manager<H> {
         let link = self.share.links().remove(&id)?;
         self.share.ledger.remove_holder(&link.holdings);
         self.remember(&link);
+        self.share.note_worth(&link);
         if ban {
             self.share.forget_prefixes_of(&link);
             self.neighbours.ban(id);
@@ -544,6 +552,39 @@ mod tests {
         // And more who come do not push it out.
         (300..310).for_each(|number| drop(setting.join(Duration::from_secs(10), number, false)));
         assert_eq!(newcomer.closing(), None);
+    }
+
+    /// More peers than there are places do nothing but keep one, and knock again, as somebody else, as soon as they
+    /// are turned away or lose it. When a newcomer that tries once a second has a place.
+    fn let_in_beside(attackers: u64, patience: Duration) -> Option<Duration> {
+        const KNOCKS_EVERY_MS: u64 = 100;
+        let caps = Caps { links_max: 100, ..Caps::default() };
+        let mut setting = Setting::new(true, caps, Slots::Auto);
+        let mut links: Vec<Option<Arc<Link>>> = vec![None; attackers as usize];
+        let mut next_number = 1000;
+        for millis in (0..patience.as_millis() as u64).step_by(KNOCKS_EVERY_MS as usize) {
+            let now = Duration::from_millis(millis);
+            for link in &mut links {
+                if let Some(gone) = link.take_if(|link| link.closing().is_some()) {
+                    setting.manager.remove_link(now, gone.id, false);
+                }
+                if link.is_none() {
+                    next_number += 1;
+                    *link = setting.join(now, next_number, false).ok();
+                }
+            }
+            setting.manager.do_what_is_due(now);
+            if millis % 1000 == 500 && setting.join(now, 2, false).is_ok() {
+                return Some(now);
+            }
+        }
+        None
+    }
+
+    #[test]
+    fn who_stays_for_its_turn_has_a_place_though_more_than_there_are_knock_all_the_time() {
+        let found = let_in_beside(130, Duration::from_secs(60));
+        assert!(found.is_some_and(|after| after <= Duration::from_secs(12)), "{found:?}");
     }
 
     #[test]

@@ -26,6 +26,7 @@ mod link;
 mod manager;
 mod prefixes;
 mod share;
+mod strangers;
 #[cfg(test)]
 mod testing;
 

@@ -70,6 +70,19 @@ impl Sender {
         Self { link: link.id, id: link.agreed.peer, ip: block_of(link.addr.ip()) }
     }
 
+    pub(super) fn id(&self) -> PeerId {
+        self.id
+    }
+
+    pub(super) fn ip(&self) -> IpAddr {
+        self.ip
+    }
+
+    /// Whether it is this link.
+    pub(super) fn is_of(&self, link: &Link) -> bool {
+        self.link == link.id
+    }
+
     fn machine(&self) -> Machine {
         (self.ip, self.ip.is_loopback().then_some(self.id))
     }
@@ -94,6 +107,13 @@ pub struct Mixed {
     /// Bytes from the link that brought the last of them, without what it sent before others did.
     own: u32,
     senders: Vec<Sender>,
+}
+
+impl Mixed {
+    /// The links that sent some of it.
+    pub(super) fn senders(&self) -> impl Iterator<Item = &Sender> {
+        self.senders.iter()
+    }
 }
 
 impl Origin {

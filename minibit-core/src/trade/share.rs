@@ -15,6 +15,7 @@ use std::time::Duration;
 use super::link::{LaneStatus, Link};
 use super::lock;
 use super::prefixes::{Mixed, Origin, Prefix, Prefixes, Sender};
+use super::strangers::{Strangers, machine_of};
 use crate::content::{HashBook, PieceHasher};
 use crate::swarm::{Guide, LaneId, Ledger, LinkId, Past, Picking, Recent, Standing};
 use crate::types::{FileIndex, Geometry, PeerId, PieceIndex, PieceSet};
@@ -120,6 +121,10 @@ pub struct Share<H = PieceHasher> {
     prefixes: Mutex<Prefixes<H>>,
     /// Whether there is anything in there: as long as nothing goes wrong nobody need look.
     has_prefixes: AtomicBool,
+    /// Who is asked for one piece first, for many who came before it from its machine sent nothing right.
+    strangers: Mutex<Strangers>,
+    /// Whether anybody is: else nobody need look.
+    has_trials: AtomicBool,
     /// Of the wanted pieces, still to be verified.
     bytes_left: AtomicU64,
     lanes: Mutex<BTreeMap<LaneId, Arc<LaneStatus>>>,
@@ -173,6 +178,8 @@ impl<H> Share<H> {
             paused: AtomicBool::new(false),
             prefixes: Mutex::default(),
             has_prefixes: AtomicBool::new(false),
+            strangers: Mutex::new(Strangers::new(piece_len)),
+            has_trials: AtomicBool::new(false),
             bytes_left: AtomicU64::new(bytes_left),
             lanes: Mutex::default(),
             carrying: AtomicU32::new(0),
@@ -244,6 +251,11 @@ impl<H> Share<H> {
         link.verified_bytes.fetch_add(origin.own(len).into(), Relaxed);
         if self.has_prefixes() {
             self.with_prefixes(|prefixes| prefixes.on_right(origin, &Sender::of(link)));
+        }
+        if let Origin::Mixed(mixed) = origin {
+            let mut strangers = lock(&self.strangers);
+            let others = mixed.senders().filter(|sender| !sender.is_of(link));
+            others.for_each(|sender| strangers.note_begun_right(sender.ip(), sender.id()));
         }
         self.bytes_left.fetch_sub(len.into(), Relaxed);
         self.counters.pieces_fetched.fetch_add(1, Relaxed);
@@ -343,6 +355,49 @@ impl<H> Share<H> {
         if self.has_prefixes() {
             self.with_prefixes(|prefixes| prefixes.forget_from(&Sender::of(link)));
         }
+    }
+
+    // ---- strangers ----
+
+    /// A link is over: what came of it is remembered of its peer, or of its machine.
+    pub(super) fn note_worth(&self, link: &Link) {
+        let (ip, mut strangers) = (link.addr.ip(), lock(&self.strangers));
+        if link.bytes_from() > 0 {
+            strangers.note_right(ip, link.agreed.peer);
+        } else if link.gave_at() > link.made && strangers.note_failure(ip) {
+            self.has_trials.store(true, Relaxed);
+        }
+    }
+
+    /// Whether a peer is to be asked for one piece at a time, in its turn, until it has sent a right one.
+    pub(super) fn is_on_trial(&self, link: &Link) -> bool {
+        self.has_trials.load(Relaxed) && is_on_trial(&lock(&self.strangers), link)
+    }
+
+    /// Whether it is the turn of this peer, which is on trial; then it is asked for a piece.
+    pub(super) fn takes_trial(&self, link: &Link, now: Duration) -> bool {
+        let ip = link.addr.ip();
+        if link.is_busy() || !lock(&self.strangers).is_due(ip, now) {
+            return false;
+        }
+        let (links, mut strangers) = (self.links(), lock(&self.strangers));
+        let turn = |link: &Link| (link.tried_us.load(Relaxed), link.id);
+        let is_before = |other: &&Arc<Link>| {
+            turn(other) < turn(link)
+                && machine_of(other.addr.ip()) == machine_of(ip)
+                && is_on_trial(&strangers, other)
+                && !other.is_choked()
+                && !other.lets_us_down()
+                && other.closing().is_none()
+                && self.ledger.has_open_of(&other.holdings)
+                && !other.is_busy()
+        };
+        let before = links.values().filter(is_before).count();
+        let takes = strangers.takes_turn(ip, now, before);
+        if takes {
+            link.tried_us.store(now.as_micros() as u64, Relaxed);
+        }
+        takes
     }
 
     /// Our own file was changed under us: its pieces are no longer ours to offer. False if we
@@ -476,4 +531,8 @@ impl<H> Share<H> {
         let released = if soon { &self.news_released } else { &self.news_released_to_all };
         released.load(Acquire).max(link.news_due.load(Acquire))
     }
+}
+
+fn is_on_trial(strangers: &Strangers, link: &Link) -> bool {
+    link.bytes_from() == 0 && strangers.is_on_trial(link.addr.ip(), link.agreed.peer)
 }

@@ -15,7 +15,9 @@ use minibit_core::content::Ticket;
 use minibit_core::engine::{Node, NodeConfig, ShareHandle};
 use minibit_core::swarm::Caps;
 use minibit_core::types::{PageId, PeerId, limits};
-use minibit_core::wire::{Holdings, Message, MetadataHeader, RawBlock, RefuseReason, Run};
+use minibit_core::wire::{
+    Frame, Holdings, Message, MetadataHeader, RawBlock, RefuseReason, Register, Run,
+};
 use tokio::time::Instant;
 
 use super::holder::{Answer, Holder, OnRegister, Script, help};
@@ -138,6 +140,41 @@ async fn finished_with_help(world: &World, receiver: &Node, share: &ShareHandle)
     let helper = help(&world.content, addr(receiver), honest());
     world.check(share).await;
     helper.abort();
+}
+
+/// Joins under this name, sends a wrong piece of what it is asked for, and leaves; how many pieces were asked
+/// for.
+async fn lies_once(receiver: &Node, share: &ShareHandle, world: &World, name: u64) -> usize {
+    let id = PeerId::numbered(name);
+    let holds_all = Register { complete: true, unchoked: true, ..register(&world.content, id) };
+    let mut peer = Peer::join(addr(receiver), holds_all).await.expect("there is room");
+    let asked = peer.wire.find(|frame| match frame {
+        Frame::Control(Message::Request(blocks)) => Some(blocks.clone()),
+        _ => None,
+    });
+    let asked = asked.await.expect("something is wanted");
+    let before = share.stats().bytes_downloaded;
+    peer.wire.write(&block_frame(asked[0].piece as u32, 0, &[7; PIECE as usize])).await;
+    until("it has come", || share.stats().bytes_downloaded > before).await;
+    drop(peer);
+    until("it is gone", || share.links().iter().all(|link| link.peer != id)).await;
+    asked.len()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_that_are_new_where_others_sent_nothing_right_are_asked_for_one_piece_each() {
+    let world = World::new(200);
+    let holder = Holder::start(&world.content, Script::with_nothing(liar())).await;
+    let receiver = node().await;
+    let share = world.start(&receiver, &world.ticket(&[holder.addr])).await;
+    let mut asked = Vec::new();
+    for name in 1000..1012 {
+        asked.push(lies_once(&receiver, &share, &world, name).await);
+    }
+    assert!(asked[..4].iter().all(|pieces| *pieces > 1), "{asked:?}");
+    assert_eq!(asked[4..], [1; 8]);
+    // Of an honest one of that machine more is to be had.
+    finished_with_help(&world, &receiver, &share).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
