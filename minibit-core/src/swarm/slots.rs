@@ -147,7 +147,7 @@ impl Auto {
     /// After a round in which somebody waited and all together were sent `total` bytes a second.
     pub(super) fn adapt(&mut self, now: Duration, total: u64, answered: u64) {
         if total < TELLING {
-            self.regular = SLOWEST_FLOOR;
+            self.regular = (self.regular / 2).max(SLOWEST_FLOOR);
             self.trial = None;
             return;
         }
@@ -232,10 +232,12 @@ mod tests {
     #[test]
     fn a_link_too_slow_to_tell_anything_by_keeps_to_the_fewest_slots() {
         let mut auto = Auto::new(PIECE);
-        for (round, total) in [0, 1638, 0, 3276, 0, 1638].into_iter().enumerate() {
+        let rounds = [0, 1638, 0, 3276, 0, 1638].into_iter().enumerate();
+        let slots = rounds.map(|(round, total)| {
             auto.adapt(Duration::from_secs(10 * round as u64), total, 5);
-            assert_eq!(auto.regular(), SLOWEST_FLOOR);
-        }
+            auto.regular()
+        });
+        assert_eq!(slots.collect::<Vec<_>>(), [2, 1, 1, 1, 1, 1]);
     }
 
     /// Slots after each round in which somebody waits, if `rate` of the slots is what all get.
