@@ -137,7 +137,8 @@ impl<H> Lane<H> {
         claimed: &mut Vec<PieceIndex>,
     ) -> Vec<BlockSpan> {
         let Self { share, link, sender, download, id, rng, unfinished, .. } = self;
-        let mut left_alone = Vec::new();
+        // They are not even claimed: whoever may have them would find them taken, and is not woken.
+        let mut left_alone = share.left_alone(sender, now);
         let spans = download.top_up(&share.geometry, now, || {
             // Most often there is nothing, and the levels of rarity are many to look through.
             if !share.ledger.has_open_of(&link.holdings) {
@@ -155,11 +156,14 @@ impl<H> Lane<H> {
                 return begun;
             }
             let piece = loop {
-                let piece = share.ledger.claim(&link.holdings, *id, order, rng)?;
+                let piece = share.ledger.claim_but(&left_alone, &link.holdings, *id, order, rng)?;
                 if share.may_begin(piece, sender, now) {
                     break piece;
                 }
+                // Its beginning has come into being since.
                 left_alone.push(piece);
+                share.ledger.release(piece, *id);
+                share.wake_all();
             };
             if is_unfinished(unfinished, piece) {
                 share.ledger.release(piece, *id);
@@ -168,10 +172,9 @@ impl<H> Lane<H> {
             claimed.push(piece);
             Some((piece, share.end_of_prefix(piece, sender)))
         });
-        self.held_back |= spans.is_empty() && !left_alone.is_empty();
-        for piece in left_alone {
-            self.share.ledger.release(piece, self.id);
-        }
+        self.held_back = spans.is_empty()
+            && !left_alone.is_empty()
+            && self.share.ledger.has_open_of(&self.link.holdings);
         spans
     }
 
@@ -179,13 +182,14 @@ impl<H> Lane<H> {
     /// not given us it has given to others. If we have no use for what it gave, we choose.
     fn ask_as_suggested(&mut self, now: Duration, claimed: &mut Vec<PieceIndex>) -> Vec<BlockSpan> {
         let Self { share, link, sender, download, id, unfinished, .. } = self;
-        let mut of_no_use = 0;
+        let (mut of_no_use, mut for_later) = (0, Vec::new());
         let spans = download.top_up(&share.geometry, now, || {
             loop {
                 let piece = share.geometry.piece(link.next_suggested()?)?;
                 of_no_use += 1;
-                if !is_unfinished(unfinished, piece)
-                    && share.may_begin(piece, sender, now)
+                if !share.may_begin(piece, sender, now) {
+                    for_later.push(piece);
+                } else if !is_unfinished(unfinished, piece)
                     && share.ledger.claim_this(&link.holdings, *id, piece)
                 {
                     claimed.push(piece);
@@ -193,6 +197,8 @@ impl<H> Lane<H> {
                 }
             }
         });
+        // It was given to us, and to nobody else.
+        self.link.suggest_first(&for_later);
         let waited = now.saturating_sub(self.download.last_progress());
         if spans.is_empty() && of_no_use > 0 {
             self.link.guiding.end();
