@@ -37,6 +37,6 @@ mod uplink;
 mod varied;
 mod world;
 
-pub use report::{MemberReport, Moment, Report};
+pub use report::{MemberReport, Moment, Report, SlowCost};
 pub use scenario::{Faults, Rates, Role, Scenario, Start};
 pub use world::{World, run};
