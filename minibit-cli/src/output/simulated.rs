@@ -308,6 +308,27 @@ mod tests {
     }
 
     #[test]
+    fn what_slow_peers_cost_is_told_in_seconds_and_in_the_time_that_a_piece_takes() {
+        let slow = Slow {
+            last_without_slow_seconds: 115.0,
+            slow_delay_seconds: 10.0,
+            slow_delay_of_others_seconds: 4.0,
+            slow_unsent_seconds: 7.0,
+            piece_seconds: 2.0,
+        };
+        let text = table(&[Simulated { slow: Some(slow), ..run(7, 125.0) }]);
+        let rows = text.lines().filter_map(|line| line.split_once('┆'));
+        let told = |name: &str| {
+            let rows = rows.clone().filter(|(row, _)| row.trim_matches(['│', ' ']) == name);
+            rows.map(|(_, cell)| cell.trim_matches(['│', ' ']).to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(told("later with them"), ["10.00 s", "5.0 of that", "1.0 of that"]);
+        assert_eq!(told("of it, for what they do not send"), ["7.00 s"]);
+        assert_eq!(told("of it, for other reasons"), ["3.00 s", "1.5 of that"]);
+        assert_eq!(told("last of the others later"), ["4.00 s", "2.0 of that"]);
+    }
+
+    #[test]
     fn the_table_of_several_has_the_median_the_least_and_the_most() {
         let unfinished = Simulated { finished: false, last_seconds: None, ..run(3, 0.0) };
         let text = table(&[run(1, 130.0), run(2, 110.0), run(3, 120.0), unfinished]);
