@@ -13,20 +13,18 @@
 //! - They need over a second and a half for a piece: half the slots are tried. If the link then
 //!   carries clearly less, it was the receivers who could take no more: the slots are given back,
 //!   and more are tried.
-//! - A few blocks in a round to all of them together tell nothing: as few slots as may be.
+//! - Less than a piece in a round to all of them together tells nothing: as few slots as may be.
 //! - Between the two a quarter more are tried. If the link does not then carry more for it, they
 //!   are given back, and nothing is tried for a minute.
 //! - Less than a piece a second to all of them together: what a piece takes to the next peer is what
-//!   the swarm waits for, so there may be fewer slots than the classic setting has. Less than a piece in a
-//!   round: there may be one, for a piece takes so long that who fetches it may be gone before it is out.
+//!   the swarm waits for, so there may be fewer slots than the classic setting has. Less than a piece in half
+//!   a minute: there may be one, for whoever fetches a piece may be gone before it is out.
 //!
 //! Invariant: never fewer than [`SLOWEST_FLOOR`], nor than [`SLOW_FLOOR`] and [`FLOOR`] above those rates, nor more
 //! than [`CAP`].
 //! Not here: who gets the slots (`choker`).
 
 use std::time::Duration;
-
-use crate::types::limits;
 
 /// Slots to begin with, and at least where a piece a second and more goes out: those of the classic
 /// setting.
@@ -35,17 +33,16 @@ pub(super) const FLOOR: usize = 4;
 const SLOW_FLOOR: usize = 2;
 /// At least where less than a piece in [`SLOWEST_SECONDS`] goes out.
 const SLOWEST_FLOOR: usize = 1;
-/// See [`SLOWEST_FLOOR`]; a round.
-const SLOWEST_SECONDS: u64 = 10;
+/// See [`SLOWEST_FLOOR`].
+const SLOWEST_SECONDS: u64 = 30;
 /// At most.
 pub(super) const CAP: usize = 128;
 /// At pieces a second for each of those who are answered, more slots hurt nobody.
 const PLENTY: u64 = 2;
 /// Below two pieces in so many seconds for each of them, there may be too many.
 const THIN_SECONDS: u64 = 3;
-/// Bytes a second, below which nothing can be told: eight of the shortest blocks in a round, of which one
-/// more or less is an eighth, as much as a trial is judged by.
-const TELLING: u64 = 8 * limits::BLOCK_LEN_MIN as u64 / 10;
+/// Less than a piece in so many seconds is too little to tell anything by.
+const TELLING_SECONDS: u64 = 10;
 /// Between two looks for whether there is plenty; twice as long after each that finds none.
 const LOOK: Duration = Duration::from_millis(250);
 const LOOK_MAX: Duration = Duration::from_secs(8);
@@ -146,13 +143,13 @@ impl Auto {
 
     /// After a round in which somebody waited and all together were sent `total` bytes a second.
     pub(super) fn adapt(&mut self, now: Duration, total: u64, answered: u64) {
-        if total < TELLING {
-            self.regular = (self.regular / 2).max(SLOWEST_FLOOR);
+        let floor = self.floor(total);
+        self.regular = self.regular.max(floor);
+        if total * TELLING_SECONDS < self.piece_len {
+            self.regular = (self.regular / 2).max(floor);
             self.trial = None;
             return;
         }
-        let floor = self.floor(total);
-        self.regular = self.regular.max(floor);
         if let Some(trial) = self.trial.take() {
             if self.regular < trial.slots && total < trial.total - trial.total / 8 {
                 self.regular = trial.slots;
@@ -269,17 +266,9 @@ mod tests {
     }
 
     #[test]
-    fn a_way_out_that_takes_longer_than_a_round_for_a_piece_has_one_and_seldom_tries_two() {
-        let slow = u64::from(PIECE) / 16;
-        assert_eq!(rounds(11, |_| slow), [2, 1, 2, 1, 1, 1, 1, 1, 1, 2, 1]);
-    }
-
-    #[test]
-    fn receivers_too_slow_for_a_piece_in_a_round_do_not_leave_a_faster_way_out_idle() {
-        // Each takes 8 KiB/s, whatever the number, and the way out 64 KiB/s.
-        let slots = rounds(30, |answered| (answered * (8 << 10)).min(64 << 10));
-        let full = slots[10..].iter().filter(|slots| **slots >= 7).count();
-        assert!(full >= 13, "{slots:?}");
+    fn a_way_out_that_takes_half_a_minute_for_a_piece_has_one_and_a_faster_one_two() {
+        assert_eq!(rounds(4, |_| u64::from(PIECE) / 31), [2, 1, 1, 1]);
+        assert_eq!(rounds(4, |_| u64::from(PIECE) / 29), [2, 2, 2, 2]);
     }
 
     #[test]
