@@ -24,7 +24,7 @@ use crate::cli::Simulate;
 use crate::exit::{Exit, Failure};
 use crate::output::json::Event;
 use crate::output::progress::{Standing, Work};
-use crate::output::simulated::{self, Joined, Shares, Simulated, Slow};
+use crate::output::simulated::{self, Got, Joined, Shares, Simulated, Slow};
 use crate::output::units::Time;
 
 /// Steps between two looks at the clock and at whether to stop.
@@ -170,7 +170,7 @@ fn simulated(flags: &Simulate, report: &Report, real: Duration) -> Simulated {
         honest_peers_banned: report.honest_banned() as u64,
         hostile: !scenario.hostile.is_empty(),
         joined: (!flags.joining.is_zero()).then(|| joined(report)),
-        shares: flags.stop_after.and_then(|_| report.shares()).map(Shares::from),
+        got: flags.stop_after.and_then(|_| got(report)),
         slow: None,
         real_seconds: real.as_secs_f64(),
         events: report.events,
@@ -191,16 +191,25 @@ fn joined(report: &Report) -> Joined {
 
 /// What slow peers cost, beside the same swarm without them; `None` if either did not finish.
 fn slow(with: &Report, without: &Report) -> Option<Slow> {
-    let end = |report: &Report| report.completions().last().copied().filter(|_| report.finished);
-    let (with_them, without_them) = (end(with)?.as_secs_f64(), end(without)?.as_secs_f64());
+    let cost = with.slow_cost(without)?;
     let scenario = &without.scenario;
     let rates = without.of_role(Role::Leecher).map(|member| member.upload_rate);
     let rate = rates.sum::<f64>() / without.of_role(Role::Leecher).count().max(1) as f64;
     Some(Slow {
-        last_without_slow_seconds: without_them,
-        slow_delay_seconds: with_them - without_them,
+        last_without_slow_seconds: without.completions().last()?.as_secs_f64(),
+        slow_delay_seconds: cost.later,
+        slow_delay_of_others_seconds: cost.others_later,
+        slow_unsent_seconds: cost.unsent,
         piece_seconds: f64::from(scenario.piece_size.bytes()) / rate,
     })
+}
+
+/// How far the honest peers are; `None` if there are none.
+fn got(report: &Report) -> Option<Got> {
+    let parts = report.verified_parts();
+    let least = *parts.first()?;
+    let shares = report.shares().map(Shares::from);
+    Some(Got { median_verified: parts[(parts.len() - 1) / 2], least_verified: least, shares })
 }
 
 /// Bytes per second at which the members of some roles got what they got, on average.

@@ -204,7 +204,7 @@ impl Event {
 mod tests {
     use super::super::progress::Alone;
     use super::*;
-    use crate::output::simulated::{Joined, Shares, Slow};
+    use crate::output::simulated::{Got, Joined, Shares, Slow};
 
     fn one_of_each() -> Vec<Event> {
         let text = String::new;
@@ -307,10 +307,16 @@ mod tests {
                     first_piece_median_rounds: Some(0.0),
                     first_piece_last_rounds: Some(0.0),
                 }),
-                shares: Some(Shares { least_share: 0.0, most_share: 0.0 }),
+                got: Some(Got {
+                    median_verified: 0.0,
+                    least_verified: 0.0,
+                    shares: Some(Shares { least_share: 0.0, most_share: 0.0 }),
+                }),
                 slow: Some(Slow {
                     last_without_slow_seconds: 0.0,
                     slow_delay_seconds: 0.0,
+                    slow_delay_of_others_seconds: 0.0,
+                    slow_unsent_seconds: 0.0,
                     piece_seconds: 0.0,
                 }),
                 slot_moves_median: Some(0.0),

@@ -65,7 +65,7 @@ pub(crate) struct Simulated {
     #[serde(flatten)]
     pub(crate) joined: Option<Joined>,
     #[serde(flatten)]
-    pub(crate) shares: Option<Shares>,
+    pub(crate) got: Option<Got>,
     #[serde(flatten)]
     pub(crate) slow: Option<Slow>,
     pub(crate) real_seconds: f64,
@@ -83,7 +83,17 @@ pub(crate) struct Joined {
     pub(crate) first_piece_last_rounds: Option<f64>,
 }
 
-/// What honest peers had got in a time that was set, over their mean.
+/// What honest peers had got in a time that was set.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(crate) struct Got {
+    /// Parts of the share, from 0 to 1.
+    pub(crate) median_verified: f64,
+    pub(crate) least_verified: f64,
+    #[serde(flatten)]
+    pub(crate) shares: Option<Shares>,
+}
+
+/// What the least and the most served honest peers had got, over the mean of all.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct Shares {
     pub(crate) least_share: f64,
@@ -101,15 +111,28 @@ impl From<(f64, f64)> for Shares {
 pub(crate) struct Slow {
     pub(crate) last_without_slow_seconds: f64,
     pub(crate) slow_delay_seconds: f64,
+    /// How much later the last of the other peers was.
+    pub(crate) slow_delay_of_others_seconds: f64,
+    /// Of the delay, what is for their ways out that are missing.
+    pub(crate) slow_unsent_seconds: f64,
     /// What a piece takes over the whole way out of a peer that is not slow.
     pub(crate) piece_seconds: f64,
 }
 
 impl Slow {
-    /// The delay in times that a piece takes from one peer to the next, if so many share its way
-    /// out.
-    fn delay_in_pieces(self, sharing: f64) -> f64 {
-        self.slow_delay_seconds / (self.piece_seconds * sharing)
+    /// What of the delay is not for what they do not send.
+    fn rest(self) -> f64 {
+        self.slow_delay_seconds - self.slow_unsent_seconds
+    }
+
+    /// What a piece takes from one peer to the next, if five at a time share its way out.
+    fn piece_of_five_seconds(self) -> f64 {
+        5.0 * self.piece_seconds
+    }
+
+    /// The delay in such times.
+    fn delay_in_fives(self) -> f64 {
+        self.slow_delay_seconds / self.piece_of_five_seconds()
     }
 }
 
@@ -121,14 +144,32 @@ pub(crate) fn name_of(value: &impl ValueEnum) -> String {
 /// A row of the table: what it is, where it is found, and how it is told.
 type Row = (&'static str, fn(&Simulated) -> Option<f64>, fn(f64) -> String);
 
-const ROWS: [Row; 28] = [
+const ROWS: [Row; 38] = [
+    ("verified, median peer", |run| Some(run.got?.median_verified), percent),
+    ("verified, last peer", |run| Some(run.got?.least_verified), percent),
+    ("peers that have all", |run| run.got.map(|_| run.honest_peers_done as f64), count),
     ("first peer done", |run| run.first_seconds, time),
     ("median peer done", |run| run.median_seconds, time),
     ("last peer done", |run| run.last_seconds, time),
     ("  without the slow peers", |run| Some(run.slow?.last_without_slow_seconds), time),
     ("  later with them", |run| Some(run.slow?.slow_delay_seconds), seconds),
-    ("  in pieces, sent alone", |run| Some(run.slow?.delay_in_pieces(1.0)), one_digit),
-    ("  in pieces, sent by fives", |run| Some(run.slow?.delay_in_pieces(5.0)), one_digit),
+    ("  of it, for what they do not send", |run| Some(run.slow?.slow_unsent_seconds), seconds),
+    ("  of it, for other reasons", |run| Some(run.slow?.rest()), seconds),
+    ("  last of the others later", |run| Some(run.slow?.slow_delay_of_others_seconds), seconds),
+    ("a piece takes, sent alone", |run| Some(run.slow?.piece_seconds), seconds),
+    ("  later with them", |run| in_pieces(run, |slow| slow.slow_delay_seconds), pieces),
+    ("  of it, for other reasons", |run| in_pieces(run, Slow::rest), pieces),
+    (
+        "  last of the others later",
+        |run| in_pieces(run, |slow| slow.slow_delay_of_others_seconds),
+        pieces,
+    ),
+    (
+        "a piece takes, sent with four others",
+        |run| Some(run.slow?.piece_of_five_seconds()),
+        seconds,
+    ),
+    ("  later with them", |run| Some(run.slow?.delay_in_fives()), pieces),
     ("first piece after joining", |run| run.joined?.first_piece_median_rounds, rounds),
     ("  last peer's", |run| run.joined?.first_piece_last_rounds, rounds),
     ("no swarm could before", |run| Some(run.lower_bound_seconds), time),
@@ -145,8 +186,8 @@ const ROWS: [Row; 28] = [
     ("mean rate of free riders", |run| run.free_rider_rate, |rate| Rate(rate).to_string()),
     ("free riders / the honest", free_riding, percent),
     ("fairness (Jain)", |run| Some(run.fairness), |index| format!("{index:.3}")),
-    ("least served / mean", |run| Some(run.shares?.least_share), percent),
-    ("most served / mean", |run| Some(run.shares?.most_share), percent),
+    ("received by one, least / mean", |run| Some(run.got?.shares?.least_share), percent),
+    ("received by one, most / mean", |run| Some(run.got?.shares?.most_share), percent),
     ("give and take (rank corr.)", |run| run.give_and_take, |rank| format!("{rank:.2}")),
     ("events", |run| Some(run.events as f64), |count| format!("{count:.0}")),
     ("real time", |run| Some(run.real_seconds), time),
@@ -205,12 +246,21 @@ fn banned(run: &Simulated) -> Option<f64> {
     (run.hostile || count > 0.0).then_some(count)
 }
 
-fn one_digit(count: f64) -> String {
-    format!("{count:.1}")
+/// A delay in times that a piece takes, sent alone.
+fn in_pieces(run: &Simulated, delay: impl Fn(Slow) -> f64) -> Option<f64> {
+    run.slow.map(|slow| delay(slow) / slow.piece_seconds)
+}
+
+fn count(count: f64) -> String {
+    format!("{count:.0}")
+}
+
+fn pieces(count: f64) -> String {
+    format!("{count:.1} of that")
 }
 
 fn seconds(count: f64) -> String {
-    format!("{count:.1} s")
+    format!("{count:.2} s")
 }
 
 fn rounds(count: f64) -> String {
@@ -255,6 +305,27 @@ mod tests {
         assert!(!text.contains("free riders") && !text.contains("rank"), "{text}");
         let riders = Simulated { free_rider_rate: Some(250.0), ..run(7, 125.0) };
         assert!(table(&[riders]).contains("25.0 %"));
+    }
+
+    #[test]
+    fn what_slow_peers_cost_is_told_in_seconds_and_in_the_time_that_a_piece_takes() {
+        let slow = Slow {
+            last_without_slow_seconds: 115.0,
+            slow_delay_seconds: 10.0,
+            slow_delay_of_others_seconds: 4.0,
+            slow_unsent_seconds: 7.0,
+            piece_seconds: 2.0,
+        };
+        let text = table(&[Simulated { slow: Some(slow), ..run(7, 125.0) }]);
+        let rows = text.lines().filter_map(|line| line.split_once('┆'));
+        let told = |name: &str| {
+            let rows = rows.clone().filter(|(row, _)| row.trim_matches(['│', ' ']) == name);
+            rows.map(|(_, cell)| cell.trim_matches(['│', ' ']).to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(told("later with them"), ["10.00 s", "5.0 of that", "1.0 of that"]);
+        assert_eq!(told("of it, for what they do not send"), ["7.00 s"]);
+        assert_eq!(told("of it, for other reasons"), ["3.00 s", "1.5 of that"]);
+        assert_eq!(told("last of the others later"), ["4.00 s", "2.0 of that"]);
     }
 
     #[test]

@@ -57,8 +57,11 @@ fn what_was_asked_for_beyond_the_usual_has_its_rows_and_its_fields() {
     for row in [
         "without the slow peers",
         "later with them",
-        "in pieces, sent alone",
-        "in pieces, sent by fives",
+        "for what they do not send",
+        "for other reasons",
+        "last of the others later",
+        "a piece takes, sent alone",
+        "a piece takes, sent with four others",
         "first piece after joining",
         "honest peers banned",
         "free riders / the honest",
@@ -70,7 +73,8 @@ fn what_was_asked_for_beyond_the_usual_has_its_rows_and_its_fields() {
     let of = |field: &str| run[field].as_f64().expect("a figure");
     let later = of("last_seconds") - of("last_without_slow_seconds");
     assert!((later - of("slow_delay_seconds")).abs() < 1e-6, "{run}");
-    assert!(of("piece_seconds") > 0.0, "{run}");
+    assert!(of("piece_seconds") > 0.0 && of("slow_unsent_seconds") > 0.0, "{run}");
+    assert!(of("slow_delay_of_others_seconds") <= of("slow_delay_seconds"), "{run}");
     assert!(of("first_piece_median_rounds") <= of("first_piece_last_rounds"), "{run}");
     let usual = simulate(&sandbox, &[]).expect(0).stdout.join("\n");
     assert!(!usual.contains("slow peers") && !usual.contains("banned"), "{usual}");
@@ -85,6 +89,12 @@ fn a_swarm_that_is_stopped_has_not_failed_and_tells_how_evenly_peers_were_served
     let share = |field: &str| run[field].as_f64().expect("a share");
     assert!(share("least_share") <= 1.0 && share("most_share") >= 1.0, "{run}");
     assert!((3.0..3.5).contains(&share("simulated_seconds")), "{run}");
+    let (least, median) = (share("least_verified"), share("median_verified"));
+    assert!((0.0..=median).contains(&least) && 0.0 < median && median < 1.0, "{run}");
+    let table = simulate(&sandbox, &["--stop-after", "3s"]).expect(0).stdout.join("\n");
+    for row in ["verified, median peer", "verified, last peer", "least / mean", "most / mean"] {
+        assert!(table.contains(row), "{row}: {table}");
+    }
 }
 
 #[test]

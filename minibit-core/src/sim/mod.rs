@@ -16,8 +16,8 @@
 //! modelled: each peer's way out, shared equally by the blocks being sent; its way in; the time
 //! that a message takes; the order of what goes over one connection, in which messages wait
 //! behind the block that is being sent; connections that break, peers that crash, a network that
-//! splits. What is not: packets, their loss, the bytes of control messages, disks, hashing, the
-//! manifest's first transfer; a link has one lane.
+//! splits. What is not: packets, their loss, the bytes of control messages (so nobody says more than
+//! he may: [`Chatter`](crate::peer::Chatter)), disks, hashing, the manifest's first transfer; a link has one lane.
 //!
 //! The same scenario, seed included, gives the same events ([`Report::events_hash`]).
 //! Not here: what users see of it (`minibit simulate`).
@@ -37,6 +37,6 @@ mod uplink;
 mod varied;
 mod world;
 
-pub use report::{MemberReport, Moment, Report};
+pub use report::{MemberReport, Moment, Report, SlowCost};
 pub use scenario::{Faults, Rates, Role, Scenario, Start};
 pub use world::{World, run};

@@ -75,6 +75,18 @@ pub struct Report {
     pub events_hash: u64,
 }
 
+/// What slow peers cost, in seconds: how much later something is than in the same swarm without them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SlowCost {
+    /// The end, for which the slow peers count as well.
+    pub later: f64,
+    /// The last of the other peers.
+    pub others_later: f64,
+    /// The bound for all ways out together ([`Scenario::all_ways_out`]): so much the end must be later whatever
+    /// the rules, where that bound is what a swarm comes near to, because less can be sent.
+    pub unsent: f64,
+}
+
 /// Moments of a run; fewer and fewer as it grows long.
 #[derive(Clone, Debug)]
 pub(super) struct Timeline {
@@ -207,6 +219,32 @@ impl Report {
         (mean > 0.0).then(|| (least as f64 / mean, most as f64 / mean))
     }
 
+    /// Parts of the pieces that honest leechers have, ascending, from 0 to 1.
+    pub fn verified_parts(&self) -> Vec<f64> {
+        let mut parts: Vec<f64> = self.of_role(Role::Leecher).map(|member| member.has).collect();
+        parts.sort_by(f64::total_cmp);
+        parts
+    }
+
+    /// What slow peers cost here, beside the same swarm without them; `None` if either did not finish.
+    pub fn slow_cost(&self, without: &Self) -> Option<SlowCost> {
+        let slow = self.scenario.slow.map_or(0, |(count, _)| count as usize);
+        let both = [self, without];
+        let [later, others_later] = [0, slow].map(|left_out| {
+            let ends = both.map(|report| report.last_but(left_out));
+            Some(ends[0]? - ends[1]?)
+        });
+        let [with, all] = both.map(|report| report.scenario.all_ways_out().as_secs_f64());
+        Some(SlowCost { later: later?, others_later: others_later?, unsent: with - all })
+    }
+
+    /// When the last honest leecher was done, in seconds, not counting so many of the last in number.
+    fn last_but(&self, left_out: usize) -> Option<f64> {
+        let counted = self.of_role(Role::Leecher).count().saturating_sub(left_out);
+        let ends = self.of_role(Role::Leecher).take(counted).filter_map(|member| member.completed);
+        self.finished.then(|| ends.map(|end| end.as_secs_f64()).fold(0.0, f64::max))
+    }
+
     /// When the last honest leecher was done, over the lower bound.
     pub fn over_bound(&self) -> Option<f64> {
         let last = self.completions().last().copied().filter(|_| self.finished)?;
@@ -309,5 +347,54 @@ mod tests {
         let falling: Vec<(f64, f64)> = rising.iter().map(|(a, b)| (*a, -b)).collect();
         assert!((spearman(&falling).unwrap_or(0.0) + 1.0).abs() < 1e-9);
         assert_eq!(spearman(&[(1.0, 2.0), (1.0, 3.0)]), None);
+    }
+
+    fn done_after(seconds: u64) -> MemberReport {
+        MemberReport {
+            role: Role::Leecher,
+            upload_rate: 0.0,
+            took: None,
+            completed: Some(Duration::from_secs(seconds)),
+            first_piece: None,
+            banned: false,
+            has: 1.0,
+            uploaded: 0,
+            downloaded: 0,
+            wasted: 0,
+            messages: 0,
+            refused: 0,
+            moves: MovesByRound::default(),
+        }
+    }
+
+    /// Three peers and a seeder, each of which sends the share in 100 s, but for the last peers, if they are slow.
+    fn report(slow: Option<(u32, f64)>, ends: [u64; 3]) -> Report {
+        let usual = Scenario::default();
+        let upload = crate::sim::Rates::Same(usual.share_len() / 100.0);
+        let seeder_upload = usual.share_len() / 100.0;
+        Report {
+            scenario: Scenario { leechers: 3, upload, seeder_upload, slow, ..usual },
+            finished: true,
+            ended: Duration::ZERO,
+            members: ends.map(done_after).to_vec(),
+            timeline: Vec::new(),
+            lower_bound: Duration::ZERO,
+            first_copy: None,
+            events: 0,
+            events_hash: 0,
+        }
+    }
+
+    #[test]
+    fn what_slow_peers_cost_is_told_apart_by_who_waits_and_by_what_can_no_longer_be_sent() {
+        let without = report(None, [110, 130, 120]);
+        let with = report(Some((1, 0.0)), [140, 135, 170]);
+        let cost = with.slow_cost(&without).expect("both finish");
+        assert!((cost.later - 40.0).abs() < 1e-6, "170 s, 130 s without");
+        assert!((cost.others_later - 10.0).abs() < 1e-6, "140 s, 130 s without");
+        // Three copies, by four in 75 s and by three in 100 s.
+        assert!((cost.unsent - 25.0).abs() < 1e-6, "{cost:?}");
+        let unfinished = Report { finished: false, ..with };
+        assert_eq!(unfinished.slow_cost(&without), None);
     }
 }

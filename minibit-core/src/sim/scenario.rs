@@ -217,18 +217,33 @@ impl Scenario {
     pub fn lower_bound(&self) -> Duration {
         let share = self.share_len();
         let seeders = f64::from(self.seeders) * self.seeder_upload;
+        let slowest = self.honest().map(|n| self.download_of(n)).fold(f64::INFINITY, f64::min);
+        let once = if self.start == Start::Empty { share / seeders } else { 0.0 };
+        let taken = Duration::from_secs_f64(once.max(share * self.missing() / slowest));
+        taken.max(self.all_ways_out())
+    }
+
+    /// The third of those bounds alone: how long all ways out together need for a copy for each honest
+    /// leecher.
+    pub fn all_ways_out(&self) -> Duration {
+        let seeders = f64::from(self.seeders) * self.seeder_upload;
         let giving = |number: &u32| self.role_of(*number) != Role::Corrupt;
         let uploads: f64 = (0..self.leechers).filter(giving).map(|n| self.upload_of(n)).sum();
-        let honest = || (0..self.leechers).filter(|number| self.role_of(*number).is_honest());
-        let slowest = honest().map(|n| self.download_of(n)).fold(f64::INFINITY, f64::min);
-        let missing = match self.start {
+        let copies = self.honest().count() as f64 * self.missing();
+        Duration::from_secs_f64(copies * self.share_len() / (seeders + uploads))
+    }
+
+    fn honest(&self) -> impl Iterator<Item = u32> {
+        (0..self.leechers).filter(|number| self.role_of(*number).is_honest())
+    }
+
+    /// The part of the share that a leecher lacks when it joins.
+    fn missing(&self) -> f64 {
+        match self.start {
             Start::Empty => 1.0,
             Start::Random(part) => 1.0 - part,
             Start::RoundRobin => 1.0 - 1.0 / f64::from(self.leechers.max(1)),
-        };
-        let once = if self.start == Start::Empty { share / seeders } else { 0.0 };
-        let all = honest().count() as f64 * share * missing / (seeders + uploads);
-        Duration::from_secs_f64(once.max(share * missing / slowest).max(all))
+        }
     }
 }
 

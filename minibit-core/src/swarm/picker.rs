@@ -74,8 +74,21 @@ impl Ledger {
         order: PickOrder,
         rng: &mut Rng,
     ) -> Option<PieceIndex> {
+        self.claim_but(&[], holdings, owner, order, rng)
+    }
+
+    /// The same, but none of these few pieces, which stay open for others all the while.
+    pub fn claim_but(
+        &self,
+        left_alone: &[PieceIndex],
+        holdings: &Holdings,
+        owner: LaneId,
+        order: PickOrder,
+        rng: &mut Rng,
+    ) -> Option<PieceIndex> {
         let mut claimed = None;
-        self.claim_each(holdings, owner, order, 1, rng, |piece| claimed = Some(piece));
+        let picks = Picks { order, n: 1, left_alone };
+        self.claim_each(holdings, owner, &picks, rng, |piece| claimed = Some(piece));
         claimed
     }
 
@@ -98,7 +111,8 @@ impl Ledger {
         out: &mut Vec<PieceIndex>,
     ) -> usize {
         let before = out.len();
-        self.claim_each(holdings, owner, order, n, rng, |piece| out.push(piece));
+        let picks = Picks { order, n, left_alone: &[] };
+        self.claim_each(holdings, owner, &picks, rng, |piece| out.push(piece));
         out.len() - before
     }
 
@@ -106,11 +120,11 @@ impl Ledger {
         &self,
         holdings: &Holdings,
         owner: LaneId,
-        order: PickOrder,
-        n: usize,
+        picks: &Picks<'_>,
         rng: &mut Rng,
         found: impl FnMut(PieceIndex),
     ) {
+        let Picks { order, n, left_alone } = *picks;
         // The length first: a peer that holds something and has no bitmap holds everything.
         let held_len = holdings.len();
         if n == 0 || held_len == 0 || !self.has_open() {
@@ -118,7 +132,8 @@ impl Ledger {
         }
         let held = holdings.bits();
         let (probes, budget) = (0, u32::MAX);
-        let mut search = Search { ledger: self, held, owner, rng, left: n, probes, budget, found };
+        let mut search =
+            Search { ledger: self, held, left_alone, owner, rng, left: n, probes, budget, found };
         match order {
             PickOrder::Random => search.take_from(OPEN, true),
             PickOrder::FirstCopies => search.take_from(0, true),
@@ -145,11 +160,22 @@ impl Ledger {
     }
 }
 
+/// What a call is to claim.
+struct Picks<'a> {
+    order: PickOrder,
+    /// How many.
+    n: usize,
+    /// None of these.
+    left_alone: &'a [PieceIndex],
+}
+
 /// One call's search.
 struct Search<'a, F> {
     ledger: &'a Ledger,
     /// What the peer holds; `None` = everything.
     held: Option<&'a Bits>,
+    /// Never claimed.
+    left_alone: &'a [PieceIndex],
     owner: LaneId,
     rng: &'a mut Rng,
     /// Claims still wanted.
@@ -234,6 +260,9 @@ impl<F: FnMut(PieceIndex)> Search<'_, F> {
 
     fn try_take(&mut self, piece: usize, found_in: usize) -> bool {
         let Some(piece) = self.ledger.geometry().piece(piece as u32) else { return false };
+        if self.left_alone.contains(&piece) {
+            return false;
+        }
         let won = self.ledger.try_claim(piece, self.owner, found_in);
         if won {
             self.left -= 1;
@@ -250,7 +279,9 @@ impl<F: FnMut(PieceIndex)> Search<'_, F> {
         let mut from = 0;
         while let Some((word, common)) = open.next_common(self.held, from, &mut self.probes) {
             for piece in ones(common).map(|bit| word * 64 + bit) {
-                let Some(index) = self.ledger.geometry().piece(piece as u32) else { continue };
+                let index = self.ledger.geometry().piece(piece as u32);
+                let index = index.filter(|index| !self.left_alone.contains(index));
+                let Some(index) = index else { continue };
                 let candidate = (self.ledger.cell(index).level(), self.rng.u32(..), piece);
                 if best.len() < self.left {
                     best.push(candidate);
@@ -367,6 +398,20 @@ mod tests {
         assert_eq!(swarm("1323").peer("x   ").have("x   ").pick(), None);
         assert_eq!(swarm("1323").peer("    ").pick(), None);
         assert_eq!(swarm("9990").pick(), Some(3));
+    }
+
+    #[test]
+    fn what_is_left_alone_is_never_claimed_and_stays_open_for_others() {
+        for order in [PickOrder::RarestFirst, PickOrder::Random, PickOrder::Sequential] {
+            let (drawn, rng) = (swarm("1323"), &mut Rng::with_seed(1));
+            let (ledger, peer) = (drawn.ledger(), Holdings::from_set(&Drawn::set("xxxx", "x")));
+            let (lane, rarest) = (ledger.new_lane(), ledger.geometry().piece(0).unwrap());
+            let claim = || ledger.claim_but(&[rarest], &peer, lane, order, rng);
+            let mut claimed: Vec<u32> = std::iter::from_fn(claim).map(PieceIndex::get).collect();
+            claimed.sort_unstable();
+            assert_eq!(claimed, [1, 2, 3], "{order:?}");
+            assert!(ledger.claim_this(&peer, lane, rarest), "{order:?}");
+        }
     }
 
     #[test]

@@ -17,9 +17,11 @@
 //! - Between the two a quarter more are tried. If the link does not then carry more for it, they
 //!   are given back, and nothing is tried for a minute.
 //! - Less than a piece a second to all of them together: what a piece takes to the next peer is what
-//!   the swarm waits for, so there may be fewer slots than the classic setting has.
+//!   the swarm waits for, so there may be fewer slots than the classic setting has. Less than a piece in half
+//!   a minute: there may be one, for whoever fetches a piece may be gone before it is out.
 //!
-//! Invariant: never fewer than [`SLOW_FLOOR`], or [`FLOOR`] above that rate, nor more than [`CAP`].
+//! Invariant: never fewer than [`SLOWEST_FLOOR`], nor than [`SLOW_FLOOR`] and [`FLOOR`] above those rates, nor more
+//! than [`CAP`].
 //! Not here: who gets the slots (`choker`).
 
 use std::time::Duration;
@@ -29,6 +31,10 @@ use std::time::Duration;
 pub(super) const FLOOR: usize = 4;
 /// At least where less goes out.
 const SLOW_FLOOR: usize = 2;
+/// At least where less than a piece in [`SLOWEST_SECONDS`] goes out.
+const SLOWEST_FLOOR: usize = 1;
+/// See [`SLOWEST_FLOOR`].
+const SLOWEST_SECONDS: u64 = 30;
 /// At most.
 pub(super) const CAP: usize = 128;
 /// At pieces a second for each of those who are answered, more slots hurt nobody.
@@ -157,7 +163,7 @@ impl Auto {
 
     /// After a round in which somebody waited and all together were sent `total` bytes a second.
     pub(super) fn adapt(&mut self, now: Duration, total: u64, answered: u64) {
-        let floor = if total < self.piece_len { SLOW_FLOOR } else { FLOOR };
+        let floor = self.floor(total);
         self.regular = self.regular.max(floor);
         if total * TELLING_SECONDS < self.piece_len {
             self.regular = (self.regular / 2).max(floor);
@@ -188,6 +194,17 @@ impl Auto {
             let tries_fewer = self.is_thin(total, answered) && self.regular > floor;
             let slots = if tries_fewer { self.regular / 2 } else { self.more() };
             self.try_slots(slots, total, floor);
+        }
+    }
+
+    /// Fewest slots where so many bytes go out in a second.
+    fn floor(&self, total: u64) -> usize {
+        if total * SLOWEST_SECONDS < self.piece_len {
+            SLOWEST_FLOOR
+        } else if total < self.piece_len {
+            SLOW_FLOOR
+        } else {
+            FLOOR
         }
     }
 
@@ -232,10 +249,12 @@ mod tests {
     #[test]
     fn a_link_too_slow_to_tell_anything_by_keeps_to_the_fewest_slots() {
         let mut auto = Auto::new(PIECE);
-        for (round, total) in [0, 1638, 0, 3276, 0, 1638].into_iter().enumerate() {
+        let rounds = [0, 1638, 0, 3276, 0, 1638].into_iter().enumerate();
+        let slots = rounds.map(|(round, total)| {
             auto.adapt(Duration::from_secs(10 * round as u64), total, 5);
-            assert_eq!(auto.regular(), SLOW_FLOOR);
-        }
+            auto.regular()
+        });
+        assert_eq!(slots.collect::<Vec<_>>(), [2, 1, 1, 1, 1, 1]);
     }
 
     /// Slots after each round in which somebody waits, if `rate` of the slots is what all get.
@@ -264,6 +283,12 @@ mod tests {
         assert_eq!(auto.regular, SLOW_FLOOR);
         auto.adapt(2 * ROUND_AT, 4 * slow, 3);
         assert!(auto.regular >= FLOOR, "{}", auto.regular);
+    }
+
+    #[test]
+    fn a_way_out_that_takes_half_a_minute_for_a_piece_has_one_and_a_faster_one_two() {
+        assert_eq!(rounds(4, |_| u64::from(PIECE) / 31), [2, 1, 1, 1]);
+        assert_eq!(rounds(4, |_| u64::from(PIECE) / 29), [2, 2, 2, 2]);
     }
 
     #[test]

@@ -249,6 +249,14 @@ impl Link {
         next
     }
 
+    /// Pieces that were suggested and cannot be fetched yet come next again, in this order.
+    pub(super) fn suggest_first(&self, pieces: &[PieceIndex]) {
+        let mut suggested = lock(&self.suggested);
+        for piece in pieces.iter().rev() {
+            suggested.push_front(piece.get()..piece.get() + 1);
+        }
+    }
+
     /// How many of its lanes are older than this one.
     pub(super) fn place_of(&self, lane: &Arc<LaneStatus>) -> usize {
         lock(&self.lanes).iter().take_while(|other| !Arc::ptr_eq(other, lane)).count()

@@ -287,6 +287,12 @@ impl<H> Prefixes<H> {
         self.kept.get(&piece).is_none_or(is_free)
     }
 
+    /// The pieces that this peer may not be asked for.
+    pub(super) fn left_alone(&self, by: &Sender, now: Duration) -> Vec<PieceIndex> {
+        let pieces = self.kept.keys().copied();
+        pieces.filter(|piece| !self.may_begin(*piece, by, now)).collect()
+    }
+
     /// How many are longer than this one, or as long and of an earlier piece.
     fn longer_than(&self, piece: PieceIndex, prefix: &Prefix<H>) -> usize {
         let rank = |piece, end| (std::cmp::Reverse(end), piece);

@@ -308,6 +308,14 @@ impl<H> Share<H> {
         !self.has_prefixes() || lock(&self.prefixes).may_begin(piece, by, now)
     }
 
+    /// The pieces that others began and this peer would throw away: few, and most often none.
+    pub(super) fn left_alone(&self, by: &Sender, now: Duration) -> Vec<PieceIndex> {
+        if !self.has_prefixes() {
+            return Vec::new();
+        }
+        lock(&self.prefixes).left_alone(by, now)
+    }
+
     /// Whether a peer had a part in a wrong piece, and has not shown since that it was another's.
     pub(super) fn is_in_doubt(&self, by: &Sender) -> bool {
         self.has_prefixes() && !lock(&self.prefixes).may_mix(by)

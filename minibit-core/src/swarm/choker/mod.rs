@@ -102,7 +102,7 @@ pub enum Slots {
         optimistic: usize,
     },
     /// One optimistic slot, and regular ones after what the link carries (see
-    /// `swarm/slots.rs`): 4 to begin with, 2 to 128 in all.
+    /// `swarm/slots.rs`): 4 to begin with, 1 to 128 in all.
     #[default]
     Auto,
 }

@@ -140,7 +140,8 @@ impl<H> Lane<H> {
         claimed: &mut Vec<PieceIndex>,
     ) -> Vec<BlockSpan> {
         let Self { share, link, sender, download, id, rng, unfinished, .. } = self;
-        let mut left_alone = Vec::new();
+        // They are not even claimed: whoever may have them would find them taken, and is not woken.
+        let mut left_alone = share.left_alone(sender, now);
         let spans = download.top_up(&share.geometry, now, || {
             // Most often there is nothing, and the levels of rarity are many to look through.
             if !share.ledger.has_open_of(&link.holdings) {
@@ -158,11 +159,14 @@ impl<H> Lane<H> {
                 return begun;
             }
             let piece = loop {
-                let piece = share.ledger.claim(&link.holdings, *id, order, rng)?;
+                let piece = share.ledger.claim_but(&left_alone, &link.holdings, *id, order, rng)?;
                 if share.may_begin(piece, sender, now) {
                     break piece;
                 }
+                // Its beginning has come into being since.
                 left_alone.push(piece);
+                share.ledger.release(piece, *id);
+                share.wake_all();
             };
             if is_unfinished(unfinished, piece) {
                 share.ledger.release(piece, *id);
@@ -171,10 +175,9 @@ impl<H> Lane<H> {
             claimed.push(piece);
             Some((piece, share.end_of_prefix(piece, sender)))
         });
-        self.held_back |= spans.is_empty() && !left_alone.is_empty();
-        for piece in left_alone {
-            self.share.ledger.release(piece, self.id);
-        }
+        self.held_back = spans.is_empty()
+            && !left_alone.is_empty()
+            && self.share.ledger.has_open_of(&self.link.holdings);
         spans
     }
 
@@ -182,23 +185,30 @@ impl<H> Lane<H> {
     /// not given us it has given to others. If what it gave is nothing that we want, we choose.
     fn ask_as_suggested(&mut self, now: Duration, claimed: &mut Vec<PieceIndex>) -> Vec<BlockSpan> {
         let Self { share, link, sender, download, id, unfinished, .. } = self;
-        let mut of_no_use = 0;
+        let (mut is_unwanted, mut for_later) = (false, Vec::new());
         let spans = download.top_up(&share.geometry, now, || {
             loop {
                 let piece = share.geometry.piece(link.next_suggested()?)?;
-                let is_ours_soon = share.ledger.have(piece) || share.ledger.owner(piece).is_some();
-                of_no_use += u32::from(!is_ours_soon);
-                if !is_unfinished(unfinished, piece)
-                    && share.may_begin(piece, sender, now)
-                    && share.ledger.claim_this(&link.holdings, *id, piece)
-                {
+                let may_begin =
+                    !is_unfinished(unfinished, piece) && share.may_begin(piece, sender, now);
+                if may_begin && share.ledger.claim_this(&link.holdings, *id, piece) {
                     claimed.push(piece);
                     return Some((piece, share.end_of_prefix(piece, sender)));
                 }
+                if share.ledger.have(piece) {
+                    continue;
+                }
+                // Whoever fetches it may be a liar, and the seeder gives it to nobody but us.
+                if !may_begin || share.ledger.owner(piece).is_some() {
+                    for_later.push(piece);
+                } else {
+                    is_unwanted = true;
+                }
             }
         });
+        self.link.suggest_first(&for_later);
         let waited = now.saturating_sub(self.download.last_progress());
-        if spans.is_empty() && of_no_use > 0 {
+        if spans.is_empty() && is_unwanted {
             self.link.guiding.end();
             return self.ask_seeder(now, claimed);
         }

@@ -471,7 +471,8 @@ mod tests {
     use super::*;
     use std::num::NonZeroU32;
 
-    use crate::swarm::{Caps, Slots};
+    use crate::swarm::{Caps, Holdings, Slots};
+    use crate::types::PieceSet;
     use crate::wire::BlockHeader;
 
     /// A link to a seeder that has dialled us: nothing tells how far it is.
@@ -563,6 +564,10 @@ mod tests {
         lock(&link.suggested).push_back(3..5);
         lane.ask(Duration::ZERO);
         assert!(lane.download.is_idle() && link.guiding.is_now());
+        // But who was to send the other was banned: the seeder has given it to nobody but us.
+        share.ledger.release(share.geometry.piece(4).unwrap(), others);
+        lane.ask(Duration::ZERO);
+        assert_eq!(lane.download().pieces(), [share.geometry.piece(4).unwrap()]);
     }
 
     #[test]
@@ -690,6 +695,53 @@ mod tests {
         assert_eq!(share.end_of_prefix(piece, &Sender::of(&links[0])), 0);
         assert_eq!(share.ledger.owner(piece), None);
         assert!(!share.ledger.have(piece));
+    }
+
+    /// A lane to a seeder that is in doubt, and the piece that an honest peer began, left, and is waited for with.
+    fn doubted_lane() -> (Lane, PieceIndex) {
+        let (share, links) = links(3);
+        spoil(&share, &links[0], &links[1]);
+        let (mut lost, span) = asking(&share, &links[2]);
+        comes(&mut lost, span, 5000);
+        drop(lost);
+        let link = Arc::clone(&links[0]);
+        let (waker, rng) = (Waker::noop().clone(), fastrand::Rng::with_seed(3));
+        (Lane::new(share, link, true, Duration::ZERO, waker, rng), span.piece())
+    }
+
+    #[test]
+    fn what_a_seeder_in_doubt_dealt_and_may_not_begin_yet_is_fetched_as_soon_as_it_may() {
+        let (mut lane, begun) = doubted_lane();
+        let other = lane.share.geometry.piece((begun.get() + 1) % 64).unwrap();
+        for piece in [begun, other] {
+            lock(&lane.link.suggested).push_back(piece.get()..piece.get() + 1);
+        }
+        lane.link.guiding.begin();
+        lane.ask(Duration::ZERO);
+        assert_eq!(lane.download().pieces(), [other]);
+        lane.ask(Duration::from_secs(30));
+        assert_eq!(lane.download().pieces(), [other, begun]);
+    }
+
+    #[test]
+    fn a_lane_that_found_something_is_not_held_back_by_what_it_may_not_begin() {
+        let (mut lane, begun) = doubted_lane();
+        // Of all others there are copies, so that what may not be begun is the only first copy to be had.
+        let mut out = PieceSet::full(64);
+        out.remove(begun);
+        lane.share.ledger.add_holder(&Holdings::from_set(&out));
+        lane.ask(Duration::ZERO);
+        assert!(!lane.download().is_idle() && !lane.held_back);
+    }
+
+    #[test]
+    fn a_lane_that_finds_only_what_it_may_not_begin_is_held_back_and_leaves_it_open() {
+        let (mut lane, begun) = doubted_lane();
+        let (share, link) = (Arc::clone(&lane.share), Arc::clone(&lane.link));
+        all_but(&share, &link, begun);
+        lane.ask(Duration::ZERO);
+        assert!(lane.download().is_idle() && lane.held_back);
+        assert_eq!(share.ledger.owner(begun), None);
     }
 
     /// All pieces but this one are here already.
