@@ -226,6 +226,8 @@ impl<H> Lane<H> {
         if !spans.is_empty() || self.held_back || !self.download.is_idle() {
             return spans;
         }
+        // Until something is dealt to us, or we would wait as long again after what fits our window.
+        self.link.guiding.end();
         self.ask_seeder(now, claimed)
     }
 

@@ -591,6 +591,18 @@ mod tests {
         assert_eq!(chooses_after(100 << 20), Some(Duration::from_millis(100)));
     }
 
+    #[test]
+    fn who_is_dealt_nothing_waits_once_and_not_again_after_each_piece() {
+        let mut lane = guided_lane();
+        let now = Duration::from_secs(3);
+        lane.ask(now);
+        let chosen = lane.download().pieces();
+        assert!(!chosen.is_empty());
+        lane.part_with(&chosen);
+        lane.ask(now);
+        assert!(!lane.download().is_idle(), "not three seconds later");
+    }
+
     /// A lane of a link that answers, which has asked for something; and the block that comes first.
     fn asking(share: &Arc<Share>, link: &Arc<Link>) -> (Lane, BlockSpan) {
         let (share, link) = (Arc::clone(share), Arc::clone(link));
