@@ -21,7 +21,7 @@ use super::{Output, Style};
 /// needs is dropped here, not there.
 pub(crate) const TICK: Duration = Duration::from_millis(200);
 /// What is done sooner needs no line and no event.
-const SHORT: Duration = Duration::from_millis(400);
+const SHORT: Duration = Duration::from_millis(300);
 /// Between two lines where there is no terminal.
 const LINES_EVERY: Duration = Duration::from_secs(5);
 /// Between two progress events.

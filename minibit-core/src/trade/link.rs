@@ -2,7 +2,7 @@
 //!
 //! Not here: what a single lane knows (`lane`), who may be linked (`swarm::Neighbours`).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
@@ -249,8 +249,8 @@ impl Link {
         next
     }
 
-    /// Pieces that were suggested and cannot be fetched yet come next again, in this order.
-    pub(super) fn suggest_first(&self, pieces: &[PieceIndex]) {
+    /// Pieces that were suggested and cannot be fetched yet come next again, each once.
+    pub(super) fn suggest_first(&self, pieces: &BTreeSet<PieceIndex>) {
         let mut suggested = lock(&self.suggested);
         for piece in pieces.iter().rev() {
             suggested.push_front(piece.get()..piece.get() + 1);

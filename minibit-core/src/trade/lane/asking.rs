@@ -1,6 +1,6 @@
 //! Which blocks to ask this lane's peer for, and which pieces to give back.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::Ordering::{AcqRel, Relaxed, Release};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -185,7 +185,7 @@ impl<H> Lane<H> {
     /// not given us it has given to others. If what it gave is nothing that we want, we choose.
     fn ask_as_suggested(&mut self, now: Duration, claimed: &mut Vec<PieceIndex>) -> Vec<BlockSpan> {
         let Self { share, link, sender, download, id, unfinished, .. } = self;
-        let (mut is_unwanted, mut for_later) = (false, Vec::new());
+        let (mut is_unwanted, mut for_later) = (false, BTreeSet::new());
         let spans = download.top_up(&share.geometry, now, || {
             loop {
                 let piece = share.geometry.piece(link.next_suggested()?)?;
@@ -200,7 +200,7 @@ impl<H> Lane<H> {
                 }
                 // Whoever fetches it may be a liar, and the seeder gives it to nobody but us.
                 if !may_begin || share.ledger.owner(piece).is_some() {
-                    for_later.push(piece);
+                    for_later.insert(piece);
                 } else {
                     is_unwanted = true;
                 }

@@ -145,6 +145,7 @@ impl<H> Lane<H> {
             }
             Fact::Suggested(runs) => {
                 if runs.is_empty() {
+                    lock(&self.link.suggested).clear();
                     self.link.guiding.end();
                 } else {
                     lock(&self.link.suggested).extend(runs);

@@ -473,7 +473,7 @@ mod tests {
 
     use crate::swarm::{Caps, Holdings, Slots};
     use crate::types::PieceSet;
-    use crate::wire::BlockHeader;
+    use crate::wire::{BlockHeader, RawBlock};
 
     /// A link to a seeder that has dialled us: nothing tells how far it is.
     fn link() -> (Arc<Share>, Arc<Link>) {
@@ -561,9 +561,10 @@ mod tests {
             assert!(share.ledger.claim_this(&link.holdings, others, piece));
         }
         share.keep(&link, share.geometry.piece(3).unwrap(), others, &Origin::Alone);
-        lock(&link.suggested).push_back(3..5);
+        lock(&link.suggested).extend([3..5, 3..5]);
         lane.ask(Duration::ZERO);
         assert!(lane.download.is_idle() && link.guiding.is_now());
+        assert_eq!(*lock(&link.suggested), [4..5], "once, however often it was said");
         // But who was to send the other was banned: the seeder has given it to nobody but us.
         share.ledger.release(share.geometry.piece(4).unwrap(), others);
         lane.ask(Duration::ZERO);
@@ -589,6 +590,49 @@ mod tests {
         assert_eq!(chooses_after(16_384), Some(Duration::from_secs(3)));
         assert_eq!(chooses_after(8 * 16_384), Some(Duration::from_secs(1)));
         assert_eq!(chooses_after(100 << 20), Some(Duration::from_millis(100)));
+    }
+
+    #[test]
+    fn a_seeder_gives_nobody_else_what_a_peer_has_asked_it_for() {
+        let mut setting = Setting::new(true, Caps::default(), Slots::default());
+        let links: Vec<Arc<Link>> =
+            (2..4).map(|number| setting.join(Duration::ZERO, number, false).unwrap()).collect();
+        let mut lanes: Vec<Lane> = links
+            .iter()
+            .map(|link| {
+                link.interested.store(true, Relaxed);
+                let (share, link) = (Arc::clone(&setting.share), Arc::clone(link));
+                let (waker, rng) = (Waker::noop().clone(), fastrand::Rng::with_seed(1));
+                Lane::new(share, link, true, Duration::ZERO, waker, rng)
+            })
+            .collect();
+        let dealt = |lane: &mut Lane, now| -> Vec<u64> {
+            lane.guide(now);
+            let messages = lane.take_messages().into_iter();
+            let runs = messages.filter_map(|message| match message {
+                Message::Suggest(runs) => Some(runs),
+                _ => None,
+            });
+            runs.flatten().flat_map(|run| run.first..run.first + run.count).collect()
+        };
+        let blocks = |pieces: &[u64]| -> Vec<RawBlock> {
+            let block = |piece: &u64| RawBlock { piece: *piece, offset: 0, len: 16_384 };
+            pieces.iter().map(block).collect()
+        };
+        let mut now = Duration::ZERO;
+        let slow = dealt(&mut lanes[0], now);
+        lanes[0].on_message(Message::Request(blocks(&slow)), now).unwrap();
+        let mut quick = Vec::new();
+        for _ in 0..100 {
+            now += Duration::from_micros(100);
+            let pieces = dealt(&mut lanes[1], now);
+            lanes[1].on_message(Message::Request(blocks(&pieces)), now).unwrap();
+            while let Some(span) = lanes[1].take_block(now) {
+                lanes[1].on_block_sent(span, now);
+            }
+            quick.extend(pieces);
+        }
+        assert!(!slow.is_empty() && quick.len() + slow.len() == 64, "{slow:?} {quick:?}");
     }
 
     #[test]
