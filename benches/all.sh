@@ -40,7 +40,7 @@ cells() {
     for cell in start hash small links pieces disks sizes; do
         run cells "$cell"
     done
-    run cells distance --size 1024
+    run cells distance --size 512
     run cells distance --size 256 --lanes 1,2,4,8,16
 }
 

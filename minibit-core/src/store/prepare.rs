@@ -432,15 +432,16 @@ impl Listing<'_> {
         prefix: &[String],
         alone: Option<&String>,
     ) -> Result<bool, PrepareError> {
+        // A pipe has no canonical path, though `/dev/stdin` names it.
+        if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir()) {
+            return Err(PrepareError::NotAFile { path: path.to_owned() });
+        }
         let path = fs::canonicalize(path).map_err(PrepareError::io("find", path))?;
         let metadata = fs::metadata(&path).map_err(PrepareError::io("examine", &path))?;
         if metadata.is_file() {
             let name = prefix.iter().chain(alone).cloned().collect();
             self.add(path, name, &metadata)?;
             return Ok(true);
-        }
-        if !metadata.is_dir() {
-            return Err(PrepareError::NotAFile { path });
         }
         walk(&path, &mut |below, kind| self.visit(&path, prefix, below, kind))?;
         Ok(false)
@@ -783,10 +784,14 @@ mod tests {
         assert!(matches!(refused("bytes"), PrepareError::NotUtf8 { .. }));
         assert!(matches!(refused("case"), PrepareError::Collision(_)));
         assert!(matches!(refused("nothing"), PrepareError::Io { action: "find", .. }));
-        assert!(matches!(
-            prepare_with(&["/dev/null".into()], &PrepareOptions::default()),
-            Err(PrepareError::NotAFile { .. })
-        ));
+        let (pipe, _writes) = io::pipe().unwrap();
+        let pipe = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&pipe));
+        for no_file in ["/dev/null".into(), pipe.into()] {
+            assert!(matches!(
+                prepare_with(&[no_file], &PrepareOptions::default()),
+                Err(PrepareError::NotAFile { .. })
+            ));
+        }
         assert!(matches!(
             prepare_with(&[], &PrepareOptions::default()),
             Err(PrepareError::NoPaths)
