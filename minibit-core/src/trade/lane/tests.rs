@@ -1,0 +1,446 @@
+//! The conduct of one lane, a rule at a time: what it asks for, what it leaves behind, what it tells.
+
+use super::super::testing::Setting;
+use super::*;
+use std::num::NonZeroU32;
+
+use crate::swarm::{Caps, Holdings, Slots};
+use crate::types::PieceSet;
+use crate::wire::{BlockHeader, RawBlock};
+
+/// A link to a seeder that has dialled us: nothing tells how far it is.
+fn link() -> (Arc<Share>, Arc<Link>) {
+    let (share, mut links) = links(1);
+    (share, links.remove(0))
+}
+
+/// So many of them.
+fn links(count: u64) -> (Arc<Share>, Vec<Arc<Link>>) {
+    let mut setting = Setting::new(false, Caps::default(), Slots::default());
+    let join = |number| setting.join(Duration::ZERO, number, true).unwrap();
+    let links = (2..2 + count).map(join).collect();
+    (setting.share, links)
+}
+
+/// A lane of the seeder's link that has yet to report the end of all pieces but number 9.
+fn lane_with_unfinished(share: &Arc<Share>, link: &Arc<Link>) -> Lane {
+    let (share, link) = (Arc::clone(share), Arc::clone(link));
+    link.choked.store(false, Relaxed);
+    let (waker, rng) = (Waker::noop().clone(), fastrand::Rng::with_seed(1));
+    let lane = Lane::new(share, link, false, Duration::ZERO, waker, rng);
+    let pieces = (0..64).filter(|number| *number != 9);
+    let pieces = pieces.filter_map(|number| lane.share.geometry.piece(number));
+    lock(&lane.unfinished).extend(pieces);
+    lane
+}
+
+#[test]
+fn a_piece_whose_end_has_yet_to_be_reported_is_not_fetched_anew_though_its_seeder_deals_it() {
+    let (share, link) = link();
+    let mut lane = lane_with_unfinished(&share, &link);
+    lock(&link.suggested).push_back(7..10);
+    link.guiding.begin();
+    lane.ask(Duration::ZERO);
+    assert_eq!(lane.download().pieces(), [share.geometry.piece(9).unwrap()]);
+}
+
+#[test]
+fn a_piece_whose_end_has_yet_to_be_reported_is_not_taken_over() {
+    let (share, link) = link();
+    let stalled = lane_with_unfinished(&share, &link);
+    for number in 0..64 {
+        let piece = share.geometry.piece(number).unwrap();
+        assert!(share.ledger.claim_this(&link.holdings, stalled.id(), piece));
+    }
+    let mut lane = lane_with_unfinished(&share, &link);
+    lane.ask(Duration::from_secs(20));
+    assert_eq!(lane.download().pieces(), [share.geometry.piece(9).unwrap()]);
+}
+
+/// A lane of a link to a seeder that deals its pieces out, and has dealt us nothing for now.
+fn guided_lane() -> Lane {
+    let (share, link) = link();
+    link.choked.store(false, Relaxed);
+    link.guiding.begin();
+    let (waker, rng) = (Waker::noop().clone(), fastrand::Rng::with_seed(1));
+    Lane::new(share, link, true, Duration::ZERO, waker, rng)
+}
+
+#[test]
+fn who_waits_for_what_a_seeder_deals_tells_it_at_once_what_has_come_from_others() {
+    let mut lane = guided_lane();
+    let (share, link) = (Arc::clone(&lane.share), Arc::clone(&lane.link));
+    let (piece, others) = (share.geometry.piece(3).unwrap(), LaneId::new(NonZeroU32::MAX));
+    assert!(share.ledger.claim_this(&link.holdings, others, piece));
+    share.keep(&link, piece, others, &Origin::Alone);
+    let told = |lane: &mut Lane| {
+        lane.heed(Duration::ZERO).unwrap();
+        lane.take_messages().iter().any(|message| matches!(message, Message::Have { .. }))
+    };
+    assert!(!told(&mut lane), "news wait for others to go with them");
+    lane.ask(Duration::ZERO);
+    assert!(told(&mut lane));
+    lane.ask(Duration::ZERO);
+    assert!(!told(&mut lane), "once");
+}
+
+#[test]
+fn who_was_dealt_what_others_have_sent_by_now_does_not_choose_freely_for_it() {
+    let mut lane = guided_lane();
+    let (share, link) = (Arc::clone(&lane.share), Arc::clone(&lane.link));
+    let others = LaneId::new(NonZeroU32::MAX);
+    for number in 3..5 {
+        let piece = share.geometry.piece(number).unwrap();
+        assert!(share.ledger.claim_this(&link.holdings, others, piece));
+    }
+    share.keep(&link, share.geometry.piece(3).unwrap(), others, &Origin::Alone);
+    lock(&link.suggested).extend([3..5, 3..5]);
+    lane.ask(Duration::ZERO);
+    assert!(lane.download.is_idle() && link.guiding.is_now());
+    assert_eq!(lock(&link.suggested).len(), 1, "once, however often it was said");
+    // But who was to send the other was banned: the seeder has given it to nobody but us.
+    share.ledger.release(share.geometry.piece(4).unwrap(), others);
+    lane.ask(Duration::ZERO);
+    assert_eq!(lane.download().pieces(), [share.geometry.piece(4).unwrap()]);
+}
+
+#[test]
+fn who_is_dealt_nothing_chooses_after_the_time_of_some_pieces_and_three_seconds_if_that_is_unknown()
+{
+    let chooses_after = |bytes_per_s: u32| {
+        let mut lane = guided_lane();
+        lane.download.on_bytes(bytes_per_s, Duration::from_secs(1));
+        let waits = (1..400).map(|step| Duration::from_millis(10) * step);
+        waits.into_iter().find(|wait| {
+            let now = Duration::from_secs(1) + *wait;
+            lane.link.heard(now - *wait);
+            lane.ask(now);
+            !lane.download.is_idle()
+        })
+    };
+    // Pieces of 16 KiB.
+    assert_eq!(chooses_after(0), Some(Duration::from_secs(3)));
+    assert_eq!(chooses_after(16_384), Some(Duration::from_secs(3)));
+    assert_eq!(chooses_after(8 * 16_384), Some(Duration::from_secs(1)));
+    assert_eq!(chooses_after(100 << 20), Some(Duration::from_millis(100)));
+}
+
+#[test]
+fn a_seeder_gives_nobody_else_what_a_peer_has_asked_it_for() {
+    let mut setting = Setting::new(true, Caps::default(), Slots::default());
+    let links: Vec<Arc<Link>> =
+        (2..4).map(|number| setting.join(Duration::ZERO, number, false).unwrap()).collect();
+    let mut lanes: Vec<Lane> = links
+        .iter()
+        .map(|link| {
+            link.interested.store(true, Relaxed);
+            let (share, link) = (Arc::clone(&setting.share), Arc::clone(link));
+            let (waker, rng) = (Waker::noop().clone(), fastrand::Rng::with_seed(1));
+            Lane::new(share, link, true, Duration::ZERO, waker, rng)
+        })
+        .collect();
+    let dealt = |lane: &mut Lane, now| -> Vec<u64> {
+        lane.guide(now);
+        let messages = lane.take_messages().into_iter();
+        let runs = messages.filter_map(|message| match message {
+            Message::Suggest(runs) => Some(runs),
+            _ => None,
+        });
+        runs.flatten().flat_map(|run| run.first..run.first + run.count).collect()
+    };
+    let blocks = |pieces: &[u64]| -> Vec<RawBlock> {
+        let block = |piece: &u64| RawBlock { piece: *piece, offset: 0, len: 16_384 };
+        pieces.iter().map(block).collect()
+    };
+    let mut now = Duration::ZERO;
+    let slow = dealt(&mut lanes[0], now);
+    lanes[0].on_message(Message::Request(blocks(&slow)), now).unwrap();
+    let mut quick = Vec::new();
+    for _ in 0..100 {
+        now += Duration::from_micros(100);
+        let pieces = dealt(&mut lanes[1], now);
+        lanes[1].on_message(Message::Request(blocks(&pieces)), now).unwrap();
+        while let Some(span) = lanes[1].take_block(now) {
+            lanes[1].on_block_sent(span, now);
+        }
+        quick.extend(pieces);
+    }
+    assert!(!slow.is_empty() && quick.len() + slow.len() == 64, "{slow:?} {quick:?}");
+}
+
+#[test]
+fn who_is_dealt_nothing_waits_once_and_not_again_after_each_piece() {
+    let mut lane = guided_lane();
+    let now = Duration::from_secs(3);
+    lane.ask(now);
+    let chosen = lane.download().pieces();
+    assert!(!chosen.is_empty());
+    lane.part_with(&chosen);
+    lane.ask(now);
+    assert!(!lane.download().is_idle(), "not three seconds later");
+}
+
+/// A lane of a link that answers, which has asked for something; and the block that comes first.
+fn asking(share: &Arc<Share>, link: &Arc<Link>) -> (Lane, BlockSpan) {
+    let (share, link) = (Arc::clone(share), Arc::clone(link));
+    link.choked.store(false, Relaxed);
+    let (waker, rng) = (Waker::noop().clone(), fastrand::Rng::with_seed(1));
+    let mut lane = Lane::new(share, link, false, Duration::ZERO, waker, rng);
+    lane.ask(Duration::ZERO);
+    let asked = lane.take_messages().into_iter().find_map(|message| match message {
+        Message::Request(blocks) => Some(blocks[0]),
+        _ => None,
+    });
+    let first = asked.expect("it asks");
+    let span = lane.share.geometry.block(first.piece, first.offset, first.len);
+    (lane, span.expect("a block of the share"))
+}
+
+fn new_hasher() -> PieceHasher {
+    let (share, _) = link();
+    PieceHasher::new(&share.geometry, share.geometry.piece(0).unwrap())
+}
+
+/// So many bytes of the block come.
+fn comes(lane: &mut Lane, span: BlockSpan, len: u32) {
+    assert!(lane.begin_block(span, new_hasher));
+    assert!(lane.take_in(span.piece(), len).is_some());
+}
+
+#[test]
+fn what_came_before_a_connection_was_lost_is_not_asked_for_again() {
+    let (share, links) = links(3);
+    let (mut lost, span) = asking(&share, &links[0]);
+    comes(&mut lost, span, 5000);
+    drop(lost);
+    let (mut next, rest) = asking(&share, &links[1]);
+    assert_eq!((rest.piece(), rest.offset()), (span.piece(), 5000));
+    assert!(!share.ledger.have(rest.piece()), "a part is never held");
+    // And so on.
+    comes(&mut next, rest, 6000);
+    next.part_with(&[rest.piece()]);
+    let (mut last, rest) = asking(&share, &links[2]);
+    assert_eq!((rest.piece(), rest.offset(), rest.end()), (span.piece(), 11_000, 16_384));
+    comes(&mut last, rest, rest.len());
+    let (_, origin) = last.end_piece(rest.piece()).unwrap();
+    assert_eq!(origin.own(16_384), 5384);
+}
+
+#[test]
+fn who_has_lost_a_piece_to_another_leaves_nothing_of_it_behind() {
+    let (share, links) = links(2);
+    let (mut lost, span) = asking(&share, &links[0]);
+    comes(&mut lost, span, 5000);
+    let taker = share.ledger.new_lane();
+    assert!(share.ledger.take_over(span.piece(), lost.id(), taker));
+    drop(lost);
+    // The taker has written from the beginning on.
+    assert!(share.ledger.release(span.piece(), taker));
+    let sender = Sender::of(&links[1]);
+    assert_eq!(share.end_of_prefix(span.piece(), &sender), 0);
+}
+
+#[test]
+fn nothing_is_kept_of_what_a_peer_sent_that_broke_a_rule() {
+    let (share, links) = links(2);
+    let (mut lost, span) = asking(&share, &links[0]);
+    comes(&mut lost, span, 5000);
+    links[0].close(CloseReason::Violation(Violation::OutsideShare));
+    drop(lost);
+    assert_eq!(share.end_of_prefix(span.piece(), &Sender::of(&links[0])), 0);
+}
+
+#[test]
+fn a_piece_whose_beginning_is_gone_by_the_time_its_rest_comes_is_given_up() {
+    let (share, links) = links(2);
+    let (mut lost, span) = asking(&share, &links[0]);
+    comes(&mut lost, span, 5000);
+    drop(lost);
+    let (mut next, rest) = asking(&share, &links[1]);
+    share.forget_prefixes_of(&links[0]);
+    assert!(!next.begin_block(rest, new_hasher));
+    assert_eq!(next.take_parted(), [rest.piece()]);
+    assert_eq!(share.ledger.owner(rest.piece()), None);
+}
+
+/// A piece of which the first link has sent the beginning and the second the rest turns out wrong.
+fn spoil(share: &Arc<Share>, first: &Arc<Link>, second: &Arc<Link>) -> PieceIndex {
+    let (mut lost, span) = asking(share, first);
+    comes(&mut lost, span, 5000);
+    drop(lost);
+    let (mut next, rest) = asking(share, second);
+    comes(&mut next, rest, rest.len());
+    let (_, origin) = next.end_piece(rest.piece()).unwrap();
+    next.on_wrong_piece(rest.piece(), &origin, Duration::ZERO);
+    rest.piece()
+}
+
+#[test]
+fn wrong_bytes_from_several_links_are_nobodys_and_end_none_of_them() {
+    let (share, links) = links(2);
+    let piece = spoil(&share, &links[0], &links[1]);
+    assert!(links.iter().all(|link| lock(&link.suspect).is_none()));
+    // Whoever is next fetches all of it.
+    assert_eq!(share.end_of_prefix(piece, &Sender::of(&links[0])), 0);
+    assert_eq!(share.ledger.owner(piece), None);
+    assert!(!share.ledger.have(piece));
+}
+
+/// A lane to a seeder that is in doubt, and the piece that an honest peer began, left, and is waited for with.
+fn doubted_lane() -> (Lane, PieceIndex) {
+    let (share, links) = links(3);
+    spoil(&share, &links[0], &links[1]);
+    let (mut lost, span) = asking(&share, &links[2]);
+    comes(&mut lost, span, 5000);
+    drop(lost);
+    let link = Arc::clone(&links[0]);
+    let (waker, rng) = (Waker::noop().clone(), fastrand::Rng::with_seed(3));
+    (Lane::new(share, link, true, Duration::ZERO, waker, rng), span.piece())
+}
+
+#[test]
+fn what_a_seeder_in_doubt_dealt_and_may_not_begin_yet_is_fetched_as_soon_as_it_may() {
+    let (mut lane, begun) = doubted_lane();
+    let other = lane.share.geometry.piece((begun.get() + 1) % 64).unwrap();
+    for piece in [begun, other] {
+        lock(&lane.link.suggested).push_back(piece.get()..piece.get() + 1);
+    }
+    lane.link.guiding.begin();
+    lane.ask(Duration::ZERO);
+    assert_eq!(lane.download().pieces(), [other]);
+    lane.ask(Duration::from_secs(30));
+    assert_eq!(lane.download().pieces(), [other, begun]);
+}
+
+#[test]
+fn a_lane_that_found_something_is_not_held_back_by_what_it_may_not_begin() {
+    let (mut lane, begun) = doubted_lane();
+    // Of all others there are copies, so that what may not be begun is the only first copy to be had.
+    let mut out = PieceSet::full(64);
+    out.remove(begun);
+    lane.share.ledger.add_holder(&Holdings::from_set(&out));
+    lane.ask(Duration::ZERO);
+    assert!(!lane.download().is_idle() && !lane.held_back);
+}
+
+#[test]
+fn a_lane_that_finds_only_what_it_may_not_begin_is_held_back_and_leaves_it_open() {
+    let (mut lane, begun) = doubted_lane();
+    let (share, link) = (Arc::clone(&lane.share), Arc::clone(&lane.link));
+    all_but(&share, &link, begun);
+    lane.ask(Duration::ZERO);
+    assert!(lane.download().is_idle() && lane.held_back);
+    assert_eq!(share.ledger.owner(begun), None);
+}
+
+/// All pieces but this one are here already.
+fn all_but(share: &Share, link: &Link, kept: PieceIndex) {
+    for number in (0..64).filter(|number| *number != kept.get()) {
+        let piece = share.geometry.piece(number).unwrap();
+        if let Some(owner) = share.ledger.owner(piece) {
+            share.ledger.release(piece, owner);
+        }
+        let other = share.ledger.new_lane();
+        assert!(share.ledger.claim_this(&link.holdings, other, piece));
+        share.ledger.verified(piece, other);
+    }
+}
+
+/// When the last piece, which drips from the first of the links, is taken over by the second,
+/// over which nothing has come; `None` if not within an hour.
+fn taken_from_who_drips(share: &Arc<Share>, links: &[Arc<Link>]) -> Option<Duration> {
+    let (mut dripper, span) = asking(share, &links[0]);
+    all_but(share, &links[0], span.piece());
+    let (piece, offset, len) = (span.piece().get(), span.offset(), span.len());
+    dripper.on_block(&BlockHeader { piece, offset, len }, Duration::ZERO).unwrap();
+    comes(&mut dripper, span, 1);
+    links[1].choked.store(false, Relaxed);
+    let (waker, rng) = (Waker::noop().clone(), fastrand::Rng::with_seed(2));
+    let (share, link) = (Arc::clone(share), Arc::clone(&links[1]));
+    let mut other: Lane = Lane::new(share, link, true, Duration::ZERO, waker, rng);
+    (1..7200).map(|half| Duration::from_millis(500) * half).find(|now| {
+        dripper.on_bytes(1, *now);
+        dripper.on_payload(1);
+        dripper.publish_due(*now);
+        links.iter().take(2).for_each(|link| link.heard(*now));
+        dripper.check_time(*now, false).unwrap();
+        other.check_time(*now, false).unwrap();
+        other.heed(*now).unwrap();
+        dripper.heed(*now).unwrap();
+        dripper.ask(*now);
+        other.ask(*now);
+        !other.download().is_idle()
+    })
+}
+
+#[test]
+fn the_last_piece_does_not_stay_with_who_drips_because_nobody_else_had_anything_to_send() {
+    let (share, links) = links(2);
+    assert_eq!(taken_from_who_drips(&share, &links), Some(Duration::from_secs(10)));
+}
+
+#[test]
+fn the_last_piece_does_not_stay_with_who_drips_because_a_liar_spoilt_one_of_the_others() {
+    let (share, links) = links(3);
+    spoil(&share, &links[2], &links[1]);
+    assert_eq!(taken_from_who_drips(&share, &links), Some(Duration::from_secs(30)));
+}
+
+#[test]
+fn a_further_lane_nearby_asks_for_nothing_while_more_links_than_cores_carry_what_counts() {
+    let (share, links) = links(3);
+    let lane = |link: &Arc<Link>, first, rate| {
+        link.choked.store(false, Relaxed);
+        let (waker, rng) = (Waker::noop().clone(), fastrand::Rng::with_seed(1));
+        let (share, link) = (Arc::clone(&share), Arc::clone(link));
+        let lane = Lane::new(share, link, first, Duration::ZERO, waker, rng);
+        lane.status.rate.store(rate, Relaxed);
+        lane
+    };
+    let firsts: Vec<Lane> = links.iter().map(|link| lane(link, true, 1_000_000)).collect();
+    let mut further = lane(&links[0], false, 0);
+    let mut asks = |now: Duration, rate_of_third| {
+        firsts.iter().for_each(|lane| {
+            lane.status.progress_us.store(now.as_micros() as u64, Relaxed);
+        });
+        firsts[2].status.rate.store(rate_of_third, Relaxed);
+        further.ask(now);
+        !further.download().is_idle()
+    };
+    assert!(!asks(Duration::from_millis(100), 125_000), "three links carry, there are two cores");
+    assert!(asks(Duration::from_millis(200), 124_000), "one that crawls is none of them");
+}
+
+#[test]
+fn a_lane_whose_peer_floods_it_with_control_messages_reads_no_more_until_it_has_made_up_for_it() {
+    let (share, link) = link();
+    let (waker, rng) = (Waker::noop().clone(), fastrand::Rng::with_seed(1));
+    let mut lane = Lane::new(share, link, true, Duration::ZERO, waker, rng);
+    let mut heard = 0;
+    while !lane.hears_enough(Duration::ZERO) {
+        lane.heard_control(64 * 1024, Duration::ZERO);
+        heard += 64 * 1024;
+        assert!(heard <= 16 << 20, "without limit");
+    }
+    // One message of 64 KiB was too much, which is what it may say in a second.
+    let made_up = Duration::from_secs(1);
+    assert!(lane.next_deadline(Duration::ZERO) <= made_up, "woken when it may read again");
+    assert!(lane.hears_enough(made_up - Duration::from_millis(1)));
+    assert!(!lane.hears_enough(made_up));
+}
+
+#[test]
+fn a_further_lane_begins_with_the_distance_that_another_has_met() {
+    let (share, link) = link();
+    let lane = |first| {
+        let (share, link) = (Arc::clone(&share), Arc::clone(&link));
+        Lane::new(share, link, first, Duration::ZERO, Waker::noop().clone(), fastrand::Rng::new())
+    };
+    let first = lane(true);
+    assert_eq!(first.download().meter().round_trip(), None);
+    let far = Duration::from_millis(100);
+    link.round_trip_us.store(far.as_micros() as u64, Relaxed);
+    let further = lane(false);
+    assert_eq!(further.download().meter().round_trip(), Some(far));
+    assert!(further.download().meter().window() > first.download().meter().window());
+}
