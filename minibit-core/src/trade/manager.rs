@@ -588,6 +588,43 @@ mod tests {
     }
 
     #[test]
+    fn free_places_are_not_kept_empty_by_names_that_knock_once() {
+        let caps = Caps { links_max: 100, ..Caps::default() };
+        let mut setting = Setting::new(true, caps, Slots::Auto);
+        let join = |number| setting.join(Duration::ZERO, number, false).unwrap();
+        let all: Vec<_> = (100..200).map(join).collect();
+        for number in 1000..2100 {
+            assert!(setting.join(Duration::ZERO, number, false).is_err());
+        }
+        for link in all {
+            setting.manager.remove_link(Duration::ZERO, link.id, false);
+        }
+        // And more come all the time.
+        for millis in 0..500 {
+            let now = Duration::from_millis(millis);
+            if let Ok(link) = setting.join(now, 10_000 + millis, false) {
+                setting.manager.remove_link(now, link.id, false);
+            }
+        }
+        assert!(setting.join(Duration::from_millis(500), 2, false).is_ok());
+    }
+
+    #[test]
+    fn beside_those_for_whom_a_place_is_kept_a_newcomer_has_that_of_who_is_of_no_use() {
+        let mut setting = Setting::new(true, FEW, Slots::Auto);
+        let join = |number| setting.join(Duration::ZERO, number, false).unwrap();
+        let links: Vec<_> = (2..10).map(join).collect();
+        pass(&mut setting, 0, 4, &[]);
+        assert!(setting.join(Duration::from_secs(4), 10, false).is_err());
+        setting.manager.remove_link(Duration::from_secs(4), links[0].id, false);
+        pass(&mut setting, 4, 6, &[]);
+        assert!(
+            setting.join(Duration::from_secs(6), 11, false).is_ok(),
+            "one is free, all others idle"
+        );
+    }
+
+    #[test]
     fn nobody_loses_a_place_for_waiting_long_for_a_slot() {
         let mut setting = Setting::new(true, FEW, ONE_SLOT);
         let links: Vec<_> =
