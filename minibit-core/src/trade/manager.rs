@@ -377,7 +377,7 @@ impl<H> Manager<H> {
             told_complete: new.told.complete,
             told_unchoked: new.told.unchoked,
             made: now,
-            tried_us: AtomicU64::new(0),
+            tried_us: AtomicU64::new(now.as_micros() as u64),
             key: new.key,
             holdings: if complete { Holdings::full(pieces) } else { Holdings::empty(pieces) },
             choking: AtomicBool::new(!new.told.unchoked),
@@ -416,7 +416,7 @@ impl<H> Manager<H> {
         let link = self.share.links().remove(&id)?;
         self.share.ledger.remove_holder(&link.holdings);
         self.remember(&link);
-        self.share.note_worth(&link);
+        self.share.note_worth(&link, now);
         if ban {
             self.share.forget_prefixes_of(&link);
             self.neighbours.ban(id);
