@@ -47,7 +47,7 @@ const IP_PART: usize = 4;
 const IP_LINKS_MIN: usize = 8;
 /// Of all places at most this part, and one at least, is kept for those who wait: a name that knocks once waits for
 /// seconds, and may never come again.
-const KEPT_PART: usize = 10;
+const KEPT_PART: usize = 4;
 
 /// How many links to have, and how fast to try for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -964,18 +964,18 @@ mod tests {
     }
 
     #[test]
-    fn of_many_free_places_few_are_kept_for_those_who_wait_and_those_in_their_order() {
+    fn of_many_free_places_a_quarter_of_all_is_kept_for_those_who_wait_and_those_in_their_order() {
         let mut node = Node::new(caps(40, 0, 0, 0));
         let full = Verdict::Refuse(Refusal::Full);
         let links: Vec<_> = (100..140).map(|n| node.greet(n, Direction::Accepted).0).collect();
         (200..220).for_each(|n| assert_eq!(node.greet(n, Direction::Accepted).1, full));
-        links[..10].iter().for_each(|link| node.close(*link));
+        links[..16].iter().for_each(|link| node.close(*link));
         let let_in = |node: &mut Node, numbers: std::ops::Range<u64>| {
             numbers.filter(|n| node.greet(*n, Direction::Accepted).1 == Verdict::Keep).count()
         };
-        assert_eq!(let_in(&mut node, 300..310), 6, "four are kept");
-        assert_eq!(let_in(&mut node, 204..220), 0);
-        assert_eq!(let_in(&mut node, 200..204), 4);
+        assert_eq!(let_in(&mut node, 300..316), 6, "ten are kept");
+        assert_eq!(let_in(&mut node, 210..220), 0);
+        assert_eq!(let_in(&mut node, 200..210), 10);
     }
 
     #[test]
