@@ -37,8 +37,8 @@ use crate::wire::{Frame, FrameCodec, FrameLimits, Message, PeerAddr, Register, W
 /// How long a connection to a tracker may take to be made, or a message to be sent.
 const SOCKET_MAX: Duration = Duration::from_secs(4);
 /// After so long it is tried again at an address at which it knew us already: it may have been another tracker all the
-/// same, where somebody else had our identity.
-const KNOWN_REST: Duration = Duration::from_secs(600);
+/// same, where somebody else had our identity, and whoever does that shall not keep us off it for long.
+const KNOWN_REST: Duration = Duration::from_secs(60);
 
 /// Peers that a tracker has named.
 #[derive(Debug, PartialEq, Eq)]
@@ -513,6 +513,17 @@ mod tests {
         stream.write_all(&out).await.unwrap();
     }
 
+    /// Waits, without sleeping, until a client waits for the others to be gone.
+    async fn until_it_rests(registered: &Registered) {
+        // It looks at how many there are.
+        let rests = async {
+            while registered.receiver_count() == 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(30), rests).await.expect("it does not leave it at that");
+    }
+
     #[tokio::test]
     async fn a_tracker_that_knows_us_by_another_address_is_left_alone_there_while_it_does() {
         let server = server();
@@ -524,16 +535,26 @@ mod tests {
         let (second, _found) =
             client_beside(Arc::clone(&registered), other.local_addr().unwrap(), 1);
         says_that_it_knows_us(&other).await;
-        // Who waits for the others to be gone looks at how many there are.
-        let rests = async {
-            while registered.receiver_count() == 0 {
-                tokio::task::yield_now().await;
-            }
-        };
-        timeout(Duration::from_secs(30), rests).await.expect("it does not leave it at that");
+        until_it_rests(&registered).await;
         assert_eq!((second.tracked().problem(), *registered.borrow()), (None, 1));
         listening.kill().await;
         timeout(Duration::from_secs(30), says_that_it_knows_us(&other)).await.expect("tried again");
         until_problem(second.tracked(), true).await;
+    }
+
+    #[tokio::test]
+    async fn a_tracker_where_somebody_else_has_our_identity_is_asked_again_after_a_minute() {
+        let registered = Registered::default();
+        let _elsewhere = Registration::of(&registered);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let tracker = listener.local_addr().unwrap();
+        let (_client, _found) = client_beside(Arc::clone(&registered), tracker, 1);
+        says_that_it_knows_us(&listener).await;
+        until_it_rests(&registered).await;
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(60)).await;
+        tokio::time::resume();
+        let again = timeout(Duration::from_secs(30), says_that_it_knows_us(&listener));
+        again.await.expect("it stays away");
     }
 }

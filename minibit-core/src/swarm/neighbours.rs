@@ -45,6 +45,9 @@ const AT_FIRST: Duration = Duration::from_secs(2);
 const IP_PART: usize = 4;
 /// But so many in any case, for those behind one router.
 const IP_LINKS_MIN: usize = 8;
+/// Of all places at most this part, and one at least, is kept for those who wait: a name that knocks once waits for
+/// seconds, and may never come again.
+const KEPT_PART: usize = 4;
 
 /// How many links to have, and how fast to try for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -447,7 +450,7 @@ impl Neighbours {
         self.is_full_for(greeting.direction) || self.is_crowded_for(greeting)
     }
 
-    /// Whether all the places that are free, or that somebody gives up, are for those who have waited for longer
+    /// Whether all the places that are free, or that somebody gives up, are kept for those who have waited for longer
     /// than who connects here. Whom we dial is our own choice.
     fn others_come_first(&self, now: Duration, greeting: &Greeting, giving_way: &[LinkId]) -> bool {
         if self.waiting.is_empty() || greeting.direction == Direction::Dialled {
@@ -462,7 +465,9 @@ impl Neighbours {
         let is_rival = |ip| if is_crowded { ip == who.0 } else { !self.is_crowded(ip) };
         // On this machine many peers are what they seem.
         let links_of = |ip: IpAddr| if ip.is_loopback() { 0 } else { self.links_of(ip) };
-        self.waiting.ahead_of(now, who, is_rival, links_of) >= free + given_up.count()
+        let ahead = self.waiting.ahead_of(now, who, is_rival, links_of);
+        let kept_max = (self.caps.links_max / KEPT_PART).max(1);
+        ahead.min(kept_max) >= free + given_up.count()
     }
 
     /// Whether there are as many links as there may be.
@@ -956,6 +961,21 @@ mod tests {
         let late = node.after(Duration::from_secs(9)).greet(6, Direction::Accepted).1;
         assert_eq!(late, Verdict::Displace(links[1]), "it did not come again");
         assert_eq!(node.greet(4, Direction::Accepted).1, full, "and has lost its turn");
+    }
+
+    #[test]
+    fn of_many_free_places_a_quarter_of_all_is_kept_for_those_who_wait_and_those_in_their_order() {
+        let mut node = Node::new(caps(40, 0, 0, 0));
+        let full = Verdict::Refuse(Refusal::Full);
+        let links: Vec<_> = (100..140).map(|n| node.greet(n, Direction::Accepted).0).collect();
+        (200..220).for_each(|n| assert_eq!(node.greet(n, Direction::Accepted).1, full));
+        links[..16].iter().for_each(|link| node.close(*link));
+        let let_in = |node: &mut Node, numbers: std::ops::Range<u64>| {
+            numbers.filter(|n| node.greet(*n, Direction::Accepted).1 == Verdict::Keep).count()
+        };
+        assert_eq!(let_in(&mut node, 300..316), 6, "ten are kept");
+        assert_eq!(let_in(&mut node, 210..220), 0);
+        assert_eq!(let_in(&mut node, 200..210), 10);
     }
 
     #[test]

@@ -9,10 +9,11 @@
 //!
 //! On this machine all are of one address, and turns go by time alone: then who waits is let in after those
 //! who waited before it and *stay*, however many come and go beside them. A turn that nobody takes is lost with
-//! [`AWAY_MAX`], and so long its place may stay empty.
+//! [`AWAY_MAX`], and so long its place may stay empty; how many may at once is for `neighbours` to say.
 //!
-//! Invariant: at most [`WAITING_MAX`] are remembered, and [`WAITING_PER_ADDR_MAX`] of an address. Whoever finds no
-//! room here is turned away as one that has just come, and has as good a chance the next time as others.
+//! Invariant: at most [`WAITING_MAX`] are remembered, and [`WAITING_PER_ADDR_MAX`] of an address. Whoever finds none
+//! free has that of one who has knocked once and is overdue ([`OVERDUE`]); else it is turned away as one that has just
+//! come, and has as good a chance the next time as others.
 //! Not here: who makes room (`places`), how many links an address may have (`neighbours`).
 
 use std::collections::BTreeMap;
@@ -32,6 +33,8 @@ const WAITING_PER_ADDR_MAX: usize = 32;
 /// once. In time to keep its turn; and for a seeder at which a thousand wait it is a thousand handshakes a second that end
 /// with a word.
 const KNOCK_AGAIN: Duration = Duration::from_secs(1);
+/// Who means to stay has knocked again after so long, however far away it is.
+const OVERDUE: Duration = Duration::from_secs(2);
 
 /// How long to wait before the next attempt where there was no place for us, however many there have been.
 pub fn knock_again_after(rng: &mut fastrand::Rng) -> Duration {
@@ -45,11 +48,16 @@ pub(super) type Waiter = (IpAddr, PeerId);
 struct Turn {
     number: u64,
     knocked: Duration,
+    has_come_again: bool,
 }
 
 impl Turn {
     fn is_kept(&self, now: Duration) -> bool {
         now.saturating_sub(self.knocked) <= AWAY_MAX
+    }
+
+    fn is_overdue(&self, now: Duration) -> bool {
+        !self.has_come_again && now.saturating_sub(self.knocked) > OVERDUE
     }
 }
 
@@ -88,14 +96,23 @@ impl Waiting {
         self.turns.retain(|_, turn| turn.is_kept(now));
         if let Some(turn) = self.turns.get_mut(&who) {
             turn.knocked = now;
+            turn.has_come_again = true;
             return;
         }
         let of_address = self.turns.keys().filter(|(ip, _)| *ip == who.0).count();
         let is_crowded = of_address >= WAITING_PER_ADDR_MAX && !who.0.is_loopback();
-        if self.turns.len() < WAITING_MAX && !is_crowded {
-            self.turns.insert(who, Turn { number: self.next, knocked: now });
-            self.next += 1;
+        if is_crowded || self.turns.len() >= WAITING_MAX {
+            let may_be = |(ip, _): &Waiter| !is_crowded || *ip == who.0;
+            let Some(overdue) = self.longest_overdue(now, may_be) else { return };
+            self.turns.remove(&overdue);
         }
+        self.turns.insert(who, Turn { number: self.next, knocked: now, has_come_again: false });
+        self.next += 1;
+    }
+
+    fn longest_overdue(&self, now: Duration, may_be: impl Fn(&Waiter) -> bool) -> Option<Waiter> {
+        let overdue = self.turns.iter().filter(|(who, turn)| may_be(who) && turn.is_overdue(now));
+        overdue.min_by_key(|(_, turn)| (turn.knocked, turn.number)).map(|(who, _)| *who)
     }
 
     /// It waits no longer.
@@ -172,5 +189,33 @@ mod tests {
         assert_eq!(waiting.turns.len(), WAITING_MAX);
         waiting.turned_away(AWAY_MAX + at(1), here(1));
         assert_eq!(waiting.turns.len(), 1, "who gave up makes room");
+    }
+
+    #[test]
+    fn where_nobody_has_room_to_wait_who_knocked_once_and_is_overdue_makes_some() {
+        let mut waiting = Waiting::default();
+        let all = WAITING_MAX as u64;
+        (0..all).for_each(|number| waiting.turned_away(at(0), here(number)));
+        (1..all).for_each(|number| waiting.turned_away(at(1), here(number)));
+        waiting.turned_away(OVERDUE, here(9000));
+        assert!(!waiting.turns.contains_key(&here(9000)), "it may yet come");
+        let late = OVERDUE + at(1);
+        waiting.turned_away(late, here(9001));
+        waiting.turned_away(late, here(9002));
+        let known = [0, 1, 9001, 9002].map(|number| waiting.turns.contains_key(&here(number)));
+        assert_eq!(known, [false, true, true, false], "who came again keeps its turn");
+    }
+
+    #[test]
+    fn where_one_address_has_no_room_to_wait_only_one_of_its_own_makes_some() {
+        let mut waiting = Waiting::default();
+        waiting.turned_away(at(0), (ip(2), PeerId::numbered(1)));
+        (0..32).for_each(|number| waiting.turned_away(at(1), (ip(1), PeerId::numbered(number))));
+        let late = OVERDUE + at(2);
+        waiting.turned_away(late, (ip(1), PeerId::numbered(99)));
+        let known = [(2, 1), (1, 0), (1, 1), (1, 99)].map(|(last, number)| {
+            waiting.turns.contains_key(&(ip(last), PeerId::numbered(number)))
+        });
+        assert_eq!(known, [true, false, true, true]);
     }
 }

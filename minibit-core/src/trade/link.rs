@@ -219,7 +219,8 @@ pub struct Link {
     pub(super) told_unchoked: bool,
     /// When it was made.
     pub(super) made: Duration,
-    /// When its peer, on trial, was asked for a piece last, in microseconds of the shell's clock; 0: never.
+    /// When its peer, on trial, was asked for a piece last, in microseconds of the shell's clock; when it was made,
+    /// if it never was.
     pub(super) tried_us: AtomicU64,
 }
 

@@ -377,7 +377,7 @@ impl<H> Manager<H> {
             told_complete: new.told.complete,
             told_unchoked: new.told.unchoked,
             made: now,
-            tried_us: AtomicU64::new(0),
+            tried_us: AtomicU64::new(now.as_micros() as u64),
             key: new.key,
             holdings: if complete { Holdings::full(pieces) } else { Holdings::empty(pieces) },
             choking: AtomicBool::new(!new.told.unchoked),
@@ -416,7 +416,7 @@ impl<H> Manager<H> {
         let link = self.share.links().remove(&id)?;
         self.share.ledger.remove_holder(&link.holdings);
         self.remember(&link);
-        self.share.note_worth(&link);
+        self.share.note_worth(&link, now);
         if ban {
             self.share.forget_prefixes_of(&link);
             self.neighbours.ban(id);
@@ -585,6 +585,43 @@ mod tests {
     fn who_stays_for_its_turn_has_a_place_though_more_than_there_are_knock_all_the_time() {
         let found = let_in_beside(130, Duration::from_secs(60));
         assert!(found.is_some_and(|after| after <= Duration::from_secs(12)), "{found:?}");
+    }
+
+    #[test]
+    fn free_places_are_not_kept_empty_by_names_that_knock_once() {
+        let caps = Caps { links_max: 100, ..Caps::default() };
+        let mut setting = Setting::new(true, caps, Slots::Auto);
+        let join = |number| setting.join(Duration::ZERO, number, false).unwrap();
+        let all: Vec<_> = (100..200).map(join).collect();
+        for number in 1000..2100 {
+            assert!(setting.join(Duration::ZERO, number, false).is_err());
+        }
+        for link in all {
+            setting.manager.remove_link(Duration::ZERO, link.id, false);
+        }
+        // And more come all the time.
+        for millis in 0..500 {
+            let now = Duration::from_millis(millis);
+            if let Ok(link) = setting.join(now, 10_000 + millis, false) {
+                setting.manager.remove_link(now, link.id, false);
+            }
+        }
+        assert!(setting.join(Duration::from_millis(500), 2, false).is_ok());
+    }
+
+    #[test]
+    fn beside_those_for_whom_a_place_is_kept_a_newcomer_has_that_of_who_is_of_no_use() {
+        let mut setting = Setting::new(true, FEW, Slots::Auto);
+        let join = |number| setting.join(Duration::ZERO, number, false).unwrap();
+        let links: Vec<_> = (2..10).map(join).collect();
+        pass(&mut setting, 0, 4, &[]);
+        assert!(setting.join(Duration::from_secs(4), 10, false).is_err());
+        setting.manager.remove_link(Duration::from_secs(4), links[0].id, false);
+        pass(&mut setting, 4, 6, &[]);
+        assert!(
+            setting.join(Duration::from_secs(6), 11, false).is_ok(),
+            "one is free, all others idle"
+        );
     }
 
     #[test]

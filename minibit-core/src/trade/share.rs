@@ -368,24 +368,24 @@ impl<H> Share<H> {
     // ---- strangers ----
 
     /// A link is over: what came of it is remembered of its peer, or of its machine.
-    pub(super) fn note_worth(&self, link: &Link) {
+    pub(super) fn note_worth(&self, link: &Link, now: Duration) {
         let (ip, mut strangers) = (link.addr.ip(), lock(&self.strangers));
         if link.bytes_from() > 0 {
             strangers.note_right(ip, link.agreed.peer);
-        } else if link.gave_at() > link.made && strangers.note_failure(ip) {
+        } else if link.gave_at() > link.made && strangers.note_failure(ip, now) {
             self.has_trials.store(true, Relaxed);
         }
     }
 
     /// Whether a peer is to be asked for one piece at a time, in its turn, until it has sent a right one.
-    pub(super) fn is_on_trial(&self, link: &Link) -> bool {
-        self.has_trials.load(Relaxed) && is_on_trial(&lock(&self.strangers), link)
+    pub(super) fn is_on_trial(&self, link: &Link, now: Duration) -> bool {
+        self.has_trials.load(Relaxed) && is_on_trial(&lock(&self.strangers), link, now)
     }
 
     /// Whether it is the turn of this peer, which is on trial; then it is asked for a piece.
     pub(super) fn takes_trial(&self, link: &Link, now: Duration) -> bool {
         let ip = link.addr.ip();
-        if link.is_busy() || !lock(&self.strangers).is_due(ip, now) {
+        if link.is_busy() || !lock(&self.strangers).is_due(ip, now) || !self.has_use_for(link) {
             return false;
         }
         let (links, mut strangers) = (self.links(), lock(&self.strangers));
@@ -393,7 +393,7 @@ impl<H> Share<H> {
         let is_before = |other: &&Arc<Link>| {
             turn(other) < turn(link)
                 && machine_of(other.addr.ip()) == machine_of(ip)
-                && is_on_trial(&strangers, other)
+                && is_on_trial(&strangers, other, now)
                 && !other.is_choked()
                 && !other.lets_us_down()
                 && other.closing().is_none()
@@ -406,6 +406,12 @@ impl<H> Share<H> {
             link.tried_us.store(now.as_micros() as u64, Relaxed);
         }
         takes
+    }
+
+    /// Whether there is anything to be had from a peer, be it in place of another that stalls.
+    fn has_use_for(&self, link: &Link) -> bool {
+        self.ledger.has_open_of(&link.holdings)
+            || self.ledger.in_flight_of(&link.holdings).next().is_some()
     }
 
     /// Our own file was changed under us: its pieces are no longer ours to offer. False if we
@@ -541,6 +547,6 @@ impl<H> Share<H> {
     }
 }
 
-fn is_on_trial(strangers: &Strangers, link: &Link) -> bool {
-    link.bytes_from() == 0 && strangers.is_on_trial(link.addr.ip(), link.agreed.peer)
+fn is_on_trial(strangers: &Strangers, link: &Link, now: Duration) -> bool {
+    link.bytes_from() == 0 && strangers.is_on_trial(link.addr.ip(), link.agreed.peer, now)
 }

@@ -76,7 +76,7 @@ impl<H> Lane<H> {
         if self.download.meter().rate() < 1.0 {
             self.download.guess_rate(self.link.rate_of_one(now));
         }
-        let is_on_trial = self.share.is_on_trial(&self.link);
+        let is_on_trial = self.share.is_on_trial(&self.link, now);
         self.download.set_on_trial(is_on_trial);
         self.held_back =
             self.is_one_too_many(now) || is_on_trial && !self.share.takes_trial(&self.link, now);
