@@ -154,7 +154,9 @@ async fn lies_once(receiver: &Node, share: &ShareHandle, world: &World, name: u6
     });
     let asked = asked.await.expect("something is wanted");
     let before = share.stats().bytes_downloaded;
-    peer.wire.write(&block_frame(asked[0].piece as u32, 0, &[7; PIECE as usize])).await;
+    // The last piece is a shorter one.
+    let wrong = vec![7; asked[0].len as usize];
+    peer.wire.write(&block_frame(asked[0].piece as u32, 0, &wrong)).await;
     until("it has come", || share.stats().bytes_downloaded > before).await;
     drop(peer);
     until("it is gone", || share.links().iter().all(|link| link.peer != id)).await;
