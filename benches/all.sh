@@ -33,7 +33,7 @@ transfers() {
     run transfer --runs 5 --beside cp,pipeline,pipeline-reused,nginx,libtorrent,rqbit,minibit,minibit-reused,minibit-one-lane
     run transfer --runs 5 --beside aria2,minibit
     run transfer --runs 5 --receivers 4 --size 512 --beside cp,pipeline,nginx,libtorrent,rqbit,minibit
-    run transfer --runs 5 --receivers 9 --size 256 --beside cp,pipeline,nginx,libtorrent,rqbit,minibit
+    run transfer --runs 5 --receivers 9 --size 512 --beside cp,pipeline,nginx,libtorrent,rqbit,minibit
 }
 
 cells() {
