@@ -600,19 +600,18 @@ mod tests {
         }
     }
 
+    /// Of one who lacks everything, and of one who holds it.
+    fn introduction(complete: bool) -> Introduction {
+        let id = PeerId::numbered(1 + u64::from(complete));
+        Introduction { id, share: ShareId([7; 32]), port: 1, complete }
+    }
+
     #[tokio::test]
     async fn the_time_that_a_peer_waits_for_its_turn_is_not_its_own() {
         const LEN: usize = LARGE + 1;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
-        let mut rng = fastrand::Rng::with_seed(1);
-        let mut introduction = |complete| Introduction {
-            id: PeerId::random(&mut rng),
-            share: ShareId([7; 32]),
-            port: 1,
-            complete,
-        };
-        let (ours, theirs) = (introduction(false), introduction(true));
+        let [ours, theirs] = [false, true].map(introduction);
         let turns = Arc::new(Turns::default());
         let held = (turns.take().await, turns.take().await);
         let getting = {
@@ -651,14 +650,7 @@ mod tests {
     async fn who_waits_for_its_turn_says_that_it_is_there() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
-        let mut rng = fastrand::Rng::with_seed(1);
-        let mut introduction = |complete| Introduction {
-            id: PeerId::random(&mut rng),
-            share: ShareId([7; 32]),
-            port: 1,
-            complete,
-        };
-        let (ours, theirs) = (introduction(false), introduction(true));
+        let [ours, theirs] = [false, true].map(introduction);
         tokio::spawn(async move {
             let turns = Turns::default();
             let _taken = (turns.take().await, turns.take().await);
@@ -692,14 +684,7 @@ mod tests {
     ) -> (Option<AttemptError>, Duration) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
-        let mut rng = fastrand::Rng::with_seed(1);
-        let mut introduction = |complete| Introduction {
-            id: PeerId::random(&mut rng),
-            share: ShareId([7; 32]),
-            port: 1,
-            complete,
-        };
-        let (ours, theirs) = (introduction(false), introduction(true));
+        let [ours, theirs] = [false, true].map(introduction);
         let peer = tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut out = BytesMut::new();

@@ -14,7 +14,6 @@ use tokio::time::Instant;
 
 use super::buffers::BufferPool;
 use super::disk::DiskQueue;
-use super::just_written::JustWritten;
 use super::share::Event;
 use super::tracker_client::Tracked;
 use crate::content::{HashBook, Manifest};
@@ -141,7 +140,6 @@ pub(super) struct ShareContext {
     pub(super) manifest_bytes: Bytes,
     pub(super) share: Arc<trade::Share>,
     pub(super) store: Arc<dyn PieceStore>,
-    pub(super) just_written: JustWritten,
     pub(super) disk: DiskQueue,
     pub(super) bells: Arc<Bells>,
     pub(super) pause_reason: Mutex<Option<String>>,
@@ -208,7 +206,6 @@ impl ShareContext {
         let bytes_wanted = wanted.map(|piece| u64::from(geometry.piece_len(piece))).sum();
         Self {
             id: parts.manifest.share_id(),
-            just_written: JustWritten::default(),
             disk: DiskQueue::new(),
             opened: node.clock.now(),
             bytes_resumed: bytes_wanted - share.bytes_left(),

@@ -10,7 +10,6 @@
 //!     lane       one connection: payload between socket and file
 //!       buffers    receive buffers           disk    where pieces wait for a slow disk
 //!                                          holdup  whether it is slow
-//!       just_written  what is in memory all but for certain
 //!   tracker_server, tracker_client           the shells of `tracker`
 //! local      connections within one machine
 //! frames     whole frames from connections that are not hot
@@ -31,7 +30,6 @@ mod dial;
 mod disk;
 mod frames;
 mod holdup;
-mod just_written;
 mod lane;
 mod listener;
 mod local;

@@ -88,7 +88,6 @@ impl ShareContext {
             self.disk_failed(error);
             return;
         }
-        self.just_written.note(piece, self.now());
         self.share.keep(link, piece, owner, origin);
     }
 

@@ -38,13 +38,12 @@ pub(super) struct MetadataReply {
 /// Blocks read ahead at once from a cold file.
 const WARM_AT_ONCE: usize = 16;
 
-impl Lane {
-    fn is_in_memory(&self, served: &Served, span: BlockSpan) -> bool {
-        let at = served.offset + u64::from(span.offset());
-        self.context.just_written.has(span.piece(), self.context.now())
-            || served.file.is_in_memory(at, span.len() as usize)
-    }
+fn is_in_memory(served: &Served, span: BlockSpan) -> bool {
+    let at = served.offset + u64::from(span.offset());
+    served.file.is_in_memory(at, span.len() as usize)
+}
 
+impl Lane {
     pub(super) fn has_output(&self) -> bool {
         !self.outbound.is_empty()
             || self.sending.is_some()
@@ -147,7 +146,7 @@ impl Lane {
         let served = self.serve(span.piece());
         if let Some(served) = &served
             && self.warmed == 0
-            && !self.is_in_memory(served, span)
+            && !is_in_memory(served, span)
         {
             self.warm();
             return false;

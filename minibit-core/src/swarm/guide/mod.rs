@@ -14,6 +14,8 @@
 //! - Once nothing is left to give, who has used up what it had is given what others were given and have yet
 //!   to fetch: of connections that share a way out one may get a tenth of another, and all would wait for it.
 //!   The few pieces that a newcomer is given are left to it while it has fetched none of them.
+//!   What a peer has asked for is left to it, too, unless it is clearly slower and all that waits with it takes long:
+//!   it would be sent twice.
 //! - Once nothing is left of that either, and what was sent last should have come by what a peer takes for a
 //!   piece, it chooses freely; one that has yet to show what it takes chooses at once.
 //! - A peer that has passed on nothing yet is on trial some time after its first piece began to be sent,
