@@ -57,8 +57,11 @@ impl Chatter {
 
     /// Until when nothing more is to be heard, if that is so.
     pub fn rests_until(&self, now: Duration) -> Option<Duration> {
+        if self.debt == 0 {
+            return None;
+        }
         let until = self.at + Duration::from_secs_f64(self.debt as f64 / ALLOWED as f64);
-        (self.debt > 0 && now < until).then_some(until)
+        (now < until).then_some(until)
     }
 }
 

@@ -204,13 +204,9 @@ impl World {
 
     /// Reads some of what is all over a lane's link and connection; see [`Self::fetch_lanes`].
     pub(super) fn touch_link(&self, lane: &SimLane) -> u64 {
-        let link = lane.mind.link();
         let sending =
             self.pipes[lane.pipe as usize].as_ref().map(|pipe| pipe.ends[lane.end].sending);
-        u64::from(link.is_choked() ^ link.closing().is_some() ^ sending.unwrap_or(false))
-            ^ u64::from(link.holdings.len())
-            ^ link.bytes_from()
-            ^ u64::from(link.agreed.lanes_max)
+        lane.mind.link().glance() ^ u64::from(sending.unwrap_or(false))
     }
 
     /// The lane at the other end of a lane's connection.
@@ -346,14 +342,10 @@ impl World {
 impl SimLane {
     /// Reads some of what is all over it; see [`World::fetch_lanes`].
     pub(super) fn touch(&self) -> u64 {
-        let mind = &self.mind;
-        self.timer
+        self.mind.glance()
+            ^ self.timer
             ^ u64::from(self.generation)
-            ^ u64::from(mind.upload().is_empty() ^ mind.has_messages() ^ mind.is_first())
-            ^ u64::from(mind.has_metadata() ^ mind.download().is_within_piece())
-            ^ mind.download().in_flight()
-            ^ mind.download().meter().rate() as u64
-            ^ u64::from(mind.download().last_progress().subsec_nanos())
+            ^ u64::from(self.bell.is_rung() ^ self.incoming.is_some())
     }
 
     /// The same of what is known of the pieces that a message tells of.

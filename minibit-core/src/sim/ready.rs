@@ -52,6 +52,11 @@ impl LaneBell {
         }
     }
 
+    /// Whether the lane is on the list.
+    pub(super) fn is_rung(&self) -> bool {
+        self.rung.load(Relaxed)
+    }
+
     /// The lane looks around now.
     pub(super) fn heard(&self) {
         self.rung.store(false, Relaxed);

@@ -110,10 +110,19 @@ impl Uplink {
         self.next_done().map(|done| done.min(self.tell_at))
     }
 
+    /// Whose block is done next, if no other begins before.
+    pub(super) fn next_lane(&self) -> Option<u32> {
+        self.next_flow().map(|flow| flow.lane)
+    }
+
+    fn next_flow(&self) -> Option<&Flow> {
+        self.flows.iter().min_by(|a, b| a.ends.total_cmp(&b.ends))
+    }
+
     /// When the next block is done, if no other begins before.
     fn next_done(&self) -> Option<u64> {
-        let ends = self.flows.iter().map(|flow| flow.ends).min_by(f64::total_cmp)?;
-        let rest = (ends - self.share).max(0.0) * self.flows.len() as f64 / self.rate;
+        let rest =
+            (self.next_flow()?.ends - self.share).max(0.0) * self.flows.len() as f64 / self.rate;
         Some(self.updated + rest.ceil() as u64)
     }
 }

@@ -276,6 +276,7 @@ impl World {
         let items = || ends().filter_map(|end| Some((end.lane?, self.transit.first(&end.coming)?)));
         let places = events().filter_map(|event| match event {
             Event::LaneTimer { lane, .. } => Some(lane),
+            Event::Uplink { member, .. } => self.members[member as usize].uplink.next_lane(),
             _ => None,
         });
         let places = places.chain(items().map(|(lane, _)| lane));

@@ -30,13 +30,16 @@ pub(super) enum Counted {
 
 /// The pieces one peer holds; see the module's header. A share's
 /// [`Ledger`](super::Ledger) changes it.
+///
+/// In this order in memory: how many it holds is asked for most.
+#[repr(C)]
 pub struct Holdings {
-    /// Made with the first change that leaves it neither empty nor full.
-    bits: OnceLock<Bits>,
     len: AtomicU32,
     pieces: u32,
     counted: AtomicU8,
     changing: Mutex<()>,
+    /// Made with the first change that leaves it neither empty nor full.
+    bits: OnceLock<Bits>,
 }
 
 impl Holdings {

@@ -185,10 +185,10 @@ pub struct Link {
     pub(super) lanes_sending: AtomicU8,
     /// Its name, never used again.
     pub id: LinkId,
-    /// The pieces that the peer holds.
-    pub holdings: Holdings,
     /// What passed over earlier links with this peer.
     pub(super) past: Past,
+    /// The pieces that the peer holds.
+    pub holdings: Holdings,
     /// When payload that was asked for last came, in microseconds of the shell's clock.
     pub(super) gave_us: AtomicU64,
     /// Wakes the first lane.
@@ -225,6 +225,18 @@ pub struct Link {
 }
 
 impl Link {
+    /// Reads a little of each of its parts; see [`Lane::glance`](super::Lane::glance).
+    pub fn glance(&self) -> u64 {
+        u64::from(self.is_choked() ^ self.closing().is_some() ^ self.first.get().is_some())
+            ^ u64::from(self.suspect.is_poisoned() ^ self.lanes.is_poisoned())
+            ^ u64::from(self.suggested.is_poisoned())
+            ^ u64::from(self.holdings.len())
+            ^ u64::from(self.id.0)
+            ^ self.gave_us.load(Relaxed)
+            ^ u64::from(self.agreed.lanes_max)
+            ^ u64::from(self.initiated)
+    }
+
     /// Wakes every lane of the link.
     pub fn wake(&self) {
         for lane in lock(&self.lanes).iter() {
@@ -298,6 +310,11 @@ impl Link {
     /// Why the link is to end, once it is.
     pub fn closing(&self) -> Option<&CloseReason> {
         self.closing.get()
+    }
+
+    /// Whether it wants something of us.
+    pub(super) fn is_audience(&self) -> bool {
+        self.interested.load(Relaxed) & !self.holdings.is_full()
     }
 
     /// Whether we do not answer its requests.

@@ -355,13 +355,12 @@ impl<H> Manager<H> {
     }
 
     fn occupant(&self, now: Duration, link: &Link) -> Occupant {
-        let wants = link.interested.load(Relaxed) && !link.holdings.is_full();
         Occupant {
             id: link.id,
             moved_at: link.moved_at(),
             was_of_use: link.bytes_to() + link.bytes_from() > 0,
             has_for_us: !link.snubbed.load(Relaxed) && self.share.ledger.wants_any(&link.holdings),
-            waits: wants && !self.choker.lets_slots_pass(now, link.id),
+            waits: link.is_audience() && !self.choker.lets_slots_pass(now, link.id),
         }
     }
 
@@ -449,8 +448,10 @@ impl<H> Manager<H> {
         let rarity = self.choker.looks_at_rarity(complete);
         let mut views = std::mem::take(&mut self.views);
         views.clear();
+        // First and by itself: so little for each link is read from memory side by side for many, and the
+        // views find it in the cache.
+        let audience = self.share.links().values().filter(|link| link.is_audience()).count();
         views.extend(self.share.links().values().map(|link| self.view(now, link, rarity)));
-        let audience = views.iter().filter(|view| view.interested).count();
         if self.share.note_audience(audience as u32) {
             // Whoever is alone now may choose.
             self.share.links().values().for_each(|link| link.wake_first());
@@ -473,7 +474,7 @@ impl<H> Manager<H> {
         let ledger = &self.share.ledger;
         PeerView {
             id: link.id,
-            interested: link.interested.load(Relaxed) && !link.holdings.is_full(),
+            interested: link.is_audience(),
             verified_from: link.verified_bytes.load(Relaxed),
             uploaded_to: link.uploaded_bytes.load(Relaxed),
             held: link.holdings.len(),

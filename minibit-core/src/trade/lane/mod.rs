@@ -210,6 +210,30 @@ impl<H> Lane<H> {
         &self.upload
     }
 
+    /// Reads a little of each of its parts. Whoever looks at many lanes in turn does this for the next of
+    /// them, for memory answers many such reads in the time that it takes for one; what is read means
+    /// nothing.
+    pub fn glance(&self) -> u64 {
+        let download = &self.download;
+        let control = self.control.as_ref().map_or(0, |control| {
+            let since = [control.idle_since, control.deals_again];
+            u64::from(control.told_news)
+                ^ control.session.next_check().subsec_nanos() as u64
+                ^ since.iter().flatten().count() as u64
+        });
+        let lens =
+            self.messages.len() ^ self.parted.len() ^ self.metadata.len() ^ self.unproven.len();
+        control
+            ^ lens as u64
+            ^ u64::from(self.upload.is_empty() ^ self.held_back ^ download.is_within_piece())
+            ^ u64::from(self.chatter.rests_until(self.began).is_some())
+            ^ download.in_flight()
+            ^ download.meter().rate() as u64
+            ^ u64::from(download.last_progress().subsec_nanos())
+            ^ u64::from(download.rests_until(self.began).is_some())
+            ^ u64::from(self.progress.is_some() ^ self.status.taken_over.load(Relaxed))
+    }
+
     // ---- what the shell carries out ----
 
     /// Has the shell say something that only it can know of.
