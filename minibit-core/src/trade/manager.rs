@@ -391,6 +391,7 @@ impl<H> Manager<H> {
             guiding: Guiding::default(),
             snubbed: AtomicBool::new(self.share.was_let_down_by(&new.agreed.peer)),
             suspect: Mutex::new(None),
+            has_earned: AtomicBool::new(false),
             forgiven: AtomicU32::new(0),
             repeats: Mutex::default(),
             verified_bytes: AtomicU64::new(0),

@@ -159,7 +159,18 @@ impl<H> Lane<H> {
                 return begun;
             }
             let piece = loop {
-                let piece = share.ledger.claim_but(&left_alone, &link.holdings, *id, order, rng)?;
+                let piece = share.ledger.claim_but(&left_alone, &link.holdings, *id, order, rng);
+                let Some(piece) = piece else {
+                    if order == PickOrder::FirstCopies {
+                        return None;
+                    }
+                    let earned = share.claim_earned(link, &left_alone, |piece| {
+                        !is_unfinished(unfinished, *piece)
+                            && share.ledger.claim_this(&link.holdings, *id, *piece)
+                    })?;
+                    claimed.push(earned);
+                    return Some((earned, 0));
+                };
                 if share.may_begin(piece, sender, now) {
                     break piece;
                 }

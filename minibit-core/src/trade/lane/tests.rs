@@ -333,10 +333,44 @@ fn a_lane_that_finds_only_what_it_may_not_begin_is_held_back_and_leaves_it_open(
     assert_eq!(share.ledger.owner(begun), None);
 }
 
+/// A whole right piece comes over the link.
+fn comes_right(share: &Share, link: &Link, number: u32) {
+    let (piece, lane) = (share.geometry.piece(number).unwrap(), share.ledger.new_lane());
+    assert!(share.ledger.claim_this(&link.holdings, lane, piece));
+    share.keep(link, piece, lane, &Origin::Alone);
+}
+
+#[test]
+fn for_a_right_piece_who_is_in_doubt_for_ever_may_begin_one_anew_that_others_left() {
+    let (share, links) = links(3);
+    for time in 0..3 {
+        spoil(&share, &links[0], &links[1]);
+        (0..2).for_each(|at| comes_right(&share, &links[at], (2 * time + at) as u32));
+    }
+    let (mut lost, span) = asking(&share, &links[2]);
+    comes(&mut lost, span, 5000);
+    drop(lost);
+    let begun = span.piece();
+    let (waker, rng) = (Waker::noop().clone(), fastrand::Rng::with_seed(3));
+    let mut lane: Lane =
+        Lane::new(Arc::clone(&share), Arc::clone(&links[0]), true, Duration::ZERO, waker, rng);
+    lane.ask(Duration::ZERO);
+    let asked = lane.download().pieces();
+    assert!(!asked.is_empty() && !asked.contains(&begun), "there is more to be had");
+    lane.part_with(&asked);
+    all_but(&share, &links[0], begun);
+    lane.ask(Duration::ZERO);
+    assert_eq!(lane.download().pieces(), [begun]);
+    // And if it does not send that, no other one.
+    lane.part_with(&[begun]);
+    lane.ask(Duration::ZERO);
+    assert!(lane.download().is_idle() && lane.held_back);
+}
+
 /// All pieces but this one are here already.
 fn all_but(share: &Share, link: &Link, kept: PieceIndex) {
-    for number in (0..64).filter(|number| *number != kept.get()) {
-        let piece = share.geometry.piece(number).unwrap();
+    let is_missing = |piece: &PieceIndex| *piece != kept && !share.ledger.have(*piece);
+    for piece in share.geometry.pieces().filter(is_missing) {
         if let Some(owner) = share.ledger.owner(piece) {
             share.ledger.release(piece, owner);
         }
