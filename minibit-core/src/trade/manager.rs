@@ -222,7 +222,7 @@ impl<H> Manager<H> {
         let since = nothing.then(|| since.unwrap_or(now));
         self.larder = (now, since);
         let hungry = since.is_some_and(|since| now >= since + HUNGRY) || self.is_starving(now);
-        self.neighbours.set_hungry(hungry);
+        self.neighbours.set_hungry(now, hungry, &mut self.rng);
         hungry
     }
 
