@@ -298,6 +298,12 @@ impl<H> Share<H> {
         }
     }
 
+    /// Gives back a piece that is not asked for after all. Who could have asked for it found it taken meanwhile.
+    pub(super) fn put_back(&self, piece: PieceIndex, owner: LaneId) {
+        self.ledger.release(piece, owner);
+        self.wake_all();
+    }
+
     /// From where on this peer is to be asked for a piece that was claimed.
     pub(super) fn end_of_prefix(&self, piece: PieceIndex, by: &Sender) -> u32 {
         if !self.has_prefixes() {

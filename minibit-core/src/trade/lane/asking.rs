@@ -176,10 +176,10 @@ impl<H> Lane<H> {
                 }
                 // Its beginning has come into being since.
                 left_alone.push(piece);
-                share.ledger.release(piece, *id);
-                share.wake_all();
+                share.put_back(piece, *id);
             };
             if is_unfinished(unfinished, piece) {
+                // Nobody is woken: this lane would come upon it again, and so on.
                 share.ledger.release(piece, *id);
                 return None;
             }

@@ -3,6 +3,7 @@
 use super::super::testing::Setting;
 use super::*;
 use std::num::NonZeroU32;
+use std::sync::atomic::AtomicUsize;
 
 use crate::swarm::{Caps, Holdings, Slots};
 use crate::types::PieceSet;
@@ -284,6 +285,32 @@ fn wrong_bytes_from_several_links_are_nobodys_and_end_none_of_them() {
     assert_eq!(share.end_of_prefix(piece, &Sender::of(&links[0])), 0);
     assert_eq!(share.ledger.owner(piece), None);
     assert!(!share.ledger.have(piece));
+}
+
+/// Counts how often a lane was woken.
+#[derive(Default)]
+struct Woken(AtomicUsize);
+
+impl std::task::Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Relaxed);
+    }
+}
+
+#[test]
+fn who_found_a_piece_taken_that_is_not_asked_for_after_all_looks_again() {
+    let (share, links) = links(2);
+    let woken = Arc::new(Woken::default());
+    let (waker, rng) = (Waker::from(Arc::clone(&woken)), fastrand::Rng::with_seed(1));
+    links[0].choked.store(false, Relaxed);
+    let other: Lane =
+        Lane::new(Arc::clone(&share), Arc::clone(&links[0]), true, Duration::ZERO, waker, rng);
+    let (piece, claims) = (share.geometry.piece(8).unwrap(), share.ledger.new_lane());
+    assert!(share.ledger.claim_this(&links[1].holdings, claims, piece));
+    let before = woken.0.load(Relaxed);
+    share.put_back(piece, claims);
+    assert!(share.ledger.has_open_of(&other.link().holdings));
+    assert!(woken.0.load(Relaxed) > before, "or it would come upon it by chance");
 }
 
 /// A lane to a seeder that is in doubt, and the piece that an honest peer began, left, and is waited for with.
