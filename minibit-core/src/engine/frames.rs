@@ -18,11 +18,26 @@ pub(super) async fn read_frame(
     inbound: &mut BytesMut,
     codec: &mut FrameCodec,
 ) -> Result<Option<Frame>, WireError> {
+    read_counted_frame(stream, inbound, codec, |_| {}).await
+}
+
+/// The same, and `count` is told of all bytes that come.
+///
+/// # Errors
+/// As [`read_frame`].
+pub(super) async fn read_counted_frame(
+    stream: &mut (impl AsyncRead + Unpin),
+    inbound: &mut BytesMut,
+    codec: &mut FrameCodec,
+    mut count: impl FnMut(usize),
+) -> Result<Option<Frame>, WireError> {
     loop {
         if let Some(frame) = codec.decode(inbound)? {
             return Ok(Some(frame));
         }
-        if stream.read_buf(inbound).await? == 0 {
+        let bytes = stream.read_buf(inbound).await?;
+        count(bytes);
+        if bytes == 0 {
             return codec.decode_eof(inbound);
         }
     }

@@ -7,8 +7,8 @@
 //! replaces the one before. Whoever is told so while another client of the same share is registered leaves it at
 //! that for as long as that one is.
 //!
-//! Invariant: nothing a tracker does or fails to do ends the task, only [`TrackerClient::leave`]
-//! or dropping the client.
+//! Invariants: nothing a tracker does or fails to do ends the task, only [`TrackerClient::leave`]
+//! or dropping the client. What it says is read at an allowance ([`Chatter`]), over however many connections.
 //!
 //! Not here: judging the addresses (`swarm::Neighbours` does, by their source).
 
@@ -26,8 +26,9 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::Instrument;
 
 use super::dial::in_words;
-use super::frames::read_frame;
+use super::frames::read_counted_frame;
 use crate::content::escape;
+use crate::peer::Chatter;
 use crate::swarm::{KnownPeer, Source};
 use crate::tracker::{Announcer, CloseReason, Step};
 use crate::trade::lock;
@@ -109,6 +110,7 @@ struct Client {
     registered: Registered,
     /// The tracker knows us by another address of its.
     is_known: bool,
+    chatter: Chatter,
     rng: fastrand::Rng,
     start: Instant,
 }
@@ -175,6 +177,7 @@ impl TrackerClient {
             found,
             registered,
             is_known: false,
+            chatter: Chatter::of_tracker(Duration::ZERO),
             rng,
             start,
         };
@@ -262,8 +265,13 @@ impl Client {
             }
             (Step::Disconnect, _) => Err(Lost::Silent),
             (Step::Wait(until), Some(connection)) => {
+                if let Some(rests) = self.chatter.rests_until(self.start.elapsed()) {
+                    sleep_until(self.start + until.min(rests)).await;
+                    return Ok(());
+                }
+                let (chatter, start) = (&mut self.chatter, self.start);
                 let message = tokio::select! {
-                    message = connection.receive() => message?,
+                    message = connection.receive(|bytes| chatter.heard(start.elapsed(), bytes)) => message?,
                     () = sleep_until(self.start + until) => return Ok(()),
                 };
                 self.take_in(message, announcer, connection).await
@@ -333,8 +341,9 @@ impl Connection {
             .map_err(|error| Lost::Wire(error.into()))
     }
 
-    async fn receive(&mut self) -> Result<Message, Lost> {
-        match read_frame(&mut self.stream, &mut self.inbound, &mut self.codec).await {
+    async fn receive(&mut self, count: impl FnMut(usize)) -> Result<Message, Lost> {
+        let Self { stream, inbound, codec, .. } = self;
+        match read_counted_frame(stream, inbound, codec, count).await {
             Ok(Some(Frame::Control(message))) => Ok(message),
             // The limits let no other frames through.
             Ok(_) => Err(Lost::Closed),
@@ -345,6 +354,7 @@ impl Connection {
 
 #[cfg(test)]
 mod tests {
+    use super::super::frames::read_frame;
     use super::super::tracker_server::TrackerServer;
     use super::super::tracker_server::testing::Listening;
     use super::*;
@@ -499,6 +509,40 @@ mod tests {
         let (_second, mut second_found) = self::client(listening.addr, 2);
         second_found.recv().await.unwrap();
         until_registered(&server, 1).await;
+    }
+
+    /// A tracker that names one peer after another as fast as it can, as long as the client stays.
+    async fn flood(listener: TcpListener, message: Vec<u8>) {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            while stream.write_all(&message).await.is_ok() {}
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_tracker_that_floods_us_is_read_at_an_allowance() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (_client, mut found) = client(listener.local_addr().unwrap(), 1);
+        let (start, mut out) = (Instant::now(), BytesMut::new());
+        Message::NewPeer(peer(2)).encode(&mut out);
+        let len = out.len();
+        let flood = tokio::spawn(flood(listener, out.to_vec()));
+        let (mut heard, mut in_vain) = (0, 0);
+        // Time passes here alone, and only when nothing comes.
+        while heard < 2 * 1024 * 1024 {
+            match found.try_recv() {
+                Ok(_) => (heard, in_vain) = (heard + len, 0),
+                Err(_) => in_vain += 1,
+            }
+            if in_vain == 1000 {
+                in_vain = 0;
+                tokio::time::advance(Duration::from_millis(100)).await;
+            }
+            tokio::task::yield_now().await;
+        }
+        // A MiB at once, and 64 KiB a second.
+        assert!(start.elapsed() >= Duration::from_secs(15), "{:?}", start.elapsed());
+        flood.abort();
     }
 
     /// A tracker that knows a peer by another address says so to the next connection.

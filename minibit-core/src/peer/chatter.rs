@@ -1,5 +1,5 @@
-//! How much a peer may say on one lane: control messages cost whoever hears them work, and nothing whoever
-//! sends them again and again.
+//! How much a peer may say on one lane, and a tracker in all: control messages cost whoever hears them work,
+//! and nothing whoever sends them again and again.
 //!
 //! What is said is measured by what the lane sends: a request of a dozen bytes asks for thousands. Beyond
 //! that there is an allowance for news, and much for a beginning. A lane whose peer says more does not read
@@ -15,13 +15,18 @@ const ALLOWED: u64 = 64 * 1024;
 /// So many bytes may come at once: what an honest peer may have to say of a million pieces, each a run of
 /// its own, and more than waits in sockets.
 const ALLOWED_AT_ONCE: u64 = 8 * 1024 * 1024;
+/// The same for a tracker: ten lists as long as they may be. What it says makes more work than what peers say, for
+/// each address is compared with thousands.
+const OF_TRACKER_AT_ONCE: u64 = 1024 * 1024;
 /// One byte of requests for so many that are sent: blocks are 4 KiB at least, and their names 40 bytes at
 /// most.
 const SENT_PART: u64 = 64;
 
-/// The account of one lane.
+/// The account of one lane, or tracker.
 #[derive(Clone, Copy, Debug)]
 pub struct Chatter {
+    /// So much may be left at most.
+    at_once: u64,
     /// What may still be said, and what was too much.
     left: u64,
     debt: u64,
@@ -29,9 +34,18 @@ pub struct Chatter {
 }
 
 impl Chatter {
-    /// Nothing said yet.
+    /// A lane's, on which nothing was said yet.
     pub fn new(now: Duration) -> Self {
-        Self { left: ALLOWED_AT_ONCE, debt: 0, at: now }
+        Self::with(ALLOWED_AT_ONCE, now)
+    }
+
+    /// That of a tracker which has said nothing yet.
+    pub fn of_tracker(now: Duration) -> Self {
+        Self::with(OF_TRACKER_AT_ONCE, now)
+    }
+
+    fn with(at_once: u64, now: Duration) -> Self {
+        Self { at_once, left: at_once, debt: 0, at: now }
     }
 
     /// A control message of so many bytes has come.
@@ -52,7 +66,7 @@ impl Chatter {
     fn allow(&mut self, bytes: u64) {
         let paid = bytes.min(self.debt);
         self.debt -= paid;
-        self.left = (self.left + (bytes - paid)).min(ALLOWED_AT_ONCE);
+        self.left = (self.left + (bytes - paid)).min(self.at_once);
     }
 
     /// Until when nothing more is to be heard, if that is so.

@@ -74,6 +74,8 @@ pub(super) struct Known {
     pub(super) failures: u32,
     /// It failed so often that it rests; forgotten with its next dial.
     pub(super) resting: bool,
+    /// It answered the last dial, and had no place for us.
+    pub(super) had_no_room: bool,
 }
 
 impl Known {
@@ -114,6 +116,10 @@ impl Book {
 
     pub(super) fn get_mut(&mut self, addr: SocketAddr) -> Option<&mut Known> {
         self.known.get_mut(&addr)
+    }
+
+    pub(super) fn each_mut(&mut self) -> impl Iterator<Item = &mut Known> {
+        self.known.values_mut()
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (SocketAddr, &Known)> {
@@ -159,7 +165,8 @@ impl Book {
         *self.of_source.entry(source).or_default() += 1;
         *self.of_ip.entry(block_of(ip)).or_default() += 1;
         let status = Status::Idle { from: now };
-        let known = Known { source, id: peer.id, status, failures: 0, resting: false };
+        let (resting, had_no_room) = (false, false);
+        let known = Known { source, id: peer.id, status, failures: 0, resting, had_no_room };
         self.known.insert(peer.addr, known);
         true
     }

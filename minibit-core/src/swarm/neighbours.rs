@@ -248,8 +248,16 @@ impl Neighbours {
     // ---- dialling -------------------------------------------------------------------------
 
     /// Whether those we are linked to have nothing for us. Then we dial one more, however many
-    /// there are: a few peers that lack the same pieces would else be content with each other.
-    pub fn set_hungry(&mut self, hungry: bool) {
+    /// there are: a few peers that lack the same pieces would else be content with each other. Who had no
+    /// room for us while we were content is tried again soon: that may have been the one who has them.
+    pub fn set_hungry(&mut self, now: Duration, hungry: bool, rng: &mut Rng) {
+        if hungry && !self.hungry {
+            for known in self.book.each_mut().filter(|known| known.had_no_room) {
+                if let Status::Idle { from } = &mut known.status {
+                    *from = (now + knock_again_after(rng)).min(*from);
+                }
+            }
+        }
         self.hungry = hungry;
     }
 
@@ -334,6 +342,7 @@ impl Neighbours {
     fn start_dialling(&mut self, addr: SocketAddr) {
         if let Some(known) = self.book.get_mut(addr) {
             known.status = Status::Dialling;
+            known.had_no_room = false;
             if std::mem::take(&mut known.resting) {
                 known.failures = 0;
             }
@@ -351,11 +360,16 @@ impl Neighbours {
     /// Whom we dialled has no place for us. Who has nothing from anybody tries again so soon that it keeps its turn
     /// there, however often; else it is a failure like others.
     pub fn found_no_room(&mut self, now: Duration, addr: SocketAddr, rng: &mut Rng) {
-        if !self.hungry && !self.links.is_empty() {
-            self.dial_failed(now, addr, rng);
-        } else if self.stop_dialling(addr)
-            && let Some(known) = self.book.get_mut(addr)
-        {
+        if !self.stop_dialling(addr) {
+            return;
+        }
+        let is_content = !self.hungry && !self.links.is_empty();
+        if is_content {
+            self.fail(now, addr, rng);
+        }
+        let Some(known) = self.book.get_mut(addr) else { return };
+        known.had_no_room = true;
+        if !is_content {
             known.status = Status::Idle { from: now + knock_again_after(rng) };
         }
     }
@@ -804,8 +818,30 @@ mod tests {
         node.greet(2, Direction::Accepted);
         let waits: Vec<_> = (0..DIALS_MAX).map(|_| refused_for(&mut node)).collect();
         assert_eq!(waits.last(), Some(&REST));
-        node.neighbours.set_hungry(true);
+        node.neighbours.set_hungry(node.now, true, &mut node.rng);
         assert!(refused_for(&mut node) < BACKOFF_MIN * 3, "those it has are of no use");
+    }
+
+    #[test]
+    fn who_was_full_while_we_were_content_is_tried_again_soon_once_we_lack_something() {
+        let mut node = Node::new(Caps::default());
+        node.learn(list(), [1, 2]);
+        node.greet(3, Direction::Accepted);
+        for _ in 0..DIALS_MAX {
+            for dialled in node.dial() {
+                if dialled == addr(1) {
+                    node.neighbours.found_no_room(node.now, dialled, &mut node.rng);
+                } else {
+                    node.fail(dialled);
+                }
+            }
+            node.after(BACKOFF_MAX * 2);
+        }
+        assert_eq!(node.dial(), [], "both rest");
+        node.neighbours.set_hungry(node.now, true, &mut node.rng);
+        assert!(node.neighbours.next_dial(node.now).unwrap() - node.now < BACKOFF_MIN * 3);
+        node.after(BACKOFF_MIN * 3);
+        assert_eq!(node.dial(), [addr(1)], "the other cannot be reached");
     }
 
     #[test]

@@ -333,6 +333,20 @@ mod tests {
     }
 
     #[test]
+    fn who_waits_after_a_while_in_which_nobody_did_has_an_early_look_at_once() {
+        let mut auto = Auto::new(PIECE);
+        auto.look(Duration::ZERO, 0, 5);
+        // In vain, so that the next would come later.
+        assert!(!auto.look(EARLY_LOOK, 0, 5));
+        assert_eq!(auto.next_look(), Some(2 * EARLY_LOOK));
+        auto.nobody_waits(false);
+        let again = Duration::from_secs(60);
+        assert!(!auto.look(again, 0, 5));
+        assert_eq!(auto.next_look(), Some(again + EARLY_LOOK));
+        assert!(auto.look(again + EARLY_LOOK, 5 << 20, 5));
+    }
+
+    #[test]
     fn slow_receivers_do_not_cost_the_others_their_slots() {
         // Each takes 100 KiB/s, whatever the number.
         let slots = rounds(20, |answered| answered * (100 << 10));

@@ -203,6 +203,8 @@ pub struct Link {
     pub(super) suggested: Mutex<VecDeque<Range<u32>>>,
     /// What was sent to it, and how much of it again.
     pub(super) repeats: Mutex<Repeats>,
+    /// It has sent a whole right piece alone since it last threw away what others had begun.
+    pub(super) has_earned: AtomicBool,
     /// How often wrong bytes of its were explained by a withdrawal.
     pub(super) forgiven: AtomicU32,
     /// The address that the connection came from or went to.

@@ -222,7 +222,7 @@ impl<H> Manager<H> {
         let since = nothing.then(|| since.unwrap_or(now));
         self.larder = (now, since);
         let hungry = since.is_some_and(|since| now >= since + HUNGRY) || self.is_starving(now);
-        self.neighbours.set_hungry(hungry);
+        self.neighbours.set_hungry(now, hungry, &mut self.rng);
         hungry
     }
 
@@ -390,6 +390,7 @@ impl<H> Manager<H> {
             guiding: Guiding::default(),
             snubbed: AtomicBool::new(self.share.was_let_down_by(&new.agreed.peer)),
             suspect: Mutex::new(None),
+            has_earned: AtomicBool::new(false),
             forgiven: AtomicU32::new(0),
             repeats: Mutex::default(),
             verified_bytes: AtomicU64::new(0),

@@ -17,7 +17,10 @@
 //! Nobody who is in doubt throws away what others have begun and he may not go on with, before it has
 //! been left alone for [`IDLE`], or takes longer than [`LONGEST`]: a liar who leaves again and again would
 //! keep a peer on a bad connection from ever ending a piece. So it is with the [`PROTECTED_MAX`] longest: an
-//! honest peer may be in doubt as well, and others leave beginnings just to keep it from them.
+//! honest peer may be in doubt as well, and others leave beginnings just to keep it from them. And whoever
+//! in doubt has sent a whole right piece over the link it has now may, with nothing else to fetch, throw away one
+//! beginning for it: it costs a liar more than it spoils, and a seeder whom twenty liars made doubted, new
+//! names each time, ends what they hold up.
 //!
 //! Invariants:
 //! - A prefix is here only as long as nobody has written to its piece since. It comes in, and goes out,
@@ -287,10 +290,12 @@ impl<H> Prefixes<H> {
         self.kept.get(&piece).is_none_or(is_free)
     }
 
-    /// The pieces that this peer may not be asked for.
+    /// The pieces that this peer may not be asked for, the shortest prefix first.
     pub(super) fn left_alone(&self, by: &Sender, now: Duration) -> Vec<PieceIndex> {
-        let pieces = self.kept.keys().copied();
-        pieces.filter(|piece| !self.may_begin(*piece, by, now)).collect()
+        let is_left = |(piece, _): &(&PieceIndex, _)| !self.may_begin(**piece, by, now);
+        let mut left: Vec<_> = self.kept.iter().filter(is_left).collect();
+        left.sort_by_key(|(_, prefix)| prefix.end);
+        left.into_iter().map(|(piece, _)| *piece).collect()
     }
 
     /// How many are longer than this one, or as long and of an earlier piece.

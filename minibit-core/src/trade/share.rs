@@ -249,6 +249,9 @@ impl<H> Share<H> {
         }
         let len = self.geometry.piece_len(piece);
         link.verified_bytes.fetch_add(origin.own(len).into(), Relaxed);
+        if *origin == Origin::Alone {
+            link.has_earned.store(true, Relaxed);
+        }
         if self.has_prefixes() {
             self.with_prefixes(|prefixes| prefixes.on_right(origin, &Sender::of(link)));
         }
@@ -295,6 +298,12 @@ impl<H> Share<H> {
         }
     }
 
+    /// Gives back a piece that is not asked for after all. Who could have asked for it found it taken meanwhile.
+    pub(super) fn put_back(&self, piece: PieceIndex, owner: LaneId) {
+        self.ledger.release(piece, owner);
+        self.wake_all();
+    }
+
     /// From where on this peer is to be asked for a piece that was claimed.
     pub(super) fn end_of_prefix(&self, piece: PieceIndex, by: &Sender) -> u32 {
         if !self.has_prefixes() {
@@ -308,12 +317,29 @@ impl<H> Share<H> {
         !self.has_prefixes() || lock(&self.prefixes).may_begin(piece, by, now)
     }
 
-    /// The pieces that others began and this peer would throw away: few, and most often none.
+    /// The pieces that others began and this peer would throw away: few, and most often none. The shortest
+    /// beginning comes first.
     pub(super) fn left_alone(&self, by: &Sender, now: Duration) -> Vec<PieceIndex> {
         if !self.has_prefixes() {
             return Vec::new();
         }
         lock(&self.prefixes).left_alone(by, now)
+    }
+
+    /// Claims a piece that others began and this peer is to leave alone, if it has earned that it may throw
+    /// what there is of it away.
+    pub(super) fn claim_earned(
+        &self,
+        link: &Link,
+        left_alone: &[PieceIndex],
+        claim: impl FnMut(&PieceIndex) -> bool,
+    ) -> Option<PieceIndex> {
+        if left_alone.is_empty() || !link.has_earned.load(Relaxed) {
+            return None;
+        }
+        let claimed = left_alone.iter().copied().find(claim)?;
+        link.has_earned.store(false, Relaxed);
+        Some(claimed)
     }
 
     /// Whether a peer had a part in a wrong piece, and has not shown since that it was another's.

@@ -14,7 +14,7 @@ use minibit_core::swarm::{ChokePolicy, ROUND, Slots};
 use minibit_core::types::{PeerId, PieceIndex, PieceSet};
 use minibit_core::wire::{Frame, Message, MetadataHeader, PeerAddr, RawBlock, Register};
 use tokio::net::TcpListener;
-use tokio::time::{advance, pause, resume, timeout};
+use tokio::time::{Instant, advance, pause, resume, timeout};
 
 use super::holder::{Holder, Script};
 use super::scripted::{Peer, Wire, bitmap, block_frame, metadata_frame, news, register};
@@ -417,5 +417,29 @@ async fn a_peer_silent_for_fifteen_seconds_is_parted_with_and_not_before() {
     pass(Duration::from_secs(3)).await;
     mute.wire.ended().await;
     until("it is a link no more", || share.stats().links == 0).await;
+    node.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_node_is_tried_again_each_second_by_a_member_of_the_swarm_that_has_nothing_else() {
+    let world = World::new(4);
+    let of_no_use = Holder::start(&world.content, Script::with_nothing(PeerId::numbered(2))).await;
+    let full = TcpListener::bind(loopback()).await.unwrap();
+    let node = node().await;
+    let ticket = world.ticket(&[of_no_use.addr, full.local_addr().unwrap()]);
+    let _share = world.start(&node, &ticket).await;
+    let mut dialled = Vec::new();
+    for _ in 0..12 {
+        let (stream, _) = timeout(PATIENCE, full.accept()).await.expect("it gives up").unwrap();
+        dialled.push(Instant::now());
+        let mut wire = Wire::new(stream);
+        wire.registered().await.unwrap();
+        let reason = Some("full".into());
+        wire.say(&Message::Goodbye { id: PeerId::numbered(1), reason }).await;
+        wire.ended().await;
+    }
+    // At first it does not know that the other has nothing for it.
+    let gaps: Vec<_> = dialled.windows(2).map(|pair| pair[1] - pair[0]).skip(4).collect();
+    assert!(gaps.iter().all(|gap| *gap < Duration::from_secs(2)), "{gaps:?}");
     node.shutdown().await;
 }

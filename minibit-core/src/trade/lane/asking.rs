@@ -159,16 +159,27 @@ impl<H> Lane<H> {
                 return begun;
             }
             let piece = loop {
-                let piece = share.ledger.claim_but(&left_alone, &link.holdings, *id, order, rng)?;
+                let piece = share.ledger.claim_but(&left_alone, &link.holdings, *id, order, rng);
+                let Some(piece) = piece else {
+                    if order == PickOrder::FirstCopies {
+                        return None;
+                    }
+                    let earned = share.claim_earned(link, &left_alone, |piece| {
+                        !is_unfinished(unfinished, *piece)
+                            && share.ledger.claim_this(&link.holdings, *id, *piece)
+                    })?;
+                    claimed.push(earned);
+                    return Some((earned, 0));
+                };
                 if share.may_begin(piece, sender, now) {
                     break piece;
                 }
                 // Its beginning has come into being since.
                 left_alone.push(piece);
-                share.ledger.release(piece, *id);
-                share.wake_all();
+                share.put_back(piece, *id);
             };
             if is_unfinished(unfinished, piece) {
+                // Nobody is woken: this lane would come upon it again, and so on.
                 share.ledger.release(piece, *id);
                 return None;
             }

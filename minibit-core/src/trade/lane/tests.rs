@@ -3,6 +3,7 @@
 use super::super::testing::Setting;
 use super::*;
 use std::num::NonZeroU32;
+use std::sync::atomic::AtomicUsize;
 
 use crate::swarm::{Caps, Holdings, Slots};
 use crate::types::PieceSet;
@@ -286,6 +287,32 @@ fn wrong_bytes_from_several_links_are_nobodys_and_end_none_of_them() {
     assert!(!share.ledger.have(piece));
 }
 
+/// Counts how often a lane was woken.
+#[derive(Default)]
+struct Woken(AtomicUsize);
+
+impl std::task::Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Relaxed);
+    }
+}
+
+#[test]
+fn who_found_a_piece_taken_that_is_not_asked_for_after_all_looks_again() {
+    let (share, links) = links(2);
+    let woken = Arc::new(Woken::default());
+    let (waker, rng) = (Waker::from(Arc::clone(&woken)), fastrand::Rng::with_seed(1));
+    links[0].choked.store(false, Relaxed);
+    let other: Lane =
+        Lane::new(Arc::clone(&share), Arc::clone(&links[0]), true, Duration::ZERO, waker, rng);
+    let (piece, claims) = (share.geometry.piece(8).unwrap(), share.ledger.new_lane());
+    assert!(share.ledger.claim_this(&links[1].holdings, claims, piece));
+    let before = woken.0.load(Relaxed);
+    share.put_back(piece, claims);
+    assert!(share.ledger.has_open_of(&other.link().holdings));
+    assert!(woken.0.load(Relaxed) > before, "or it would come upon it by chance");
+}
+
 /// A lane to a seeder that is in doubt, and the piece that an honest peer began, left, and is waited for with.
 fn doubted_lane() -> (Lane, PieceIndex) {
     let (share, links) = links(3);
@@ -333,10 +360,44 @@ fn a_lane_that_finds_only_what_it_may_not_begin_is_held_back_and_leaves_it_open(
     assert_eq!(share.ledger.owner(begun), None);
 }
 
+/// A whole right piece comes over the link.
+fn comes_right(share: &Share, link: &Link, number: u32) {
+    let (piece, lane) = (share.geometry.piece(number).unwrap(), share.ledger.new_lane());
+    assert!(share.ledger.claim_this(&link.holdings, lane, piece));
+    share.keep(link, piece, lane, &Origin::Alone);
+}
+
+#[test]
+fn for_a_right_piece_who_is_in_doubt_for_ever_may_begin_one_anew_that_others_left() {
+    let (share, links) = links(3);
+    for time in 0..3 {
+        spoil(&share, &links[0], &links[1]);
+        (0..2).for_each(|at| comes_right(&share, &links[at], (2 * time + at) as u32));
+    }
+    let (mut lost, span) = asking(&share, &links[2]);
+    comes(&mut lost, span, 5000);
+    drop(lost);
+    let begun = span.piece();
+    let (waker, rng) = (Waker::noop().clone(), fastrand::Rng::with_seed(3));
+    let mut lane: Lane =
+        Lane::new(Arc::clone(&share), Arc::clone(&links[0]), true, Duration::ZERO, waker, rng);
+    lane.ask(Duration::ZERO);
+    let asked = lane.download().pieces();
+    assert!(!asked.is_empty() && !asked.contains(&begun), "there is more to be had");
+    lane.part_with(&asked);
+    all_but(&share, &links[0], begun);
+    lane.ask(Duration::ZERO);
+    assert_eq!(lane.download().pieces(), [begun]);
+    // And if it does not send that, no other one.
+    lane.part_with(&[begun]);
+    lane.ask(Duration::ZERO);
+    assert!(lane.download().is_idle() && lane.held_back);
+}
+
 /// All pieces but this one are here already.
 fn all_but(share: &Share, link: &Link, kept: PieceIndex) {
-    for number in (0..64).filter(|number| *number != kept.get()) {
-        let piece = share.geometry.piece(number).unwrap();
+    let is_missing = |piece: &PieceIndex| *piece != kept && !share.ledger.have(*piece);
+    for piece in share.geometry.pieces().filter(is_missing) {
         if let Some(owner) = share.ledger.owner(piece) {
             share.ledger.release(piece, owner);
         }
