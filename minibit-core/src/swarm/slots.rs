@@ -13,9 +13,13 @@
 //! - They need over a second and a half for a piece: half the slots are tried. If the link then
 //!   carries clearly less, it was the receivers who could take no more: the slots are given back,
 //!   and more are tried.
-//! - Less than a piece in a round to all of them together tells nothing: as few slots as may be.
 //! - Between the two a quarter more are tried. If the link does not then carry more for it, they
 //!   are given back, and nothing is tried for a minute.
+//! - Less than a piece in a round to all of them together: what was begun is sent to its end, so that fewer slots would
+//!   carry as much as before for rounds, and look right. So more are tried. If they carry clearly more it was the receivers
+//!   who could take no more: more are tried, and no fewer while as much is carried. Else there are as few as may be,
+//!   and nothing is tried for as long as [`HOLD_PIECES`] pieces take. If not even [`TELLING_BYTES`] went out, that tells
+//!   nothing: as few as may be.
 //! - Less than a piece a second to all of them together: what a piece takes to the next peer is what
 //!   the swarm waits for, so there may be fewer slots than the classic setting has. Less than a piece in half
 //!   a minute: there may be one, for whoever fetches a piece may be gone before it is out.
@@ -41,8 +45,11 @@ pub(super) const CAP: usize = 128;
 const PLENTY: u64 = 2;
 /// Below two pieces in so many seconds for each of them, there may be too many.
 const THIN_SECONDS: u64 = 3;
-/// Less than a piece in so many seconds is too little to tell anything by.
-const TELLING_SECONDS: u64 = 10;
+/// Where less than a piece goes out in so many seconds, a round, fewer slots show only later what they carry.
+const LONG_SECONDS: u64 = 10;
+/// So many bytes in a round tell something, some tens of the smallest blocks, though no piece of it was out. Where
+/// less goes out a slot too many costs more: links may not last for as long as pieces take.
+const TELLING_BYTES: u64 = 1024 * 1024;
 /// Between two looks for whether there is plenty; twice as long after each that finds none.
 const LOOK: Duration = Duration::from_millis(250);
 const LOOK_MAX: Duration = Duration::from_secs(8);
@@ -56,6 +63,8 @@ const EARLY_BYTES: u64 = 1 << 20;
 const EACH_OF_MOST: usize = 4;
 /// After slots were tried in vain, nothing is tried for so long.
 const HOLD: Duration = Duration::from_secs(60);
+/// The same where pieces are long: one that was begun in a slot too many is sent to its end.
+const HOLD_PIECES: u64 = 8;
 
 /// See the module's header.
 #[derive(Clone, Debug)]
@@ -63,6 +72,8 @@ pub(super) struct Auto {
     regular: usize,
     piece_len: u64,
     trial: Option<Trial>,
+    /// What long pieces were sent with in a second, if it took more slots to carry as much; else 0.
+    proven: u64,
     hold_until: Duration,
     /// When there was a look last, and what had been sent in all by then.
     looked: Option<(Duration, u64)>,
@@ -73,10 +84,11 @@ pub(super) struct Auto {
     extra: usize,
 }
 
-/// Slots and bytes per second before a change whose effect is not known yet.
+/// Slots, those who took anything, and bytes per second before a change whose effect is not known yet.
 #[derive(Clone, Copy, Debug)]
 struct Trial {
     slots: usize,
+    takers: u64,
     total: u64,
 }
 
@@ -87,6 +99,7 @@ impl Auto {
             regular: FLOOR,
             piece_len: piece_len.max(1).into(),
             trial: None,
+            proven: 0,
             hold_until: Duration::ZERO,
             looked: None,
             look_gap: LOOK,
@@ -161,25 +174,27 @@ impl Auto {
         self.looked.filter(|_| self.regular < CAP).map(|(since, _)| since + gap)
     }
 
-    /// After a round in which somebody waited and all together were sent `total` bytes a second.
-    pub(super) fn adapt(&mut self, now: Duration, total: u64, answered: u64) {
+    /// After a round in which somebody waited and `takers`, of whom so many are still `answered`, were sent `total` bytes a
+    /// second all together.
+    pub(super) fn adapt(&mut self, now: Duration, total: u64, answered: u64, takers: u64) {
         let floor = self.floor(total);
         self.regular = self.regular.max(floor);
-        if total * TELLING_SECONDS < self.piece_len {
-            self.regular = (self.regular / 2).max(floor);
-            self.trial = None;
-            return;
+        if total < self.proven - self.proven / 8 {
+            self.proven = 0;
+        }
+        if total * LONG_SECONDS < self.piece_len {
+            return self.adapt_to_long(now, total, takers, floor);
         }
         if let Some(trial) = self.trial.take() {
             if self.regular < trial.slots && total < trial.total - trial.total / 8 {
                 self.regular = trial.slots;
-                self.try_slots(self.more(), trial.total, floor);
+                self.try_slots(self.more(), trial.total, takers, floor);
                 return;
             }
             let more = (self.regular.saturating_sub(trial.slots)) as u64;
             let wanted = trial.total + trial.total * more / (2 * trial.slots as u64);
             if more > 0 && total >= wanted {
-                self.try_slots(self.more(), total, floor);
+                self.try_slots(self.more(), total, takers, floor);
                 return;
             }
             if more > 0 {
@@ -191,10 +206,37 @@ impl Auto {
         if self.is_plenty(total, answered) {
             self.regular = self.more().min(CAP);
         } else if now >= self.hold_until {
-            let tries_fewer = self.is_thin(total, answered) && self.regular > floor;
+            let tries_fewer =
+                self.is_thin(total, answered) && self.regular > floor && self.proven == 0;
             let slots = if tries_fewer { self.regular / 2 } else { self.more() };
-            self.try_slots(slots, total, floor);
+            self.try_slots(slots, total, takers, floor);
         }
+    }
+
+    /// The same where less than a piece goes out in a round.
+    fn adapt_to_long(&mut self, now: Duration, total: u64, takers: u64, floor: usize) {
+        let trial = self.trial.take();
+        if total * LONG_SECONDS < TELLING_BYTES {
+            self.regular = (self.regular / 2).max(floor);
+            return;
+        }
+        let tried = trial.filter(|trial| self.regular > trial.slots);
+        let carries_more = tried.is_some_and(|trial| {
+            let more = (self.regular - trial.slots) as u64;
+            total >= trial.total + trial.total * more / (2 * trial.takers.max(1))
+        });
+        if carries_more {
+            self.proven = total;
+        }
+        if now >= self.hold_until && (tried.is_none() || carries_more) {
+            return self.try_slots(self.more(), total, takers, floor);
+        }
+        if tried.is_some() {
+            let pieces = Duration::from_secs(HOLD_PIECES * self.piece_len / total.max(1));
+            self.hold_until = now + HOLD.max(pieces);
+        }
+        let slots = tried.map_or(self.regular, |trial| trial.slots);
+        self.regular = if self.proven > 0 { slots } else { slots / 2 }.max(floor);
     }
 
     /// Fewest slots where so many bytes go out in a second.
@@ -213,10 +255,10 @@ impl Auto {
         self.regular + (self.regular / 4).max(1)
     }
 
-    fn try_slots(&mut self, slots: usize, total: u64, floor: usize) {
+    fn try_slots(&mut self, slots: usize, total: u64, takers: u64, floor: usize) {
         let slots = slots.clamp(floor, CAP);
         if slots != self.regular {
-            self.trial = Some(Trial { slots: self.regular, total });
+            self.trial = Some(Trial { slots: self.regular, takers, total });
             self.regular = slots;
         }
     }
@@ -251,7 +293,7 @@ mod tests {
         let mut auto = Auto::new(PIECE);
         let rounds = [0, 1638, 0, 3276, 0, 1638].into_iter().enumerate();
         let slots = rounds.map(|(round, total)| {
-            auto.adapt(Duration::from_secs(10 * round as u64), total, 5);
+            auto.adapt(Duration::from_secs(10 * round as u64), total, 5, 5);
             auto.regular()
         });
         assert_eq!(slots.collect::<Vec<_>>(), [2, 1, 1, 1, 1, 1]);
@@ -263,7 +305,12 @@ mod tests {
         (1..=count)
             .map(|round| {
                 let answered = auto.regular as u64 + 1;
-                auto.adapt(Duration::from_secs(10 * round as u64), rate(answered), answered);
+                auto.adapt(
+                    Duration::from_secs(10 * round as u64),
+                    rate(answered),
+                    answered,
+                    answered,
+                );
                 auto.regular
             })
             .collect()
@@ -279,9 +326,9 @@ mod tests {
         let slow = u64::from(PIECE) / 2;
         assert_eq!(rounds(9, |_| slow), [2, 3, 2, 2, 2, 2, 2, 2, 3]);
         let mut auto = Auto::new(PIECE);
-        auto.adapt(ROUND_AT, slow, 5);
+        auto.adapt(ROUND_AT, slow, 5, 5);
         assert_eq!(auto.regular, SLOW_FLOOR);
-        auto.adapt(2 * ROUND_AT, 4 * slow, 3);
+        auto.adapt(2 * ROUND_AT, 4 * slow, 3, 3);
         assert!(auto.regular >= FLOOR, "{}", auto.regular);
     }
 
@@ -298,6 +345,62 @@ mod tests {
         // Now and then half of them are tried, for a round.
         let full = slots[5..].iter().filter(|slots| **slots >= 8).count();
         assert!(full >= 13, "{slots:?}");
+    }
+
+    /// A way out that sends pieces of 16 MiB, each begun one to its end.
+    struct LongPieces {
+        auto: Auto,
+        round: u32,
+        /// What is left of those that were begun.
+        begun: Vec<u64>,
+    }
+
+    impl LongPieces {
+        const PIECE: u64 = 16 << 20;
+
+        fn new() -> Self {
+            Self { auto: Auto::new(16 << 20), round: 0, begun: Vec::new() }
+        }
+
+        /// Slots after each of so many rounds, where each receiver takes at most `each` bytes in a second and all
+        /// together at most `all`.
+        fn rounds(&mut self, count: u32, each: u64, all: u64) -> Vec<usize> {
+            let seconds = ROUND_AT.as_secs();
+            let round = |_| {
+                let answered = self.auto.regular + 1;
+                let begun = self.begun.len().max(answered);
+                self.begun.resize(begun, Self::PIECE);
+                let takers = begun as u64;
+                let rate = each.min(all / takers);
+                self.begun.iter_mut().for_each(|left| *left = left.saturating_sub(rate * seconds));
+                self.begun.retain(|left| *left > 0);
+                self.round += 1;
+                self.auto.adapt(ROUND_AT * self.round, rate * takers, answered as u64, takers);
+                self.auto.regular
+            };
+            (0..count).map(round).collect()
+        }
+    }
+
+    #[test]
+    fn receivers_that_take_minutes_for_a_piece_do_not_leave_a_fast_way_out_idle() {
+        let (each, slow, fast) = (125_000, 300_000, 125_000_000);
+        let slots = LongPieces::new().rounds(20, each, fast);
+        assert!(slots[19] >= 40, "{slots:?}");
+        // Nor where one slot was right before, for the way out was slow.
+        let mut swarm = LongPieces::new();
+        assert_eq!(swarm.rounds(10, each, slow)[9], SLOWEST_FLOOR);
+        let slots = swarm.rounds(80, each, fast);
+        assert!(slots[79] >= 40, "{slots:?}");
+    }
+
+    #[test]
+    fn a_slow_way_out_tries_a_second_slot_no_more_often_than_pieces_take() {
+        // A piece takes 37 s.
+        let rate = LongPieces::PIECE / 37;
+        let slots = LongPieces::new().rounds(120, rate, rate);
+        let tried = slots[5..].iter().filter(|slots| **slots > SLOWEST_FLOOR).count();
+        assert!((2..=5).contains(&tried), "{tried} of 115 rounds: {slots:?}");
     }
 
     #[test]
@@ -360,7 +463,7 @@ mod tests {
             let mut auto = Auto::new(piece_len);
             for round in 1..=20 {
                 let answered = auto.regular as u64 + 1;
-                auto.adapt(Duration::from_secs(10 * round), 20 << 20, answered);
+                auto.adapt(Duration::from_secs(10 * round), 20 << 20, answered, answered);
             }
             auto.regular
         };

@@ -353,7 +353,9 @@ impl Choker {
             Some(last) if due => {
                 let of_late = |peer: &PeerState| peer.view.uploaded_to - peer.uploaded_mark;
                 let sent: u64 = self.peers.iter().map(of_late).sum();
-                self.auto.adapt(now, per_second(sent, now.saturating_sub(last)), answered);
+                let takers = self.peers.iter().filter(|peer| of_late(peer) > 0).count() as u64;
+                let total = per_second(sent, now.saturating_sub(last));
+                self.auto.adapt(now, total, answered, takers);
             }
             _ => {
                 let sent = self.peers.iter().map(|peer| peer.view.uploaded_to).sum();
