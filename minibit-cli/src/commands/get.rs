@@ -28,7 +28,8 @@ pub(super) async fn run(flags: &Get, session: &Session) -> Result<(), Failure> {
     let ticket = with_more(&ticket, &trackers, &input::resolve(&flags.peer)?)?;
     let select = selection(&flags.select)?;
     let wait = Wait::of(flags.wait);
-    let node = node::start(&flags.swarm, Role::Passing, None, session).await?;
+    let bound = node::bind(&flags.swarm, Role::Passing, None)?;
+    let node = node::start(bound, &flags.swarm, Role::Passing, session);
     let started = Instant::now();
     let opening = Opening::of(&ticket, wait.at_first);
     let options = GetOptions {

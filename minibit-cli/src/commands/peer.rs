@@ -24,15 +24,15 @@ pub(super) async fn run(flags: &Peer, session: &Session) -> Result<(), Failure> 
     let announced = input::announced(&flags.reach.announce)?;
     let tickets =
         flags.get.iter().map(|text| input::ticket(text)).collect::<Result<Vec<_>, _>>()?;
+    // Like `share`: with no tracker to announce to, it is one itself.
+    let own_tracker = (trackers.is_empty() && !flags.share.is_empty()).then(Default::default);
+    let bound = node::bind(&flags.swarm, Role::Lasting, own_tracker)?;
     let mut prepared = Vec::new();
     for path in &flags.share {
         let paths = std::slice::from_ref(path);
         prepared.push(work::prepare(paths, &flags.source, session).await?);
     }
-    // Like `share`: with no tracker to announce to, it is one itself.
-    let own_tracker = (trackers.is_empty() && !prepared.is_empty()).then(Default::default);
-    let node = node::start(&flags.swarm, Role::Lasting, own_tracker, session).await?;
-    let node = Arc::new(node);
+    let node = Arc::new(node::start(bound, &flags.swarm, Role::Lasting, session));
     let started = Instant::now();
     for prepared in prepared {
         let manifest = prepared.manifest.clone();
