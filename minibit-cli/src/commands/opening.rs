@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use minibit_core::content::Ticket;
 use minibit_core::engine::Checking;
 
+use super::news::{News, Why};
 use super::{Session, failures};
 use crate::exit::Failure;
 use crate::output::progress::{Progress, Standing, TICK, Work};
-use crate::output::units::{Countdown, Names};
 use crate::values::Patience;
 
 /// Whoever has not answered by then may well not do so at all, and the user had better know.
@@ -79,7 +79,9 @@ impl Opening {
                             .update(now, &checked);
                     } else if now >= UNANSWERED_AFTER && !is_told {
                         is_told = true;
-                        session.output.say(self.unanswered(now));
+                        let news = self.unanswered(now);
+                        session.output.say(&news);
+                        session.output.event(&news.event());
                     }
                 }
             }
@@ -87,18 +89,12 @@ impl Opening {
     }
 
     /// What is said when nothing has come so far.
-    fn unanswered(&self, now: Duration) -> String {
-        let whom = Names(&self.asked);
-        let time = match self.patience.0 {
-            Some(patience) => {
-                format!("trying again for {}", Countdown(patience.saturating_sub(now)))
-            }
-            None => "trying again".to_owned(),
-        };
-        format!(
-            "nothing has come from {whom} yet; {time}: is it still shared there, and can this \
-             machine connect to it?"
-        )
+    fn unanswered(&self, now: Duration) -> News {
+        News::Waiting {
+            why: Why::Unanswered,
+            whom: self.asked.clone(),
+            gives_up_in: self.patience.0.map(|patience| patience.saturating_sub(now)),
+        }
     }
 }
 
@@ -112,7 +108,8 @@ mod tests {
         let addr = |port: u16| SocketAddr::from(([192, 0, 2, 7], port));
         let ticket = Ticket::new(ShareId([1; 32]), [addr(1)], [addr(1), addr(2)]).unwrap();
         let seconds = Duration::from_secs;
-        let opening = |patience| Opening::of(&ticket, Patience(patience)).unanswered(seconds(1));
+        let opening =
+            |patience| Opening::of(&ticket, Patience(patience)).unanswered(seconds(1)).to_string();
         assert!(opening(Some(seconds(60))).starts_with(
             "nothing has come from 192.0.2.7:1, 192.0.2.7:2 yet; trying again for 0:59: "
         ));

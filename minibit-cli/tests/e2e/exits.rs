@@ -195,6 +195,42 @@ fn whoever_waits_for_the_first_answer_is_told_for_whom() {
 }
 
 #[test]
+fn programs_hear_for_whom_it_waits_as_people_do() {
+    let sandbox = Sandbox::new();
+    let source = sandbox.file("film.mp4", 10, 1);
+    let sharer = sandbox.share(&[&source]);
+    let (addr, ticket) = (sharer.addr(), sharer.ticket.clone());
+    drop(sharer);
+    for flags in [&[][..], &["--list"]] {
+        let mut get = sandbox.get(&ticket, "out", flags);
+        let waiting = get.event("waiting", |_| true);
+        assert_eq!(waiting["why"], "unanswered");
+        assert_eq!(waiting["peers"], serde_json::json!([addr.to_string()]));
+        assert_eq!(number(&waiting, "gives_up_in"), 39);
+        get.interrupt();
+        get.wait().expect(130);
+    }
+}
+
+#[test]
+fn a_sharer_that_is_there_and_sends_nothing_is_said_not_to_answer() {
+    let sandbox = Sandbox::new();
+    let source = sandbox.file("film.mp4", 3_000_000, 1);
+    let sharer = sandbox.share(&[&source]);
+    let relay = Relay::start(sharer.addr(), 1_500_000);
+    let ticket = led(&sharer.ticket, &[], &[relay.addr()]);
+    // The connections stay, and nothing comes over them, as from a machine that sleeps.
+    let mut get = sandbox.get(&ticket, "out", &[]);
+    let waiting = get.event("waiting", |_| true);
+    assert_eq!(waiting["why"], "silent");
+    assert_eq!(waiting["peers"], serde_json::json!([relay.addr().to_string()]));
+    relay.open();
+    let going_on = get.event("going_on", |_| true);
+    assert_eq!(going_on["peers"], serde_json::json!([relay.addr().to_string()]));
+    get.wait().expect(0);
+}
+
+#[test]
 fn a_place_that_cannot_be_written_to_is_a_disk_failure() {
     let sandbox = Sandbox::new();
     let source = sandbox.file("film.mp4", 1000, 1);
