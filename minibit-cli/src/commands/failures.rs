@@ -122,10 +122,13 @@ fn listen_hint(kind: io::ErrorKind) -> Option<&'static str> {
 
 fn store_hint(error: &StoreError) -> Option<&'static str> {
     match error {
-        StoreError::TargetExists { .. } => Some(
-            "--force replaces it and fetches everything again, -o DIR puts it elsewhere; \
-             to a folder of selected files none can be added",
+        StoreError::TargetExists { path } if path.is_dir() => Some(
+            "nothing can be added to a folder that is finished: -o DIR puts files elsewhere \
+             (--select PATTERN chooses which), --force fetches everything again and replaces it",
         ),
+        StoreError::TargetExists { .. } => {
+            Some("--force replaces it and fetches everything again, -o DIR puts it elsewhere")
+        }
         StoreError::WouldLose { .. } => {
             Some("move it out of there, or use -o DIR to put the download elsewhere")
         }
