@@ -286,9 +286,9 @@ fn outcome(flags: &Simulate, report: &Report) -> String {
     let is_stopped = flags.stop_after.is_some_and(|time| report.ended >= time);
     match got(report).filter(|_| is_stopped) {
         Some(got) => format!(
-            "stopped after {ended} {done}; the median has {:.0} %, the last {:.0} %",
-            got.median_verified * 100.0,
-            got.least_verified * 100.0
+            "stopped after {ended} {done}; the median has {} %, the last {} %",
+            (got.median_verified * 100.0).floor(),
+            (got.least_verified * 100.0).floor()
         ),
         None => format!("ended after {ended} {done}"),
     }
