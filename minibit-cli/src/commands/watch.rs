@@ -64,11 +64,7 @@ pub(super) async fn fetch(
             () = session.interrupt.requested() => return Ok(Fetched::Interrupted),
             _ = ticks.tick() => {
                 let (now, stats) = (started.elapsed(), share.stats());
-                company.look(now, &stats, || share.links().iter().map(|link| link.addr).collect());
-                if let Some(news) = company.news(now, &stats, wait.with(&stats)) {
-                    session.output.say(&news);
-                    session.output.event(&news.event());
-                }
+                company.tell(now, share, &stats, wait, &session.output);
                 let alone = company.alone(now, &stats, wait.with(&stats));
                 let silent = company.silent(now);
                 progress.update(now, &Standing { alone, silent, ..standing(&stats) });
@@ -76,6 +72,29 @@ pub(super) async fn fetch(
                 if company.is_deserted(now, wait.with(&stats)) {
                     return Ok(Fetched::Deserted);
                 }
+            }
+        }
+    }
+}
+
+/// Waits for a download that goes on for as long as the node does, and tells when nobody is there to fetch from.
+///
+/// # Errors
+/// The share's own, if it cannot be completed any more.
+pub(super) async fn completed(
+    share: &ShareHandle,
+    session: &Session,
+) -> Result<PathBuf, CompleteError> {
+    let started = Instant::now();
+    let mut company = Company::default();
+    let mut ticks = tokio::time::interval(TICK);
+    loop {
+        tokio::select! {
+            biased;
+            done = share.completed() => return done,
+            _ = ticks.tick() => {
+                let wait = Wait::of(Some(Patience(None)));
+                company.tell(started.elapsed(), share, &share.stats(), wait, &session.output);
             }
         }
     }
@@ -143,6 +162,22 @@ struct Told {
 }
 
 impl Company {
+    /// Takes in how it stands, and says what is new.
+    fn tell(
+        &mut self,
+        now: Duration,
+        share: &ShareHandle,
+        stats: &ShareStats,
+        wait: Wait,
+        output: &Output,
+    ) {
+        self.look(now, stats, || share.links().iter().map(|link| link.addr).collect());
+        if let Some(news) = self.news(now, stats, wait.with(stats)) {
+            output.say(&news);
+            output.event(&news.event());
+        }
+    }
+
     fn look(&mut self, now: Duration, stats: &ShareStats, with: impl FnOnce() -> Vec<SocketAddr>) {
         // A share that waits for its own disk is not alone. Peers that lack what is missing
         // here are no company.

@@ -328,10 +328,13 @@ fn describe_alone(line: &mut Line, alone: &Alone, standing: &Standing) {
     }
 }
 
-/// `5 peers, 3 complete, 1.2 GiB sent, 12.3 MiB/s`.
+/// `5 peers, 3 complete, 1.2 GiB sent, 12.3 MiB/s`; of a node that fetches as well, before that how much is here.
 fn describe_seeding(standing: &Standing, rate: u64) -> Line {
-    let Standing { peers, seeders, uploaded, .. } = *standing;
+    let Standing { bytes, bytes_total, peers, seeders, uploaded, .. } = *standing;
     let mut line = Line::default();
+    if bytes < bytes_total {
+        line.add(1, format!("{} % of {} here", percent(bytes, bytes_total), Bytes(bytes_total)));
+    }
     line.add(0, Count(peers, "peer").to_string());
     line.add(3, format!("{seeders} complete"));
     line.add(1, format!("{} sent", Bytes(uploaded)));
@@ -476,6 +479,11 @@ mod tests {
         assert_eq!(time_left(&standing, 0), None);
         assert_eq!(
             describe(Work::Seeding, &standing, &rates).whole(),
+            "63 % of 1000 B here, 1 peer, 0 complete, 0 B sent, 1.0 KiB/s"
+        );
+        let all = Standing { bytes: 1000, ..standing };
+        assert_eq!(
+            describe(Work::Seeding, &all, &rates).whole(),
             "1 peer, 0 complete, 0 B sent, 1.0 KiB/s"
         );
     }
