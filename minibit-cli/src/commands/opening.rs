@@ -13,7 +13,7 @@ use minibit_core::engine::Checking;
 use super::news::{News, Why};
 use super::{Session, failures};
 use crate::exit::Failure;
-use crate::output::progress::{Progress, Standing, TICK, Work};
+use crate::output::progress::{Alone, Progress, Standing, TICK, Work};
 use crate::values::Patience;
 
 /// Whoever has not answered by then may well not do so at all, and the user had better know.
@@ -61,7 +61,7 @@ impl Opening {
         let started = Instant::now();
         let mut work = std::pin::pin!(work);
         let mut ticks = tokio::time::interval(TICK);
-        let mut progress = None;
+        let (mut progress, mut waiting) = (None, None);
         let mut is_told = false;
         loop {
             tokio::select! {
@@ -74,6 +74,7 @@ impl Opening {
                     let now = started.elapsed();
                     let checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner).clone();
                     if let Some(checked) = checked {
+                        waiting = None;
                         progress
                             .get_or_insert_with(|| Progress::new(&session.output, Work::Verifying))
                             .update(now, &checked);
@@ -83,9 +84,24 @@ impl Opening {
                         session.output.say(&news);
                         session.output.event(&news.event());
                     }
+                    if is_told && progress.is_none() && session.output.has_bars() {
+                        waiting
+                            .get_or_insert_with(|| Progress::new(&session.output, Work::Fetching))
+                            .update(now, &self.alone(now));
+                    }
                 }
             }
         }
+    }
+
+    /// How it stands while nothing has come.
+    fn alone(&self, now: Duration) -> Standing {
+        let gives_up_in = self.gives_up_in(now);
+        Standing { alone: Some(Alone { gives_up_in, unanswering: 0 }), ..Standing::default() }
+    }
+
+    fn gives_up_in(&self, now: Duration) -> Option<Duration> {
+        self.patience.0.map(|patience| patience.saturating_sub(now))
     }
 
     /// What is said when nothing has come so far.
@@ -93,7 +109,7 @@ impl Opening {
         News::Waiting {
             why: Why::Unanswered,
             whom: self.asked.clone(),
-            gives_up_in: self.patience.0.map(|patience| patience.saturating_sub(now)),
+            gives_up_in: self.gives_up_in(now),
         }
     }
 }

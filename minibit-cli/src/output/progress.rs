@@ -167,8 +167,8 @@ impl Progress {
         let line = || describe(self.work, standing, &rates);
         match &mut self.shown {
             Shown::Bar(bar) => {
-                let room = columns().saturating_sub(self.work.name().len() + 1);
-                bar.set_message(line().fitted(drawn(self.work, standing).as_deref(), room));
+                let drawn = drawn(self.work, standing);
+                bar.set_message(line().fitted(self.work.name(), drawn.as_deref(), columns()));
             }
             Shown::Now(pace) => {
                 if !pace.is_due(now) || !standing.is_news_after(&self.last) {
@@ -188,9 +188,8 @@ impl Progress {
 fn bar(work: Work) -> ProgressBar {
     // The message is made to fit; on a terminal too narrow for the least of it it is cut, for a line that wraps
     // cannot be redrawn.
-    let style =
-        ProgressStyle::with_template("{prefix} {wide_msg}").expect("the template is a constant");
-    ProgressBar::new(0).with_style(style).with_prefix(work.name())
+    let style = ProgressStyle::with_template("{wide_msg}").expect("the template is a constant");
+    ProgressBar::new(0).with_style(style).with_message(work.name())
 }
 
 /// How many columns the terminal has that the bar is drawn on.
@@ -235,19 +234,19 @@ impl Line {
     }
 
     /// What of it and of a bar fits on so many columns; at least what is of the lowest rank.
-    fn fitted(&self, bar: Option<&str>, columns: usize) -> String {
+    fn fitted(&self, name: &str, bar: Option<&str>, columns: usize) -> String {
         let of_rank = |rank| match bar.filter(|_| rank >= BAR) {
-            Some(bar) => format!("{bar} {}", self.up_to(rank)),
-            None => self.up_to(rank),
+            Some(bar) => format!("{name} {bar} {}", self.up_to(rank)),
+            None => format!("{name}: {}", self.up_to(rank)),
         };
         let mut lines = (1..=RANK_MAX).rev().map(of_rank);
-        lines.find(|line| line.chars().count() <= columns).unwrap_or_else(|| self.up_to(0))
+        lines.find(|line| line.chars().count() <= columns).unwrap_or_else(|| of_rank(0))
     }
 }
 
 /// `[=====>          ]`; nothing where there is no end to approach.
 fn drawn(work: Work, standing: &Standing) -> Option<String> {
-    if work == Work::Seeding {
+    if work == Work::Seeding || standing.bytes_total == 0 {
         return None;
     }
     let done = (percent(standing.bytes, standing.bytes_total) * BAR_COLUMNS / 100) as usize;
@@ -276,6 +275,9 @@ struct Rates {
 fn describe_work(standing: &Standing, rates: &Rates) -> Line {
     let Standing { bytes, bytes_total, files, .. } = *standing;
     let mut line = Line::default();
+    if bytes_total == 0 && standing.alone.is_some() {
+        return line;
+    }
     if bytes_total == 0 {
         let found = format!("{} found so far", Count(files, "file"));
         // With neither it is not known yet how much there is to do.
@@ -431,6 +433,11 @@ mod tests {
         assert_eq!(text(Work::Fetching, &standing), "beginning, 2 peers, 0/0 pieces");
         let standing = Standing { files: 1234, ..Standing::default() };
         assert_eq!(text(Work::Hashing, &standing), "1234 files found so far");
+        assert_eq!(drawn(Work::Hashing, &standing), None);
+        let alone = Some(Alone { gives_up_in: Some(seconds(52)), unanswering: 0 });
+        let standing = Standing { alone, ..Standing::default() };
+        let told = "no peers, trying again, giving up in 0:52";
+        assert_eq!(text(Work::Fetching, &standing), told);
     }
 
     #[test]
@@ -526,23 +533,24 @@ mod tests {
         let rates = Rates { down: 10, up: 0, left: Some(seconds(37)) };
         let bar = drawn(Work::Fetching, &standing);
         let line = describe(Work::Fetching, &standing, &rates);
-        let fitted = |columns| line.fitted(bar.as_deref(), columns);
-        let all = "[==========>     ]  63 % of 1000 B, 10 B/s, 0:37 left, 12 peers, 63/100 pieces";
+        let fitted = |columns| line.fitted("fetching", bar.as_deref(), columns);
+        let all = "fetching [==========>     ]  63 % of 1000 B, 10 B/s, 0:37 left, 12 peers, 63/100 pieces";
         assert_eq!(fitted(all.len()), all);
         assert_eq!(fitted(all.len() - 1), all.replace(", 63/100 pieces", ""));
-        assert_eq!(fitted(50), " 63 % of 1000 B, 10 B/s, 0:37 left, 12 peers");
-        assert_eq!(fitted(40), " 63 % of 1000 B, 10 B/s, 0:37 left");
-        assert_eq!(fitted(30), " 63 % of 1000 B, 0:37 left");
-        assert_eq!(fitted(20), " 63 % of 1000 B");
+        assert_eq!(fitted(60), "fetching:  63 % of 1000 B, 10 B/s, 0:37 left, 12 peers");
+        assert_eq!(fitted(50), "fetching:  63 % of 1000 B, 10 B/s, 0:37 left");
+        assert_eq!(fitted(40), "fetching:  63 % of 1000 B, 0:37 left");
+        assert_eq!(fitted(30), "fetching:  63 % of 1000 B");
         let alone = Alone { gives_up_in: Some(seconds(3583)), unanswering: 0 };
         let alone = Standing { alone: Some(alone), ..standing.clone() };
         let alone = describe(Work::Fetching, &alone, &rates);
         for line in [&line, &alone] {
             let parts: Vec<&str> = line.0.iter().map(|(_, text)| text.trim()).collect();
-            for columns in 16..120 {
-                let shown = line.fitted(bar.as_deref(), columns);
+            for columns in 26..120 {
+                let shown = line.fitted("fetching", bar.as_deref(), columns);
                 assert!(shown.chars().count() <= columns, "{columns}: {shown}");
-                let text = shown.split_once("] ").map_or(shown.as_str(), |(_, text)| text);
+                let begins = if shown.contains('[') { "] " } else { ": " };
+                let (_, text) = shown.split_once(begins).expect("a name comes first");
                 assert!(text.split(", ").all(|part| parts.contains(&part.trim())), "{shown}");
             }
         }
