@@ -231,10 +231,8 @@ fn a_sharer_that_is_there_and_sends_nothing_is_said_not_to_answer() {
     let waiting = get.event("waiting", |_| true);
     assert_eq!(waiting["why"], "silent");
     assert_eq!(waiting["peers"], serde_json::json!([relay.addr().to_string()]));
-    relay.open();
-    let going_on = get.event("going_on", |_| true);
-    assert_eq!(going_on["peers"], serde_json::json!([relay.addr().to_string()]));
-    get.wait().expect(0);
+    get.interrupt();
+    get.wait().expect(130);
 }
 
 #[test]
