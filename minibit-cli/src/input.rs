@@ -47,20 +47,29 @@ pub(crate) fn ticket(argument: &str) -> Result<Ticket, Failure> {
     };
     let text = match text {
         Ok(text) => text,
-        Err(source) => return Err(Failure::usage(InputError::TicketUnreadable { from, source })),
+        Err(source) => {
+            let is_text = source.kind() != io::ErrorKind::InvalidData;
+            let failure = Failure::usage(InputError::TicketUnreadable { from, source });
+            return Err(if is_text { failure } else { failure.hint(A_LINE) });
+        }
     };
     text.trim().parse().map_err(|source| {
         let is_prefix = source == TicketError::Prefix;
         let failure = Failure::usage(InputError::Ticket { from, source });
         if Path::new(argument).is_file() {
             failure.hint(format!("{argument} is a file: did you mean @{argument}?"))
-        } else if is_prefix && argument != "-" && !argument.starts_with('@') {
+        } else if argument.starts_with('@') {
+            failure.hint(A_LINE)
+        } else if is_prefix && argument != "-" {
             failure.hint("nor is there a file of that name")
         } else {
             failure
         }
     })
 }
+
+/// What a file by `@FILE` should hold.
+const A_LINE: &str = "the file should hold the line that `minibit share` prints, and no more";
 
 /// Reads the first line that is not blank: who writes the ticket into a pipe may go on running,
 /// as `minibit share` does, and never close it. At most what a ticket may have and a little

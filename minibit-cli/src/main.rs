@@ -31,6 +31,9 @@ fn main() -> ExitCode {
     };
     descriptors::raise_limit();
     let output = Output::new(&cli.common);
+    for stray in settings::strays() {
+        output.warn(stray);
+    }
     match output::log::start(&cli.common, &output).and_then(|()| commands::run(cli, &output)) {
         Ok(()) if output.is_whole() => ExitCode::SUCCESS,
         // That was said when it happened.

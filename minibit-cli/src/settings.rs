@@ -145,6 +145,33 @@ fn with_variables(command: Command) -> Command {
     })
 }
 
+/// Says of each variable with our prefix that is no flag's that it sets nothing, and what may be meant: a slip in its name
+/// would go unnoticed.
+pub(crate) fn strays() -> Vec<String> {
+    let set: Vec<String> = std::env::vars_os()
+        .filter_map(|(name, _)| name.into_string().ok())
+        .filter(|name| name.starts_with("MINIBIT_"))
+        .collect();
+    if set.is_empty() {
+        return Vec::new();
+    }
+    let command = with_variables(Cli::command());
+    let args = command.get_subcommands().flat_map(Command::get_arguments);
+    let known: Vec<&str> =
+        args.chain(command.get_arguments()).filter_map(|arg| arg.get_env()?.to_str()).collect();
+    set.iter().filter_map(|name| stray(name, &known)).collect()
+}
+
+fn stray(name: &str, known: &[&str]) -> Option<String> {
+    if known.contains(&name) {
+        return None;
+    }
+    let flag = name.strip_prefix("MINIBIT").unwrap_or(name);
+    let meant = known.iter().find(|known| known.ends_with(flag));
+    let meant = meant.map(|meant| format!("; did you mean {meant}?"));
+    Some(format!("the variable {name} sets no flag{}", meant.unwrap_or_default()))
+}
+
 fn with_variable(arg: Arg, prefix: &str) -> Arg {
     let Some(long) = arg.get_long() else { return arg };
     let variable = format!("{prefix}{}", long.to_uppercase().replace('-', "_"));

@@ -295,6 +295,10 @@ fn flags_beat_variables_and_variables_beat_the_file() {
     let variable = get(None, Some("from the variable"), true);
     assert!(variable.contains("from the variable"), "{variable}");
     assert!(variable.contains("MINIBIT_GET_WAIT is not valid"), "{variable}");
+    let stray = minibit().args(["get", "no-ticket"]).env("MINIBIT_WAIT", "1h").output();
+    let stray = String::from_utf8_lossy(&stray.expect("the binary runs").stderr).into_owned();
+    let words = "the variable MINIBIT_WAIT sets no flag; did you mean MINIBIT_GET_WAIT?";
+    assert!(stray.contains(words), "{stray}");
     let short = get(None, Some("t"), false);
     assert!(short.contains("MINIBIT_GET_WAIT is not valid"), "as in no-ticket: {short}");
     assert!(get(Some("from the flag"), Some("from the variable"), true).contains("from the flag"));

@@ -1,7 +1,9 @@
 //! Which exit code each of the core's errors ends with, and what the user can do about it.
 
 use std::io;
+use std::path::Path;
 
+use minibit_core::content::Ticket;
 use minibit_core::engine::{BootstrapError, CompleteError, GetError, NodeError};
 use minibit_core::store::{PrepareError, StoreError, VerifyError};
 
@@ -40,6 +42,9 @@ impl From<PrepareError> for Failure {
             PrepareError::Names { .. } => {
                 Self::usage(error).hint("rename them; other systems could not have those names")
             }
+            PrepareError::Io { path, .. } if is_ticket(path) => {
+                Self::usage(error).hint("that is a ticket: `minibit get` fetches what it names")
+            }
             // The rest is about what was asked to be shared.
             _ => Self::usage(error),
         }
@@ -72,6 +77,10 @@ impl From<NodeError> for Failure {
 impl From<GetError> for Failure {
     fn from(error: GetError) -> Self {
         match error {
+            GetError::Store(StoreError::TargetExists { path }) => {
+                let hint = format!("{}; {}", what_exists(&path), exists_hint(&path));
+                Self::new(Exit::Disk, StoreError::TargetExists { path }).hint(hint)
+            }
             GetError::Store(error) => error.into(),
             GetError::Bootstrap(error) => match error {
                 BootstrapError::Manifest { .. } => Self::new(Exit::Integrity, error),
@@ -108,6 +117,10 @@ impl From<CompleteError> for Failure {
     }
 }
 
+fn is_ticket(path: &Path) -> bool {
+    path.to_str().is_some_and(|text| text.parse::<Ticket>().is_ok())
+}
+
 fn listen_hint(kind: io::ErrorKind) -> Option<&'static str> {
     match kind {
         io::ErrorKind::AddrInUse => Some("choose another port with --listen, or :0 for any"),
@@ -122,10 +135,8 @@ fn listen_hint(kind: io::ErrorKind) -> Option<&'static str> {
 
 fn store_hint(error: &StoreError) -> Option<&'static str> {
     match error {
-        StoreError::TargetExists { .. } => Some(
-            "--force replaces it and fetches everything again, -o DIR puts it elsewhere; \
-             to a folder of selected files none can be added",
-        ),
+        StoreError::TargetExists { path } => Some(exists_hint(path)),
+        StoreError::NotADirectory { .. } => Some("-o names the directory to put it in"),
         StoreError::WouldLose { .. } => {
             Some("move it out of there, or use -o DIR to put the download elsewhere")
         }
@@ -137,6 +148,29 @@ fn store_hint(error: &StoreError) -> Option<&'static str> {
             Some("nothing can be written there; -o DIR puts it elsewhere")
         }
         _ => None,
+    }
+}
+
+/// What a thing in the way is: a download looks at it first, and takes what is all of the share for itself.
+fn what_exists(path: &Path) -> &'static str {
+    if path.is_symlink() {
+        "it is a symbolic link"
+    } else if path.is_dir() {
+        "it does not hold all that the ticket names and nothing else"
+    } else {
+        "its bytes are not those that the ticket names"
+    }
+}
+
+/// What helps when a thing is in the way.
+fn exists_hint(path: &Path) -> &'static str {
+    if path.is_symlink() {
+        "-o DIR puts the download elsewhere"
+    } else if path.is_dir() {
+        "--force replaces it and fetches everything again, -o DIR puts it elsewhere; nothing can be \
+         added to it: --select PATTERN with another -o DIR fetches the files that are not there"
+    } else {
+        "--force replaces it and fetches everything again, -o DIR puts it elsewhere"
     }
 }
 

@@ -18,7 +18,7 @@ use crate::cli::Get;
 use crate::exit::{Exit, Failure};
 use crate::input;
 use crate::output::json::Event;
-use crate::output::units::{Bytes, Count, Time, percent};
+use crate::output::units::{Bytes, Count, Names, Time, percent};
 use crate::values::Patience;
 
 /// Runs the command.
@@ -28,7 +28,8 @@ pub(super) async fn run(flags: &Get, session: &Session) -> Result<(), Failure> {
     let ticket = with_more(&ticket, &trackers, &input::resolve(&flags.peer)?)?;
     let select = selection(&flags.select)?;
     let wait = Wait::of(flags.wait);
-    let node = node::start(&flags.swarm, Role::Passing, None, session).await?;
+    let bound = node::bind(&flags.swarm, Role::Passing, None)?;
+    let node = node::start(bound, &flags.swarm, Role::Passing, session);
     let started = Instant::now();
     let opening = Opening::of(&ticket, wait.at_first);
     let options = GetOptions {
@@ -102,7 +103,8 @@ fn deserted(stats: &ShareStats) -> Failure {
     }
     let go_on = format!("{}; --wait TIME waits longer", left(stats));
     // Whoever shared a file that was changed since has it no more.
-    failure.hint(if stats.links > 0 { format!("{go_on}; or {NEW_TICKET}") } else { go_on })
+    let may_lack = stats.links > 0 && stats.unanswering.is_empty();
+    failure.hint(if may_lack { format!("{go_on}; or {NEW_TICKET}") } else { go_on })
 }
 
 /// What helps when a file was changed where it is shared.
@@ -120,6 +122,11 @@ fn why_deserted(stats: &ShareStats) -> String {
             "nobody is left: wrong bytes came for {}, and whoever sends such is banned",
             Count(refused, "piece")
         ),
+        _ if !stats.unanswering.is_empty() => {
+            let whom = &stats.unanswering;
+            let verb = if whom.len() == 1 { "does" } else { "do" };
+            format!("{} {verb} not answer any more", Names(whom))
+        }
         _ => "nobody who is there has what is missing".to_owned(),
     }
 }
@@ -352,6 +359,9 @@ mod tests {
         stats.links = 1;
         assert!(error(&stats).starts_with("nobody who is there"));
         assert!(hint(&stats).contains("--wait") && hint(&stats).contains("new ticket"));
+        stats.unanswering = vec![([192, 0, 2, 7], 1).into()];
+        assert_eq!(error(&stats), "192.0.2.7:1 does not answer any more");
+        assert!(hint(&stats).contains("--wait") && !hint(&stats).contains("new ticket"));
         stats.pieces_withdrawn = 1;
         assert!(error(&stats).contains("was changed"));
         assert!(!hint(&stats).contains("run the same command"), "that would never help");

@@ -5,6 +5,7 @@ mod demo;
 mod failures;
 mod get;
 mod inspect;
+mod news;
 mod node;
 mod opening;
 mod peer;

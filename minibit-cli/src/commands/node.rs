@@ -4,7 +4,7 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 
 use minibit_core::content::{Manifest, Ticket};
-use minibit_core::engine::{Node, NodeConfig};
+use minibit_core::engine::{Bound, Node, NodeConfig};
 use minibit_core::swarm::{Caps, ChokePolicy, Slots};
 use minibit_core::tracker::{Mode, Rules};
 use minibit_core::types::PeerId;
@@ -29,17 +29,18 @@ pub(super) enum Role {
     Passing,
 }
 
-/// Starts a node as the flags want it, and says where it listens.
+/// Takes the ports of a node as the flags want it. Before files are read, which may take long: a port that cannot be
+/// had is told at once.
 ///
 /// # Errors
 /// If it cannot listen there.
-pub(super) async fn start(
-    flags: &Swarm,
-    role: Role,
-    tracker: Option<Rules>,
-    session: &Session,
-) -> Result<Node, Failure> {
-    let node = Node::start(config(flags, role, tracker)).await?;
+pub(super) fn bind(flags: &Swarm, role: Role, tracker: Option<Rules>) -> Result<Bound, Failure> {
+    Ok(Node::bind(config(flags, role, tracker))?)
+}
+
+/// Starts the node, and says where it listens.
+pub(super) fn start(bound: Bound, flags: &Swarm, role: Role, session: &Session) -> Node {
+    let node = bound.start();
     let addresses: Vec<String> = node.local_addrs().iter().map(ToString::to_string).collect();
     if session.output.is_verbose() {
         session.output.say(format_args!("listening on {}", addresses.join(", ")));
@@ -49,7 +50,7 @@ pub(super) async fn start(
     if let Some(warning) = other_port(flags, role, port) {
         session.output.warn(warning);
     }
-    Ok(node)
+    node
 }
 
 fn config(flags: &Swarm, role: Role, tracker: Option<Rules>) -> NodeConfig {

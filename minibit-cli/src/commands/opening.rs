@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use minibit_core::content::Ticket;
 use minibit_core::engine::Checking;
 
+use super::news::{News, Why};
 use super::{Session, failures};
 use crate::exit::Failure;
-use crate::output::progress::{Progress, Standing, TICK, Work};
-use crate::output::units::{Countdown, Names};
+use crate::output::progress::{Alone, Progress, Standing, TICK, Work};
 use crate::values::Patience;
 
 /// Whoever has not answered by then may well not do so at all, and the user had better know.
@@ -61,7 +61,7 @@ impl Opening {
         let started = Instant::now();
         let mut work = std::pin::pin!(work);
         let mut ticks = tokio::time::interval(TICK);
-        let mut progress = None;
+        let (mut progress, mut waiting) = (None, None);
         let mut is_told = false;
         loop {
             tokio::select! {
@@ -74,31 +74,43 @@ impl Opening {
                     let now = started.elapsed();
                     let checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner).clone();
                     if let Some(checked) = checked {
+                        waiting = None;
                         progress
                             .get_or_insert_with(|| Progress::new(&session.output, Work::Verifying))
                             .update(now, &checked);
                     } else if now >= UNANSWERED_AFTER && !is_told {
                         is_told = true;
-                        session.output.say(self.unanswered(now));
+                        let news = self.unanswered(now);
+                        session.output.say(&news);
+                        session.output.event(&news.event());
+                    }
+                    if is_told && progress.is_none() && session.output.has_bars() {
+                        waiting
+                            .get_or_insert_with(|| Progress::new(&session.output, Work::Fetching))
+                            .update(now, &self.alone(now));
                     }
                 }
             }
         }
     }
 
+    /// How it stands while nothing has come.
+    fn alone(&self, now: Duration) -> Standing {
+        let gives_up_in = self.gives_up_in(now);
+        Standing { alone: Some(Alone { gives_up_in, unanswering: 0 }), ..Standing::default() }
+    }
+
+    fn gives_up_in(&self, now: Duration) -> Option<Duration> {
+        self.patience.0.map(|patience| patience.saturating_sub(now))
+    }
+
     /// What is said when nothing has come so far.
-    fn unanswered(&self, now: Duration) -> String {
-        let whom = Names(&self.asked);
-        let time = match self.patience.0 {
-            Some(patience) => {
-                format!("trying again for {}", Countdown(patience.saturating_sub(now)))
-            }
-            None => "trying again".to_owned(),
-        };
-        format!(
-            "nothing has come from {whom} yet; {time}: is it still shared there, and can this \
-             machine connect to it?"
-        )
+    fn unanswered(&self, now: Duration) -> News {
+        News::Waiting {
+            why: Why::Unanswered,
+            whom: self.asked.clone(),
+            gives_up_in: self.gives_up_in(now),
+        }
     }
 }
 
@@ -112,7 +124,8 @@ mod tests {
         let addr = |port: u16| SocketAddr::from(([192, 0, 2, 7], port));
         let ticket = Ticket::new(ShareId([1; 32]), [addr(1)], [addr(1), addr(2)]).unwrap();
         let seconds = Duration::from_secs;
-        let opening = |patience| Opening::of(&ticket, Patience(patience)).unanswered(seconds(1));
+        let opening =
+            |patience| Opening::of(&ticket, Patience(patience)).unanswered(seconds(1)).to_string();
         assert!(opening(Some(seconds(60))).starts_with(
             "nothing has come from 192.0.2.7:1, 192.0.2.7:2 yet; trying again for 0:59: "
         ));

@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 
 use super::get::Chosen;
 use super::node::{self, Role};
+use super::opening::Opening;
 use super::watch::{self, Notices, Until};
 use super::{Session, get, share, work};
 use crate::cli::Peer;
@@ -24,15 +25,15 @@ pub(super) async fn run(flags: &Peer, session: &Session) -> Result<(), Failure> 
     let announced = input::announced(&flags.reach.announce)?;
     let tickets =
         flags.get.iter().map(|text| input::ticket(text)).collect::<Result<Vec<_>, _>>()?;
+    // Like `share`: with no tracker to announce to, it is one itself.
+    let own_tracker = (trackers.is_empty() && !flags.share.is_empty()).then(Default::default);
+    let bound = node::bind(&flags.swarm, Role::Lasting, own_tracker)?;
     let mut prepared = Vec::new();
     for path in &flags.share {
         let paths = std::slice::from_ref(path);
         prepared.push(work::prepare(paths, &flags.source, session).await?);
     }
-    // Like `share`: with no tracker to announce to, it is one itself.
-    let own_tracker = (trackers.is_empty() && !prepared.is_empty()).then(Default::default);
-    let node = node::start(&flags.swarm, Role::Lasting, own_tracker, session).await?;
-    let node = Arc::new(node);
+    let node = Arc::new(node::start(bound, &flags.swarm, Role::Lasting, session));
     let started = Instant::now();
     for prepared in prepared {
         let manifest = prepared.manifest.clone();
@@ -43,7 +44,9 @@ pub(super) async fn run(flags: &Peer, session: &Session) -> Result<(), Failure> 
     }
     let mut downloads = JoinSet::new();
     for ticket in tickets {
-        downloads.spawn(download(Arc::clone(&node), ticket, options(flags), session.clone()));
+        let opening = Opening::of(&ticket, Patience(None));
+        let options = options(flags, &opening);
+        downloads.spawn(download(Arc::clone(&node), ticket, options, opening, session.clone()));
     }
     let (failed, uploaded) = tokio::join!(
         collect(downloads, session),
@@ -58,14 +61,14 @@ pub(super) async fn run(flags: &Peer, session: &Session) -> Result<(), Failure> 
     failed.map_or(Ok(()), Err)
 }
 
-fn options(flags: &Peer) -> GetOptions {
+fn options(flags: &Peer, opening: &Opening) -> GetOptions {
     GetOptions {
         dir: flags.dir.clone(),
         select: None,
         force: flags.force,
         patience: get::patience(Patience(None)),
         first_pieces: None,
-        checking: None,
+        checking: Some(opening.checking()),
     }
 }
 
@@ -74,13 +77,14 @@ async fn download(
     node: Arc<Node>,
     ticket: Ticket,
     options: GetOptions,
+    opening: Opening,
     session: Session,
 ) -> Result<(), Failure> {
     let started = Instant::now();
-    let share = node.get(&ticket, options).await?;
+    let share = opening.watched(node.get(&ticket, options), &session).await??;
     let chosen = Chosen::of(share.manifest(), None);
     get::opened(&share, &chosen, &session);
-    let path = share.completed().await?;
+    let path = watch::completed(&share, &session).await?;
     get::done(&share, &chosen, &path, started, &session);
     Ok(())
 }

@@ -23,10 +23,11 @@ const ROOTS_SHOWN: usize = 20;
 pub(super) async fn run(flags: &Share, session: &Session) -> Result<(), Failure> {
     let trackers = input::resolve(&flags.tracker)?;
     let announced = input::announced(&flags.reach.announce)?;
+    let own_tracker = trackers.is_empty().then(Default::default);
+    let bound = node::bind(&flags.swarm, Role::Lasting, own_tracker)?;
     let prepared = work::prepare(&flags.paths, &flags.source, session).await?;
     let manifest = prepared.manifest.clone();
-    let own_tracker = trackers.is_empty().then(Default::default);
-    let node = node::start(&flags.swarm, Role::Lasting, own_tracker, session).await?;
+    let node = node::start(bound, &flags.swarm, Role::Lasting, session);
     let started = Instant::now();
     node.share(prepared, &trackers).await?;
     let ticket = node::ticket(&node, &manifest, &trackers, &announced)?;

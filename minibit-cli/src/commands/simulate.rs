@@ -25,7 +25,7 @@ use crate::exit::{Exit, Failure};
 use crate::output::json::Event;
 use crate::output::progress::{Standing, Work};
 use crate::output::simulated::{self, Got, Joined, Shares, Simulated, Slow};
-use crate::output::units::Time;
+use crate::output::units::{Count, Time};
 
 /// Steps between two looks at the clock and at whether to stop.
 const STEPS: u32 = 4096;
@@ -265,13 +265,32 @@ impl<'a> Plot<'a> {
 
     fn draw(&mut self, flags: &Simulate, report: &Report) -> Result<(), Failure> {
         let mut title = words::of(flags, &report.scenario);
-        title.push(match report.over_bound() {
-            Some(over) => format!("last done after {}, {over:.2} of the bound", Time(report.ended)),
-            None => format!("not done after {}", Time(report.ended)),
-        });
+        title.push(outcome(flags, report));
         let picture = plot::svg(&title, report);
         let written = self.file.set_len(0).and_then(|()| self.file.write_all(picture.as_bytes()));
         written.map_err(|source| Self::failed(self.path, source))
+    }
+}
+
+/// What came of a swarm, in a line.
+fn outcome(flags: &Simulate, report: &Report) -> String {
+    let ended = Time(report.ended);
+    if let Some(over) = report.over_bound() {
+        return format!("last done after {ended}, {over:.2} of the bound");
+    }
+    let done = format!(
+        "with {} of {} done",
+        report.completions().len(),
+        Count(report.of_role(Role::Leecher).count() as u64, "honest peer")
+    );
+    let is_stopped = flags.stop_after.is_some_and(|time| report.ended >= time);
+    match got(report).filter(|_| is_stopped) {
+        Some(got) => format!(
+            "stopped after {ended} {done}; the median has {} %, the last {} %",
+            (got.median_verified * 100.0).floor(),
+            (got.least_verified * 100.0).floor()
+        ),
+        None => format!("ended after {ended} {done}"),
     }
 }
 

@@ -17,16 +17,16 @@ use crate::output::json::Event;
 /// Runs the command.
 pub(super) async fn run(flags: &mut Tracker, session: &Session) -> Result<(), Failure> {
     let announced = input::announced(&flags.reach.announce)?;
+    if !flags.seed.is_empty() {
+        flags.swarm.id.get_or_insert(SEED_ID);
+    }
+    let bound = node::bind(&flags.swarm, Role::Lasting, Some(node::rules(&flags.rules)))?;
     let mut seeds = Vec::new();
     for path in &flags.seed {
         let paths = std::slice::from_ref(path);
         seeds.push(work::prepare(paths, &flags.source, session).await?);
     }
-    if !seeds.is_empty() {
-        flags.swarm.id.get_or_insert(SEED_ID);
-    }
-    let rules = node::rules(&flags.rules);
-    let node = node::start(&flags.swarm, Role::Lasting, Some(rules), session).await?;
+    let node = node::start(bound, &flags.swarm, Role::Lasting, session);
     let started = Instant::now();
     for prepared in seeds {
         let manifest = prepared.manifest.clone();

@@ -10,10 +10,11 @@ use minibit_core::engine::{CompleteError, Node, ShareHandle, ShareStats};
 use minibit_core::types::ShareId;
 
 use super::Session;
+use super::news::{News, Why};
 use crate::cli::Stay;
 use crate::output::Output;
 use crate::output::progress::{Alone, Progress, Standing, TICK, Work};
-use crate::output::units::{Countdown, Names, Time};
+use crate::output::units::Time;
 use crate::values::Patience;
 
 /// How often a node that only seeds is looked at: it should cost nothing to leave it alone.
@@ -23,6 +24,8 @@ const SEEDING_TICK: Duration = Duration::from_secs(1);
 const ALONE_SHOWN_AFTER: Duration = Duration::from_secs(2);
 /// A peer that is about to be replaced is no news, but nobody should wonder for a second why nothing moves.
 const LOST_SHOWN_AFTER: Duration = Duration::from_millis(500);
+/// Bytes may come in bursts; a rate that falls for no visible reason is worth a word.
+const SILENT_SHOWN_AFTER: Duration = Duration::from_secs(2);
 /// On a bad line peers come and go: that is told no more often.
 const TOLD_AGAIN_AFTER: Duration = Duration::from_secs(60);
 
@@ -61,16 +64,37 @@ pub(super) async fn fetch(
             () = session.interrupt.requested() => return Ok(Fetched::Interrupted),
             _ = ticks.tick() => {
                 let (now, stats) = (started.elapsed(), share.stats());
-                company.look(now, &stats, || share.links().iter().map(|link| link.addr).collect());
-                if let Some(news) = company.news(now, &stats, wait.with(&stats)) {
-                    session.output.say(news);
-                }
-                let alone = company.alone(now, wait.with(&stats));
-                progress.update(now, &Standing { alone, ..standing(&stats) });
+                company.tell(now, share, &stats, wait, &session.output);
+                let alone = company.alone(now, &stats, wait.with(&stats));
+                let silent = company.silent(now);
+                progress.update(now, &Standing { alone, silent, ..standing(&stats) });
                 notices.show(share.id(), &stats, &session.output);
                 if company.is_deserted(now, wait.with(&stats)) {
                     return Ok(Fetched::Deserted);
                 }
+            }
+        }
+    }
+}
+
+/// Waits for a download that goes on for as long as the node does, and tells when nobody is there to fetch from.
+///
+/// # Errors
+/// The share's own, if it cannot be completed any more.
+pub(super) async fn completed(
+    share: &ShareHandle,
+    session: &Session,
+) -> Result<PathBuf, CompleteError> {
+    let started = Instant::now();
+    let mut company = Company::default();
+    let mut ticks = tokio::time::interval(TICK);
+    loop {
+        tokio::select! {
+            biased;
+            done = share.completed() => return done,
+            _ = ticks.tick() => {
+                let wait = Wait::of(Some(Patience(None)));
+                company.tell(started.elapsed(), share, &share.stats(), wait, &session.output);
             }
         }
     }
@@ -87,6 +111,7 @@ pub(super) fn standing(stats: &ShareStats) -> Standing {
         peers: stats.links as u64,
         seeders: stats.seeders as u64,
         uploaded: stats.bytes_uploaded,
+        silent: None,
         alone: None,
     }
 }
@@ -116,10 +141,12 @@ impl Wait {
     }
 }
 
-/// Notices when nobody is there to fetch from.
+/// Notices when nobody is there to fetch from, or nothing comes from those who are.
 #[derive(Debug, Default)]
 struct Company {
     alone_since: Option<Duration>,
+    /// When bytes last came.
+    fed: Duration,
     /// Where those are, or were, to whom we were linked when there was last somebody to fetch from.
     with: Vec<SocketAddr>,
     told: Told,
@@ -135,11 +162,34 @@ struct Told {
 }
 
 impl Company {
+    /// Takes in how it stands, and says what is new.
+    fn tell(
+        &mut self,
+        now: Duration,
+        share: &ShareHandle,
+        stats: &ShareStats,
+        wait: Wait,
+        output: &Output,
+    ) {
+        self.look(now, stats, || share.links().iter().map(|link| link.addr).collect());
+        if let Some(news) = self.news(now, stats, wait.with(stats)) {
+            output.say(&news);
+            output.event(&news.event());
+        }
+    }
+
     fn look(&mut self, now: Duration, stats: &ShareStats, with: impl FnOnce() -> Vec<SocketAddr>) {
         // A share that waits for its own disk is not alone. Peers that lack what is missing
         // here are no company.
         if stats.sources > 0 {
             self.with = with();
+        }
+        if let Some(silent) = stats.silent {
+            self.fed = self.fed.max(now.saturating_sub(silent));
+        }
+        // What could not come was not awaited.
+        if stats.paused.is_some() {
+            self.fed = now;
         }
         if stats.sources > 0 || stats.paused.is_some() {
             self.alone_since = None;
@@ -150,11 +200,11 @@ impl Company {
 
     /// What the user is to be told once: that those we fetched from are gone, and what comes of it; then that it
     /// goes on.
-    fn news(&mut self, now: Duration, stats: &ShareStats, patience: Patience) -> Option<String> {
-        let alone = self.alone(now, patience);
+    fn news(&mut self, now: Duration, stats: &ShareStats, patience: Patience) -> Option<News> {
+        let alone = self.alone(now, stats, patience);
         if self.told.is_alone && stats.sources > 0 {
             self.told.is_alone = false;
-            return Some(format!("going on, with {}", Names(&self.with)));
+            return Some(News::GoingOn { with: self.with.clone() });
         }
         let is_news = self.told.at.is_none_or(|at| now.saturating_sub(at) >= TOLD_AGAIN_AFTER);
         // Of files that were changed there are other words.
@@ -162,17 +212,20 @@ impl Company {
             !self.told.is_alone && is_news && !self.with.is_empty() && stats.pieces_withdrawn == 0
         })?;
         self.told = Told { is_alone: true, at: Some(now) };
-        let whom = Names(&self.with);
-        let what = match (stats.links, stats.lost_contact) {
-            (0, true) => format!("lost contact with {whom}"),
-            (0, false) => format!("{whom} left"),
-            _ => "nobody who is there has what is missing".to_owned(),
+        let (why, whom) = match (stats.links, stats.lost_contact) {
+            (0, true) => (Why::Lost, &self.with),
+            (0, false) => (Why::Left, &self.with),
+            _ if !stats.unanswering.is_empty() => {
+                (Why::Silent(now.saturating_sub(self.fed)), &stats.unanswering)
+            }
+            _ => (Why::NotHeld, &self.with),
         };
-        let until = alone.gives_up_in.map(|left| format!(" (giving up in {})", Countdown(left)));
-        Some(format!(
-            "{what}; it goes on by itself when anybody is back{}; Ctrl-C keeps what is here",
-            until.unwrap_or_default()
-        ))
+        Some(News::Waiting { why, whom: whom.clone(), gives_up_in: alone.gives_up_in })
+    }
+
+    /// For how long nothing has come, once that is more than a pause.
+    fn silent(&self, now: Duration) -> Option<Duration> {
+        Some(now.saturating_sub(self.fed)).filter(|silent| *silent >= SILENT_SHOWN_AFTER)
     }
 
     /// For how long by now.
@@ -186,10 +239,13 @@ impl Company {
     }
 
     /// What the user is shown of it, once it lasts.
-    fn alone(&self, now: Duration, patience: Patience) -> Option<Alone> {
+    fn alone(&self, now: Duration, stats: &ShareStats, patience: Patience) -> Option<Alone> {
         let after = if self.with.is_empty() { ALONE_SHOWN_AFTER } else { LOST_SHOWN_AFTER };
         let alone = self.alone_for(now).filter(|alone| *alone >= after)?;
-        Some(Alone { gives_up_in: patience.0.map(|patience| patience.saturating_sub(alone)) })
+        Some(Alone {
+            gives_up_in: patience.0.map(|patience| patience.saturating_sub(alone)),
+            unanswering: stats.unanswering.len() as u64,
+        })
     }
 }
 
@@ -373,9 +429,9 @@ mod tests {
         assert!(!at(0, 0) && !at(9, 0) && !at(10, 1) && !at(20, 0) && !at(30, 0));
         assert!(at(31, 0));
         assert!(!company.is_deserted(Duration::MAX, Patience(None)));
-        assert_eq!(company.alone(seconds(20), patience), None, "it may be over in a moment");
-        let shown = company.alone(seconds(23), patience);
-        assert_eq!(shown, Some(Alone { gives_up_in: Some(seconds(7)) }));
+        let alone = |second| company.alone(seconds(second), &sources(0), patience);
+        assert_eq!(alone(20), None, "it may be over in a moment");
+        assert_eq!(alone(23), Some(Alone { gives_up_in: Some(seconds(7)), unanswering: 0 }));
     }
 
     #[test]
@@ -385,7 +441,8 @@ mod tests {
         let mut company = Company::default();
         let mut at = |now, stats: &ShareStats| {
             company.look(millis(now), stats, || vec![addr]);
-            company.news(millis(now), stats, Patience(Some(millis(61_500))))
+            let news = company.news(millis(now), stats, Patience(Some(millis(61_500))));
+            news.map(|news| news.to_string())
         };
         let (here, mut gone) = (sources(1), ShareStats::default());
         gone.lost_contact = true;
@@ -408,11 +465,46 @@ mod tests {
     }
 
     #[test]
+    fn whoever_has_what_is_missing_and_sends_nothing_is_said_not_to_answer() {
+        let seconds = Duration::from_secs;
+        let addrs = [1, 2].map(|port| SocketAddr::from(([192, 0, 2, 7], port)));
+        let mut company = Company::default();
+        let mut at = |second, stats: &ShareStats| {
+            company.look(seconds(second), stats, || addrs.to_vec());
+            let news = company.news(seconds(second), stats, Patience(None));
+            (
+                news,
+                company.silent(seconds(second)),
+                company.alone(seconds(second), stats, Patience(None)),
+            )
+        };
+        let mut stats = sources(2);
+        stats.silent = Some(Duration::ZERO);
+        assert_eq!(at(10, &stats), (None, None, None));
+        stats.silent = Some(seconds(2));
+        assert_eq!(at(12, &stats), (None, Some(seconds(2)), None), "it may only be slow");
+        stats.sources = 0;
+        stats.unanswering = vec![addrs[1]];
+        stats.silent = Some(seconds(3));
+        assert_eq!(at(13, &stats).0, None);
+        // Another link does not make it younger.
+        stats.silent = None;
+        let (news, silent, alone) = at(14, &stats);
+        let whom = vec![addrs[1]];
+        let why = Why::Silent(seconds(4));
+        assert_eq!(news, Some(News::Waiting { why, whom, gives_up_in: None }));
+        assert_eq!(silent, Some(seconds(4)));
+        assert_eq!(alone, Some(Alone { gives_up_in: None, unanswering: 1 }));
+        stats.paused = Some("the disk is full".to_owned());
+        assert_eq!(at(20, &stats).1, None, "nothing is asked for");
+    }
+
+    #[test]
     fn of_files_that_were_changed_it_is_not_said_that_they_come_back() {
         let mut company = Company::default();
         let mut at = |now, stats: &ShareStats| {
             company.look(now, stats, || vec![([192, 0, 2, 7], 1).into()]);
-            company.news(now, stats, Patience(None))
+            company.news(now, stats, Patience(None)).map(|news| news.to_string())
         };
         let mut stats = sources(0);
         assert_eq!(at(Duration::ZERO, &sources(1)), None);

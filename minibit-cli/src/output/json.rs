@@ -61,10 +61,23 @@ pub(crate) enum Event {
         seeders: u64,
         #[serde(skip_serializing_if = "Option::is_none")]
         seconds_left: Option<u64>,
+        /// Since bytes last came, if that is long.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        silent_for: Option<u64>,
         /// With nobody to fetch from.
         #[serde(skip_serializing_if = "Option::is_none")]
         gives_up_in: Option<u64>,
     },
+    /// There is nobody to fetch from, and it is tried on.
+    Waiting {
+        /// `unanswered`, `lost`, `left`, `silent` or `not_held`.
+        why: &'static str,
+        peers: Vec<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        gives_up_in: Option<u64>,
+    },
+    /// There is somebody to fetch from again.
+    GoingOn { peers: Vec<String> },
     /// Something to know, while the work goes on.
     Warning { message: String },
     /// Every byte of a fetched share is verified and in place.
@@ -191,6 +204,7 @@ impl Event {
             peers: standing.peers,
             seeders: standing.seeders,
             seconds_left: left.map(|left| left.as_secs()),
+            silent_for: standing.silent.map(|silent| silent.as_secs()),
             gives_up_in: standing
                 .alone
                 .as_ref()
@@ -234,13 +248,16 @@ mod tests {
                 &Standing {
                     bytes_total: 1,
                     files: 1,
-                    alone: Some(Alone { gives_up_in: Some(Duration::ZERO) }),
+                    silent: Some(Duration::ZERO),
+                    alone: Some(Alone { gives_up_in: Some(Duration::ZERO), unanswering: 0 }),
                     ..Standing::default()
                 },
                 1,
                 1,
                 Some(Duration::ZERO),
             ),
+            Event::Waiting { why: "lost", peers: vec![], gives_up_in: Some(0) },
+            Event::GoingOn { peers: vec![] },
             Event::Warning { message: text() },
             Event::Done {
                 share: text(),

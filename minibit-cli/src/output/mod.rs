@@ -101,6 +101,11 @@ impl Output {
         self.verbose
     }
 
+    /// Whether a bar shows time passing: elsewhere a line for each second would be a flood.
+    pub(crate) fn has_bars(&self) -> bool {
+        self.style() == Style::Bar
+    }
+
     /// How progress is shown.
     fn style(&self) -> Style {
         if self.json {

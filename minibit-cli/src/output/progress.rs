@@ -8,7 +8,6 @@
 //! Time comes in as an argument; this module has no clock.
 
 use std::collections::VecDeque;
-use std::fmt::Write;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -45,6 +44,8 @@ pub(crate) struct Standing {
     pub(crate) seeders: u64,
     /// Bytes sent to others.
     pub(crate) uploaded: u64,
+    /// For how long nothing has come from others, if that is long.
+    pub(crate) silent: Option<Duration>,
     /// Nobody has what is missing.
     pub(crate) alone: Option<Alone>,
 }
@@ -54,14 +55,18 @@ pub(crate) struct Standing {
 pub(crate) struct Alone {
     /// Left out if it never does.
     pub(crate) gives_up_in: Option<Duration>,
+    /// Peers that have what is missing and do not send it.
+    pub(crate) unanswering: u64,
 }
 
 impl Standing {
-    /// Whether more has changed than a countdown.
+    /// Whether more has changed than what a clock counts.
     fn is_news_after(&self, earlier: &Self) -> bool {
         let timeless = |standing: &Self| {
-            let alone = standing.alone.as_ref().map(|_| Alone { gives_up_in: None });
-            Self { alone, ..standing.clone() }
+            let alone =
+                standing.alone.as_ref().map(|alone| Alone { gives_up_in: None, ..alone.clone() });
+            let silent = standing.silent.map(|_| Duration::ZERO);
+            Self { alone, silent, ..standing.clone() }
         };
         timeless(self) != timeless(earlier)
     }
@@ -155,27 +160,23 @@ impl Progress {
 
     /// Shows where it stands now. `now` counts from any fixed point.
     pub(crate) fn update(&mut self, now: Duration, standing: &Standing) {
-        let rate = self.rate.record(now, standing.bytes);
-        let upload_rate = self.uploads.record(now, standing.uploaded);
-        let left = time_left(standing, rate).filter(|_| self.rate.is_steady(now));
-        let text = || match self.work {
-            Work::Seeding => describe_seeding(standing, upload_rate),
-            Work::Fetching => describe_fetching(standing, rate, left),
-            Work::Hashing | Work::Verifying | Work::Simulating => describe(standing, rate, left),
-        };
+        let down = self.rate.record(now, standing.bytes);
+        let up = self.uploads.record(now, standing.uploaded);
+        let left = time_left(standing, down).filter(|_| self.rate.is_steady(now));
+        let rates = Rates { down, up, left };
+        let line = || describe(self.work, standing, &rates);
         match &mut self.shown {
             Shown::Bar(bar) => {
-                bar.set_length(standing.bytes_total.max(1));
-                bar.set_position(standing.bytes);
-                bar.set_message(text());
+                let drawn = drawn(self.work, standing);
+                bar.set_message(line().fitted(self.work.name(), drawn.as_deref(), columns()));
             }
             Shown::Now(pace) => {
                 if !pace.is_due(now) || !standing.is_news_after(&self.last) {
                     return;
                 }
                 pace.shown(now);
-                self.output.say(format_args!("{}: {}", self.work.name(), text()));
-                let event = Event::progress(self.work, standing, rate, upload_rate, left);
+                self.output.say(format_args!("{}: {}", self.work.name(), line().whole()));
+                let event = Event::progress(self.work, standing, down, up, left);
                 self.output.event(&event);
                 self.last = standing.clone();
             }
@@ -185,16 +186,17 @@ impl Progress {
 }
 
 fn bar(work: Work) -> ProgressBar {
-    let template = match work {
-        // It has no end to approach.
-        Work::Seeding => "{prefix} {wide_msg}",
-        // What does not fit on the terminal's line is cut: a bar that wraps cannot be redrawn.
-        _ => "{prefix} [{bar:16}] {wide_msg}",
-    };
-    let style = ProgressStyle::with_template(template)
-        .expect("the templates are constants")
-        .progress_chars("=> ");
-    ProgressBar::new(0).with_style(style).with_prefix(work.name())
+    // The message is made to fit; on a terminal too narrow for the least of it it is cut, for a line that wraps
+    // cannot be redrawn.
+    let style = ProgressStyle::with_template("{wide_msg}").expect("the template is a constant");
+    ProgressBar::new(0).with_style(style).with_message(work.name())
+}
+
+/// How many columns the terminal has that the bar is drawn on.
+fn columns() -> usize {
+    const USUAL: u16 = 80;
+    let size = rustix::termios::tcgetwinsize(std::io::stderr()).ok();
+    size.map(|size| size.ws_col).filter(|columns| *columns > 0).unwrap_or(USUAL).into()
 }
 
 impl Drop for Progress {
@@ -206,58 +208,140 @@ impl Drop for Progress {
     }
 }
 
-/// Where it is not known yet how much there is to do.
-const BEGINNING: &str = "beginning";
+/// What a line says, in order, each with its rank: on a narrow terminal the highest go first, each as a whole.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Line(Vec<(u8, String)>);
+
+/// The rank of the bar before a line.
+const BAR: u8 = 4;
+const RANK_MAX: u8 = 5;
+/// Columns of a bar within its brackets.
+const BAR_COLUMNS: u64 = 16;
+
+impl Line {
+    fn add(&mut self, rank: u8, text: String) {
+        self.0.push((rank, text));
+    }
+
+    /// All of it.
+    fn whole(&self) -> String {
+        self.up_to(RANK_MAX)
+    }
+
+    fn up_to(&self, rank: u8) -> String {
+        let parts = self.0.iter().filter(|(of_part, _)| *of_part <= rank);
+        parts.map(|(_, text)| text.as_str()).collect::<Vec<_>>().join(", ")
+    }
+
+    /// What of it and of a bar fits on so many columns; at least what is of the lowest rank.
+    fn fitted(&self, name: &str, bar: Option<&str>, columns: usize) -> String {
+        let of_rank = |rank| match bar.filter(|_| rank >= BAR) {
+            Some(bar) => format!("{name} {bar} {}", self.up_to(rank)),
+            None => format!("{name}: {}", self.up_to(rank)),
+        };
+        let mut lines = (1..=RANK_MAX).rev().map(of_rank);
+        lines.find(|line| line.chars().count() <= columns).unwrap_or_else(|| of_rank(0))
+    }
+}
+
+/// `[=====>          ]`; nothing where there is no end to approach.
+fn drawn(work: Work, standing: &Standing) -> Option<String> {
+    if work == Work::Seeding || standing.bytes_total == 0 {
+        return None;
+    }
+    let done = (percent(standing.bytes, standing.bytes_total) * BAR_COLUMNS / 100) as usize;
+    let (head, rest) = if done < BAR_COLUMNS as usize { (">", 15 - done) } else { ("", 0) };
+    Some(format!("[{}{head}{}]", "=".repeat(done), " ".repeat(rest)))
+}
+
+/// What a line says of some work.
+fn describe(work: Work, standing: &Standing, rates: &Rates) -> Line {
+    match work {
+        Work::Seeding => describe_seeding(standing, rates.up),
+        Work::Fetching => describe_fetching(standing, rates),
+        Work::Hashing | Work::Verifying | Work::Simulating => describe_work(standing, rates),
+    }
+}
+
+/// How fast it goes: bytes per second, and how long the rest takes, as far as that can be told.
+#[derive(Clone, Copy, Debug, Default)]
+struct Rates {
+    down: u64,
+    up: u64,
+    left: Option<Duration>,
+}
 
 /// `63 % of 6.5 GiB, 12.3 MiB/s, 0:12 left`.
-fn describe(standing: &Standing, rate: u64, left: Option<Duration>) -> String {
+fn describe_work(standing: &Standing, rates: &Rates) -> Line {
     let Standing { bytes, bytes_total, files, .. } = *standing;
-    if bytes_total == 0 && files > 0 {
-        return format!("{} found so far", Count(files, "file"));
+    let mut line = Line::default();
+    if bytes_total == 0 && standing.alone.is_some() {
+        return line;
     }
     if bytes_total == 0 {
-        return BEGINNING.to_owned();
+        let found = format!("{} found so far", Count(files, "file"));
+        // With neither it is not known yet how much there is to do.
+        line.add(0, if files > 0 { found } else { "beginning".to_owned() });
+        return line;
     }
-    let mut text = format!("{:3} % of {}", percent(bytes, bytes_total), Bytes(bytes_total));
-    _ = write!(text, ", {}/s", Bytes(rate));
-    if let Some(left) = left {
-        _ = write!(text, ", {} left", Countdown(left));
+    line.add(0, format!("{:3} % of {}", percent(bytes, bytes_total), Bytes(bytes_total)));
+    if standing.alone.is_some() {
+        return line;
     }
-    text
+    match standing.silent {
+        Some(silent) => line.add(1, format!("nothing for {}", Countdown(silent))),
+        None => line.add(2, format!("{}/s", Bytes(rates.down))),
+    }
+    if let Some(left) = rates.left {
+        line.add(1, format!("{} left", Countdown(left)));
+    }
+    line
 }
 
 /// The same, then `5 peers, 630/1000 pieces`.
-fn describe_fetching(standing: &Standing, rate: u64, left: Option<Duration>) -> String {
-    let Standing { bytes, bytes_total, pieces, pieces_total, peers, .. } = *standing;
-    if let Some(alone) = &standing.alone {
-        return format!(
-            "{:3} % of {}, {}",
-            percent(bytes, bytes_total),
-            Bytes(bytes_total),
-            describe_alone(alone, peers)
-        );
+fn describe_fetching(standing: &Standing, rates: &Rates) -> Line {
+    let mut line = describe_work(standing, rates);
+    let Standing { pieces, pieces_total, peers, .. } = *standing;
+    match &standing.alone {
+        Some(alone) => describe_alone(&mut line, alone, standing),
+        None => {
+            line.add(3, Count(peers, "peer").to_string());
+            line.add(5, format!("{pieces}/{pieces_total} pieces"));
+        }
     }
-    let text = describe(standing, rate, left);
-    format!("{text}, {}, {pieces}/{pieces_total} pieces", Count(peers, "peer"))
+    line
 }
 
-/// `no peers; trying again, giving up in 59:43`.
-fn describe_alone(alone: &Alone, peers: u64) -> String {
-    let who = match peers {
-        0 => "no peers".to_owned(),
-        some => format!("{} without what is missing", Count(some, "peer")),
+/// `no peers, trying again, giving up in 59:43`.
+fn describe_alone(line: &mut Line, alone: &Alone, standing: &Standing) {
+    let who = match (standing.peers, alone.unanswering) {
+        (0, _) => "no peers".to_owned(),
+        (some, 0) => format!("{} without what is missing", Count(some, "peer")),
+        (_, 1) => "1 peer that does not answer".to_owned(),
+        (_, some) => format!("{some} peers that do not answer"),
     };
-    match alone.gives_up_in {
-        Some(left) => format!("{who}; trying again, giving up in {}", Countdown(left)),
-        None => format!("{who}; trying again"),
+    line.add(1, who);
+    if let Some(silent) = standing.silent.filter(|_| alone.unanswering > 0) {
+        line.add(3, format!("nothing for {}", Countdown(silent)));
+    }
+    line.add(5, "trying again".to_owned());
+    if let Some(left) = alone.gives_up_in {
+        line.add(2, format!("giving up in {}", Countdown(left)));
     }
 }
 
-/// `5 peers, 3 of them complete, 1.2 GiB sent, 12.3 MiB/s`.
-fn describe_seeding(standing: &Standing, rate: u64) -> String {
-    let Standing { peers, seeders, uploaded, .. } = *standing;
-    let (peers, sent, rate) = (Count(peers, "peer"), Bytes(uploaded), Bytes(rate));
-    format!("{peers}, {seeders} complete, {sent} sent, {rate}/s")
+/// `5 peers, 3 complete, 1.2 GiB sent, 12.3 MiB/s`; of a node that fetches as well, before that how much is here.
+fn describe_seeding(standing: &Standing, rate: u64) -> Line {
+    let Standing { bytes, bytes_total, peers, seeders, uploaded, .. } = *standing;
+    let mut line = Line::default();
+    if bytes < bytes_total {
+        line.add(1, format!("{} % of {} here", percent(bytes, bytes_total), Bytes(bytes_total)));
+    }
+    line.add(0, Count(peers, "peer").to_string());
+    line.add(3, format!("{seeders} complete"));
+    line.add(1, format!("{} sent", Bytes(uploaded)));
+    line.add(2, format!("{}/s", Bytes(rate)));
+    line
 }
 
 /// How long the rest takes at this rate, in whole seconds rounded up.
@@ -343,10 +427,17 @@ mod tests {
     #[test]
     fn what_has_no_size_yet_shows_no_percentage() {
         let standing = Standing { peers: 2, ..Standing::default() };
-        assert_eq!(describe(&standing, 0, None), "beginning");
-        assert_eq!(describe_fetching(&standing, 0, None), "beginning, 2 peers, 0/0 pieces");
+        let rates = Rates::default();
+        let text = |work, standing: &Standing| describe(work, standing, &rates).whole();
+        assert_eq!(text(Work::Hashing, &standing), "beginning");
+        assert_eq!(text(Work::Fetching, &standing), "beginning, 2 peers, 0/0 pieces");
         let standing = Standing { files: 1234, ..Standing::default() };
-        assert_eq!(describe(&standing, 0, None), "1234 files found so far");
+        assert_eq!(text(Work::Hashing, &standing), "1234 files found so far");
+        assert_eq!(drawn(Work::Hashing, &standing), None);
+        let alone = Some(Alone { gives_up_in: Some(seconds(52)), unanswering: 0 });
+        let standing = Standing { alone, ..Standing::default() };
+        let told = "no peers, trying again, giving up in 0:52";
+        assert_eq!(text(Work::Fetching, &standing), told);
     }
 
     #[test]
@@ -362,15 +453,14 @@ mod tests {
 
     #[test]
     fn whoever_is_alone_sees_for_how_long_it_is_tried_and_no_line_for_each_second() {
-        let alone = |left| Some(Alone { gives_up_in: Some(seconds(left)) });
+        let alone = |left| Some(Alone { gives_up_in: Some(seconds(left)), unanswering: 0 });
+        let text = |standing: &Standing| describe_fetching(standing, &Rates::default()).whole();
         let standing =
             Standing { bytes: 63, bytes_total: 100, alone: alone(3583), ..Standing::default() };
-        assert_eq!(
-            describe_fetching(&standing, 0, None),
-            " 63 % of 100 B, no peers; trying again, giving up in 59:43"
-        );
-        let forever = Alone { gives_up_in: None };
-        assert_eq!(describe_alone(&forever, 2), "2 peers without what is missing; trying again");
+        assert_eq!(text(&standing), " 63 % of 100 B, no peers, trying again, giving up in 59:43");
+        let forever = Some(Alone { gives_up_in: None, unanswering: 0 });
+        let without = Standing { peers: 2, alone: forever, ..standing.clone() };
+        assert_eq!(text(&without), " 63 % of 100 B, 2 peers without what is missing, trying again");
         let later = Standing { alone: alone(3500), ..standing.clone() };
         assert!(!later.is_news_after(&standing));
         assert!(standing.is_news_after(&Standing { alone: None, ..standing.clone() }));
@@ -379,6 +469,7 @@ mod tests {
 
     #[test]
     fn a_standing_is_described_on_one_line() {
+        let rates = Rates { down: 10, up: 1024, left: Some(seconds(37)) };
         let standing = Standing {
             bytes: 630,
             bytes_total: 1000,
@@ -388,10 +479,91 @@ mod tests {
             ..Standing::default()
         };
         assert_eq!(
-            describe_fetching(&standing, 10, time_left(&standing, 10)),
+            describe_fetching(&standing, &rates).whole(),
             " 63 % of 1000 B, 10 B/s, 0:37 left, 1 peer, 63/100 pieces"
         );
+        assert_eq!(time_left(&standing, 10), rates.left);
         assert_eq!(time_left(&standing, 0), None);
-        assert_eq!(describe_seeding(&standing, 1024), "1 peer, 0 complete, 0 B sent, 1.0 KiB/s");
+        assert_eq!(
+            describe(Work::Seeding, &standing, &rates).whole(),
+            "63 % of 1000 B here, 1 peer, 0 complete, 0 B sent, 1.0 KiB/s"
+        );
+        let all = Standing { bytes: 1000, ..standing };
+        assert_eq!(
+            describe(Work::Seeding, &all, &rates).whole(),
+            "1 peer, 0 complete, 0 B sent, 1.0 KiB/s"
+        );
+    }
+
+    #[test]
+    fn who_does_not_answer_is_told_apart_from_who_has_nothing_and_for_how_long_nothing_came() {
+        let mut standing = Standing {
+            bytes: 63,
+            bytes_total: 100,
+            peers: 2,
+            silent: Some(seconds(7)),
+            ..Standing::default()
+        };
+        let text = |standing: &Standing| {
+            describe_fetching(standing, &Rates { down: 10, ..Rates::default() }).whole()
+        };
+        assert_eq!(text(&standing), " 63 % of 100 B, nothing for 0:07, 2 peers, 0/0 pieces");
+        let later = Standing { silent: Some(seconds(9)), ..standing.clone() };
+        assert!(!later.is_news_after(&standing), "no line for each second");
+        standing.alone = Some(Alone { gives_up_in: Some(seconds(60)), unanswering: 1 });
+        assert_eq!(
+            text(&standing),
+            " 63 % of 100 B, 1 peer that does not answer, nothing for 0:07, trying again, \
+             giving up in 1:00"
+        );
+        standing.alone = Some(Alone { gives_up_in: None, unanswering: 2 });
+        assert!(text(&standing).contains("2 peers that do not answer"));
+    }
+
+    #[test]
+    fn on_a_narrow_terminal_the_least_important_parts_are_left_out_whole() {
+        let standing = Standing {
+            bytes: 630,
+            bytes_total: 1000,
+            pieces: 63,
+            pieces_total: 100,
+            peers: 12,
+            ..Standing::default()
+        };
+        let rates = Rates { down: 10, up: 0, left: Some(seconds(37)) };
+        let bar = drawn(Work::Fetching, &standing);
+        let line = describe(Work::Fetching, &standing, &rates);
+        let fitted = |columns| line.fitted("fetching", bar.as_deref(), columns);
+        let all = "fetching [==========>     ]  63 % of 1000 B, 10 B/s, 0:37 left, 12 peers, 63/100 pieces";
+        assert_eq!(fitted(all.len()), all);
+        assert_eq!(fitted(all.len() - 1), all.replace(", 63/100 pieces", ""));
+        assert_eq!(fitted(60), "fetching:  63 % of 1000 B, 10 B/s, 0:37 left, 12 peers");
+        assert_eq!(fitted(50), "fetching:  63 % of 1000 B, 10 B/s, 0:37 left");
+        assert_eq!(fitted(40), "fetching:  63 % of 1000 B, 0:37 left");
+        assert_eq!(fitted(30), "fetching:  63 % of 1000 B");
+        let alone = Alone { gives_up_in: Some(seconds(3583)), unanswering: 0 };
+        let alone = Standing { alone: Some(alone), ..standing.clone() };
+        let alone = describe(Work::Fetching, &alone, &rates);
+        for line in [&line, &alone] {
+            let parts: Vec<&str> = line.0.iter().map(|(_, text)| text.trim()).collect();
+            for columns in 26..120 {
+                let shown = line.fitted("fetching", bar.as_deref(), columns);
+                assert!(shown.chars().count() <= columns, "{columns}: {shown}");
+                let begins = if shown.contains('[') { "] " } else { ": " };
+                let (_, text) = shown.split_once(begins).expect("a name comes first");
+                assert!(text.split(", ").all(|part| parts.contains(&part.trim())), "{shown}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_bar_is_as_long_at_any_part() {
+        let at = |bytes| Standing { bytes, bytes_total: 100, ..Standing::default() };
+        let bar = |bytes| drawn(Work::Hashing, &at(bytes)).expect("a bar");
+        assert_eq!(bar(0), "[>               ]");
+        assert_eq!(bar(50), "[========>       ]");
+        assert_eq!(bar(99), "[===============>]");
+        assert_eq!(bar(100), "[================]");
+        assert_eq!(drawn(Work::Seeding, &at(50)), None, "it has no end to approach");
     }
 }

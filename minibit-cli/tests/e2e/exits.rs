@@ -195,6 +195,66 @@ fn whoever_waits_for_the_first_answer_is_told_for_whom() {
 }
 
 #[test]
+fn programs_hear_for_whom_it_waits_as_people_do() {
+    let sandbox = Sandbox::new();
+    let source = sandbox.file("film.mp4", 10, 1);
+    let sharer = sandbox.share(&[&source]);
+    let (addr, ticket) = (sharer.addr(), sharer.ticket.clone());
+    drop(sharer);
+    for flags in [&[][..], &["--list"]] {
+        let mut get = sandbox.get(&ticket, "out", flags);
+        let waiting = get.event("waiting", |_| true);
+        assert_eq!(waiting["why"], "unanswered");
+        assert_eq!(waiting["peers"], serde_json::json!([addr.to_string()]));
+        assert_eq!(number(&waiting, "gives_up_in"), 39);
+        get.interrupt();
+        get.wait().expect(130);
+    }
+    let args = ["--json", "peer", "--get", &ticket, "-o", "out", "--listen", "127.0.0.1:0"];
+    let mut peer = sandbox.start(args);
+    let waiting = peer.event("waiting", |_| true);
+    assert_eq!(waiting["peers"], serde_json::json!([addr.to_string()]));
+    assert!(waiting.get("gives_up_in").is_none(), "it never does");
+    peer.interrupt();
+    peer.wait().expect(0);
+}
+
+#[test]
+fn a_sharer_that_is_there_and_sends_nothing_is_said_not_to_answer() {
+    let sandbox = Sandbox::new();
+    let source = sandbox.file("film.mp4", 3_000_000, 1);
+    let sharer = sandbox.share(&[&source]);
+    let relay = Relay::start(sharer.addr(), 1_500_000);
+    let ticket = led(&sharer.ticket, &[], &[relay.addr()]);
+    // The connections stay, and nothing comes over them, as from a machine that sleeps.
+    let mut get = sandbox.get(&ticket, "out", &[]);
+    let waiting = get.event("waiting", |_| true);
+    assert_eq!(waiting["why"], "silent");
+    assert_eq!(waiting["peers"], serde_json::json!([relay.addr().to_string()]));
+    get.interrupt();
+    get.wait().expect(130);
+}
+
+#[test]
+fn a_long_lived_peer_tells_whom_it_waits_for_in_the_middle_as_well() {
+    let sandbox = Sandbox::new();
+    let source = sandbox.file("film.mp4", 3_000_000, 1);
+    let mut sharer = sandbox.share(&[&source]);
+    let relay = Relay::start(sharer.addr(), 1_500_000);
+    let ticket = led(&sharer.ticket, &[], &[relay.addr()]);
+    let args = ["--json", "peer", "--get", &ticket, "-o", "out", "--listen", "127.0.0.1:0"];
+    let mut peer = sandbox.start(args);
+    relay.wait_for_end();
+    sharer.process.kill();
+    let addr = relay.addr().to_string();
+    drop(relay);
+    let waiting = peer.event("waiting", |waiting| waiting["why"] == "lost");
+    assert_eq!(waiting["peers"], serde_json::json!([addr]));
+    peer.interrupt();
+    peer.wait().expect(0);
+}
+
+#[test]
 fn a_place_that_cannot_be_written_to_is_a_disk_failure() {
     let sandbox = Sandbox::new();
     let source = sandbox.file("film.mp4", 1000, 1);
@@ -273,6 +333,11 @@ fn a_slip_of_files_and_tickets_is_answered_with_what_was_meant() {
         let ended = sandbox.run([command, "no-film.mp4"]).expect(2);
         assert!(ended.stderr.contains("nor is there a file"), "{}", ended.stderr);
     }
+    let ended = sandbox.run(["get", "@film.mp4"]).expect(2);
+    assert!(ended.stderr.contains("should hold the line that"), "{}", ended.stderr);
+    let ticket = sandbox.share(&[&sandbox.path("film.mp4")]).ticket;
+    let ended = sandbox.run(["share", "--listen", "127.0.0.1:0", &ticket]).expect(2);
+    assert!(ended.stderr.contains("that is a ticket: `minibit get`"), "{}", ended.stderr);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What is shown while work takes its time: how far it is, from the first moment on, however slow the disk is.
 
 use std::collections::HashSet;
+use std::net::TcpListener;
 use std::process::Command;
 
 use super::common::{Running, Sandbox, number};
@@ -49,6 +50,25 @@ fn while_the_disk_is_slow_to_read_it_is_told_how_much_is_hashed_and_how_much_is_
     assert_some_are_done(&mut verify, "verifying");
     disk.let_go();
     assert_eq!(verify.wait().expect(0).event("verified")["ok"], true);
+}
+
+#[test]
+fn a_port_that_cannot_be_had_is_told_before_anything_is_read() {
+    let sandbox = Sandbox::new();
+    sandbox.file("film.mp4", LEN, 1);
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let addr = taken.local_addr().expect("bound").to_string();
+    for command in [
+        &["share", "film.mp4"][..],
+        &["peer", "--share", "film.mp4"],
+        &["tracker", "--seed", "film.mp4"],
+    ] {
+        let command = sandbox.minibit(command.iter().chain(&["--listen", &addr]));
+        let (command, disk) = SlowDisk::start_to_read(command, after_a_read_by_each_thread());
+        let ended = command.wait().expect(1);
+        assert!(ended.error().contains(&addr), "{}", ended.error());
+        drop(disk);
+    }
 }
 
 #[test]

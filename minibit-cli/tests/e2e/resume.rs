@@ -191,6 +191,7 @@ fn another_file_is_never_overwritten_without_force() {
     let sharer = sandbox.share(&[&source]);
     let refused = sandbox.run(["get", &sharer.ticket, "-o", "out"]).expect(5);
     assert!(refused.stdout.is_empty());
+    assert!(refused.stderr.contains("bytes are not those that the ticket"), "{}", refused.stderr);
     assert!(refused.stderr.contains("--force"), "{}", refused.stderr);
     assert_eq!(fs::read(&mine).expect("still there"), super::common::noise(77, 2));
     assert_eq!(names_in(sandbox.path("out")), ["film.mp4"], "nothing is left behind");

@@ -155,7 +155,7 @@ fn a_plot_is_a_picture_of_three_panels_and_a_dot_for_each_peer() {
 #[test]
 fn a_plot_shows_peers_of_every_kind() {
     let sandbox = Sandbox::new();
-    let mut args = vec!["simulate", "--peers", "20", "--pieces", "30", "--stop-after", "20s"];
+    let mut args = vec!["simulate", "--peers", "20", "--pieces", "30", "--stop-after", "5s"];
     args.extend(["--plot", "swarm.svg"]);
     let kinds = ["free-riders", "large-view", "corrupt", "liars", "drippers", "flooders"];
     let kinds = kinds.map(|kind| format!("--{kind}=10%"));
@@ -163,6 +163,10 @@ fn a_plot_shows_peers_of_every_kind() {
     sandbox.run(args).expect(0);
     let picture = fs::read_to_string(sandbox.path("swarm.svg")).expect("a picture");
     assert_well_formed(&picture);
+    assert!(
+        picture.contains("stopped after 5.00 s with 0 of 8 honest peers done; the median has ")
+    );
+    assert!(!picture.contains("not done"), "it was not to be");
     // Of the six kinds, the honest and the seeder there is one in the legend.
     assert_eq!(picture.matches("<circle ").count(), 20 + 1 + 8);
 }

@@ -144,6 +144,12 @@ fn only_selected_files_are_fetched_and_the_rest_can_follow() {
     }
     assert!(!sandbox.path("out/all/music.mp3").exists());
 
+    let rest = ["get", &sharer.ticket, "--select", "*.mp3"];
+    let refused = sandbox.run(rest.iter().chain(&["-o", "out"])).expect(5);
+    assert!(refused.stderr.contains("nothing can be added to it: --select"), "{}", refused.stderr);
+    sandbox.run(rest.iter().chain(&["-o", "rest"])).expect(0);
+    assert_same(sandbox.path("all/music.mp3"), sandbox.path("rest/all/music.mp3"));
+
     let listed = sandbox.run(["get", &sharer.ticket, "-o", "none", "--list"]).expect(0).stdout;
     assert!(listed.iter().any(|line| line.ends_with("  notes/a.txt")), "{listed:#?}");
     assert!(!sandbox.path("none").exists(), "nothing but the list was fetched");

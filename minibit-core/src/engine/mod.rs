@@ -43,7 +43,7 @@ mod tracker_server;
 
 pub use bootstrap::{BootstrapError, Tried};
 pub use node::{
-    Checking, FirstPieces, GetError, GetOptions, Node, NodeConfig, NodeError, Selection,
+    Bound, Checking, FirstPieces, GetError, GetOptions, Node, NodeConfig, NodeError, Selection,
 };
 pub use share::{CompleteError, ShareHandle};
 pub use stats::{LinkStats, ShareStats, TrackerStats};

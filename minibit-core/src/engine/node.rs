@@ -201,16 +201,20 @@ impl Drop for Opening<'_> {
     }
 }
 
-impl Node {
-    /// Starts listening.
-    ///
-    /// # Errors
-    /// [`NodeError::Listen`].
+/// A node that has its ports and answers nobody yet: whoever connects waits until it starts.
+#[derive(Debug)]
+pub struct Bound {
+    config: NodeConfig,
+    sockets: Vec<(TcpListener, Replaced)>,
+}
+
+impl Bound {
+    /// The node, which answers from now on.
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub async fn start(config: NodeConfig) -> Result<Self, NodeError> {
-        let sockets = bind_all(&config.listen)?;
+    pub fn start(self) -> Node {
+        let Self { config, sockets } = self;
         let addrs: Vec<SocketAddr> =
             sockets.iter().filter_map(|(socket, _)| socket.local_addr().ok()).collect();
         let port = addrs.first().map_or(0, SocketAddr::port);
@@ -234,7 +238,32 @@ impl Node {
                 tokio::spawn(accepting.instrument(inner.context.span.clone()))
             })
             .collect();
-        Ok(Self { inner, addrs, listeners })
+        Node { inner, addrs, listeners }
+    }
+}
+
+impl Node {
+    /// Starts listening.
+    ///
+    /// # Errors
+    /// [`NodeError::Listen`].
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub async fn start(config: NodeConfig) -> Result<Self, NodeError> {
+        Self::bind(config).map(Bound::start)
+    }
+
+    /// Takes the ports of a node that is started later: before work that would be in vain without them.
+    ///
+    /// # Errors
+    /// [`NodeError::Listen`].
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn bind(config: NodeConfig) -> Result<Bound, NodeError> {
+        let sockets = bind_all(&config.listen)?;
+        Ok(Bound { config, sockets })
     }
 
     /// Its identity.

@@ -37,6 +37,11 @@ pub struct ShareStats {
     /// Of these, with something that is wanted here and not here yet, as far as they have not let
     /// us down with it: saying that one holds it costs nothing.
     pub sources: usize,
+    /// Where peers are that have something that is wanted here and not here yet, and let us down with it: they do
+    /// not answer, or refuse.
+    pub unanswering: Vec<SocketAddr>,
+    /// For how long no bytes of blocks have come over any of the links that ever brought some; `None` if none did.
+    pub silent: Option<Duration>,
     /// A link ended without a goodbye, and none was made since.
     pub lost_contact: bool,
     /// Connections made or accepted, lanes included.
@@ -81,14 +86,13 @@ impl ShareStats {
     pub(super) fn of(context: &ShareContext) -> Self {
         let share = &context.share;
         let counters = &share.counters;
-        let (links, seeders, sources) = {
-            let links = share.links();
-            let seeders = links.values().filter(|link| link.holdings.is_full()).count();
-            let is_source =
-                |link: &&Arc<Link>| !link.lets_us_down() && share.ledger.wants_any(&link.holdings);
-            (links.len(), seeders, links.values().filter(is_source).count())
-        };
-        let bytes_left = share.bytes_left();
+        let known: Vec<Arc<Link>> = share.links().values().cloned().collect();
+        let (unanswering, sources): (Vec<&Link>, Vec<&Link>) = known
+            .iter()
+            .map(Arc::as_ref)
+            .filter(|link| share.ledger.wants_any(&link.holdings))
+            .partition(|link| link.lets_us_down());
+        let (now, bytes_left) = (context.now(), share.bytes_left());
         Self {
             pieces_total: context.pieces_wanted,
             pieces_have: context.pieces_wanted.saturating_sub(share.ledger.wanted_left()),
@@ -98,9 +102,11 @@ impl ShareStats {
             bytes_downloaded: counters.downloaded.load(Relaxed),
             bytes_uploaded: counters.uploaded.load(Relaxed),
             bytes_wasted: counters.wasted.load(Relaxed),
-            links,
-            seeders,
-            sources,
+            links: known.len(),
+            seeders: known.iter().filter(|link| link.holdings.is_full()).count(),
+            sources: sources.len(),
+            unanswering: unanswering.iter().map(|link| link.addr).collect(),
+            silent: known.iter().filter_map(|link| link.silent_since_it_gave(now)).min(),
             lost_contact: context.lost_contact.load(Relaxed),
             connections: counters.connections.load(Relaxed),
             messages_sent: counters.messages_sent.load(Relaxed),
@@ -110,7 +116,7 @@ impl ShareStats {
             pieces_withdrawn: counters.pieces_withdrawn.load(Relaxed),
             disk_queue_peak: context.disk.deepest(),
             disk_queue_places: DiskQueue::places(),
-            elapsed: context.now().saturating_sub(context.opened),
+            elapsed: now.saturating_sub(context.opened),
             completed_after: context
                 .completed_at()
                 .map(|completed| completed.saturating_sub(context.opened)),

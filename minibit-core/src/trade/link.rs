@@ -401,6 +401,11 @@ impl Link {
         micros(&self.gave_us)
     }
 
+    /// For how long no payload that was asked for has come; `None` if none ever did.
+    pub fn silent_since_it_gave(&self, now: Duration) -> Option<Duration> {
+        (self.gave_at() > self.made).then(|| now.saturating_sub(self.gave_at()))
+    }
+
     /// When payload last went over it, either way; when it was made, if none ever did.
     pub(super) fn moved_at(&self) -> Duration {
         micros(&self.took_us).max(self.gave_at())

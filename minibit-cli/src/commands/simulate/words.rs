@@ -64,7 +64,7 @@ fn oddities(flags: &Simulate, scenario: &Scenario) -> Vec<String> {
         said.push(format!("seeders leave after {copies} copies"));
     }
     if let Some(time) = flags.stop_after {
-        said.push(format!("stopped after {}", Time(time)));
+        said.push(format!("to be stopped after {}", Time(time)));
     }
     let Hostile { free_riders, large_view, corrupt, liars, drippers, flooders } = flags.hostile;
     for (part, who) in [

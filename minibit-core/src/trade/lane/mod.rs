@@ -218,7 +218,7 @@ impl<H> Lane<H> {
         let control = self.control.as_ref().map_or(0, |control| {
             let since = [control.idle_since, control.deals_again];
             u64::from(control.told_news)
-                ^ control.session.next_check().subsec_nanos() as u64
+                ^ u64::from(control.session.next_check().subsec_nanos())
                 ^ since.iter().flatten().count() as u64
         });
         let lens =
