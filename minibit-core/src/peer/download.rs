@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use super::facts::Violation;
 use super::meter::RateMeter;
+use super::session::SILENCE_MAX;
 use crate::types::{BlockSpan, Geometry, PieceIndex, limits};
 use crate::wire::{BlockHeader, RawBlock, RefuseReason};
 
@@ -33,6 +34,9 @@ const REST_MAX: Duration = Duration::from_secs(8);
 /// The same for a lane on which nothing has ever come: a few peers of that kind would else take
 /// turns with the last piece for ever.
 const REST_MAX_NEVER: Duration = Duration::from_secs(512);
+
+/// A lane that waits on for what is overdue looks so often whether others could send it by now.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Nothing else can be said on a connection while a block comes, so none should take longer; and
 /// what is thrown away when a piece is given up is about a block.
@@ -85,6 +89,8 @@ pub struct Download {
     /// When the lane was last idle and asked: the next header gives a round trip.
     asked_when_idle: Option<Duration>,
     last_progress: Duration,
+    /// See [`Self::wait_on`].
+    looks_again: Option<Duration>,
     /// Something was asked for while the lane's rate was unknown.
     asked_unknowing: bool,
     unasked: u32,
@@ -109,6 +115,7 @@ impl Download {
             likely_rate: 0.0,
             asked_when_idle: None,
             last_progress: now,
+            looks_again: None,
             asked_unknowing: false,
             unasked: 0,
             setbacks: 0,
@@ -127,6 +134,16 @@ impl Download {
     /// a round trip: it is asked again soon, even if nothing has ever come of it.
     pub fn set_back_by_refusal(&mut self, now: Duration) {
         self.rest(now, REST_MAX);
+    }
+
+    /// The deadline is missed, and what was asked for is kept all the same, for nobody else could send it: over a
+    /// connection that stands still nothing is lost, and who gives up what is under way has to ask for it again.
+    /// Until something comes no more is asked for. Nobody waits longer than for a peer that is silent
+    /// altogether, which is gone by then: then it speaks and does not send. False if it is time to give up.
+    pub fn wait_on(&mut self, now: Duration) -> bool {
+        let waits = now < self.last_progress + SILENCE_MAX;
+        self.looks_again = waits.then(|| now + LOOK_AGAIN);
+        waits
     }
 
     /// Others will have sooner what was asked for, or nothing of it came in time. Without it a lane that was
@@ -166,7 +183,8 @@ impl Download {
     /// requests travel in batches.
     pub fn wants_more(&self) -> bool {
         let few = self.asked.len() as u64 <= self.blocks_min() / 2;
-        (few || self.in_flight <= self.meter.window() / 2)
+        self.looks_again.is_none()
+            && (few || self.in_flight <= self.meter.window() / 2)
             && self.asked.len() <= limits::REQUESTS_IN_FLIGHT_MAX / 2
     }
 
@@ -321,6 +339,7 @@ impl Download {
     pub fn on_bytes(&mut self, bytes: u32, now: Duration) {
         self.meter.arrived(bytes, now);
         self.last_progress = now;
+        self.looks_again = None;
     }
 
     /// The current block is all here. Its piece may have been given up since its header came;
@@ -386,6 +405,7 @@ impl Download {
         self.forgiven.drain(..excess);
         if self.asked.is_empty() {
             self.asked_when_idle = None;
+            self.looks_again = None;
         }
         gone.into()
     }
@@ -456,9 +476,13 @@ impl Download {
     }
 
     /// When the peer has to have sent something; `None` while nothing is asked for. Follows
-    /// the lane's own rate: eight times what the blocks in flight should take.
+    /// the lane's own rate: eight times what the blocks in flight should take. If it is missed and the lane
+    /// waits on, when it looks again.
     pub fn deadline(&self) -> Option<Duration> {
         let first = self.asked.front()?;
+        if self.looks_again.is_some() {
+            return self.looks_again;
+        }
         let expected = self.meter.time_for(u64::from(first.len())).unwrap_or_default()
             + self.meter.round_trip().unwrap_or_default();
         Some(self.last_progress + (expected * PATIENCE).clamp(STALL_MIN, STALL_MAX))

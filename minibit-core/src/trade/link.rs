@@ -303,6 +303,14 @@ impl Link {
         lanes.iter().map(|lane| lane.silent(now)).min().unwrap_or(now)
     }
 
+    /// Whether the peer answers us, and what was asked of it has been coming.
+    pub(super) fn could_send(&self, now: Duration) -> bool {
+        let lanes = lock(&self.lanes);
+        let is_asked = lanes.iter().any(|lane| lane.busy.load(Relaxed));
+        let comes = lanes.iter().any(|lane| !lane.stalls(now));
+        !self.is_choked() && !self.lets_us_down() && (comes || !is_asked)
+    }
+
     /// Ends the link; the first reason counts.
     pub fn close(&self, reason: CloseReason) {
         let _ = self.closing.set(reason);

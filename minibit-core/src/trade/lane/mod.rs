@@ -370,11 +370,7 @@ impl<H> Lane<H> {
     /// [`LaneEnd::Silent`] once the peer must be gone.
     pub fn check_time(&mut self, now: Duration, we_hold_up: bool) -> Result<(), LaneEnd> {
         if self.download.deadline().is_some_and(|deadline| now >= deadline) && !we_hold_up {
-            self.share.note_let_down(&self.link);
-            let pieces = self.download.pieces();
-            self.download.overdue(now);
-            self.cancel(&pieces);
-            self.download.set_back(now);
+            self.on_deadline_missed(now);
         }
         if we_hold_up {
             self.await_proofs_from(now);
@@ -395,6 +391,30 @@ impl<H> Lane<H> {
             self.say(Message::KeepAlive);
         }
         Ok(())
+    }
+
+    /// What others could send is theirs to fetch. All else waits on: to ask for it anew would bring it no
+    /// sooner, and a peer need not send over and over what is on its way.
+    fn on_deadline_missed(&mut self, now: Duration) {
+        self.share.note_let_down(&self.link);
+        let pieces = self.download.pieces();
+        let for_others = self.for_others(&pieces, now);
+        if for_others.len() < pieces.len() && self.download.wait_on(now) {
+            self.cancel(&for_others);
+            return;
+        }
+        self.download.overdue(now);
+        self.cancel(&pieces);
+        self.download.set_back(now);
+    }
+
+    /// Those of the pieces that another peer could send.
+    fn for_others(&self, pieces: &[PieceIndex], now: Duration) -> Vec<PieceIndex> {
+        let links = self.share.links();
+        let is_other = |link: &&Arc<Link>| link.id != self.link.id && link.could_send(now);
+        let others: Vec<&Arc<Link>> = links.values().filter(is_other).collect();
+        let could_send = |piece| others.iter().any(|link| link.holdings.contains(piece));
+        pieces.iter().copied().filter(|piece| could_send(*piece)).collect()
     }
 
     /// Publishes the distance, and on the first lane asks for as many lanes as it calls for. Who was

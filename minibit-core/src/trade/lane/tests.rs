@@ -5,6 +5,7 @@ use super::*;
 use std::num::NonZeroU32;
 use std::sync::atomic::AtomicUsize;
 
+use crate::peer::Arrival;
 use crate::swarm::{Caps, Holdings, Slots};
 use crate::types::PieceSet;
 use crate::wire::{BlockHeader, RawBlock};
@@ -504,4 +505,160 @@ fn a_further_lane_begins_with_the_distance_that_another_has_met() {
     let further = lane(false);
     assert_eq!(further.download().meter().round_trip(), Some(far));
     assert!(further.download().meter().window() > first.download().meter().window());
+}
+
+/// A seeder and who fetches from it, over a connection that may stand still.
+struct Pair {
+    seeder: Lane,
+    getter: Lane,
+    /// What is on its way to the getter.
+    coming: VecDeque<Coming>,
+}
+
+enum Coming {
+    Message(Message),
+    Block(BlockSpan),
+}
+
+impl Pair {
+    fn new(getter: &mut Setting) -> Self {
+        let mut setting = Setting::new(true, Caps::default(), Slots::default());
+        let lane = |setting: &mut Setting, complete| {
+            let link = setting.join(Duration::ZERO, 2, complete).unwrap();
+            let (waker, rng) = (Waker::noop().clone(), fastrand::Rng::with_seed(1));
+            Lane::new(Arc::clone(&setting.share), link, true, Duration::ZERO, waker, rng)
+        };
+        let (seeder, getter) = (lane(&mut setting, false), lane(getter, true));
+        seeder.link.choking.store(false, Relaxed);
+        getter.link.choked.store(false, Relaxed);
+        Self { seeder, getter, coming: VecDeque::new() }
+    }
+
+    /// Both do what they have to. What the getter says arrives; what the seeder sends waits.
+    fn run(&mut self, now: Duration) {
+        self.getter.check_time(now, false).unwrap();
+        self.getter.ask(now);
+        self.getter.publish_due(now);
+        for message in self.getter.take_messages() {
+            let is_about_blocks = matches!(message, Message::Request(_) | Message::Cancel(_));
+            if is_about_blocks {
+                self.seeder.on_message(message, now).unwrap();
+            }
+        }
+        while let Some(span) = self.seeder.take_block(now) {
+            self.say_what_is_said();
+            self.coming.push_back(Coming::Block(span));
+            self.seeder.on_block_sent(span, now);
+        }
+        self.say_what_is_said();
+    }
+
+    fn say_what_is_said(&mut self) {
+        let messages = self.seeder.take_messages().into_iter();
+        let refusals = messages.filter(|message| matches!(message, Message::Refuse { .. }));
+        self.coming.extend(refusals.map(Coming::Message));
+    }
+
+    /// All that is on its way arrives.
+    fn arrive(&mut self, now: Duration) {
+        let getter = &mut self.getter;
+        getter.link.heard(now);
+        for coming in self.coming.drain(..) {
+            let span = match coming {
+                Coming::Message(message) => {
+                    getter.on_message(message, now).unwrap();
+                    continue;
+                }
+                Coming::Block(span) => span,
+            };
+            let (piece, offset, len) = (span.piece(), span.offset(), span.len());
+            let header = BlockHeader { piece: piece.get(), offset, len };
+            if getter.on_block(&header, now).unwrap() == Arrival::Discard {
+                getter.on_waste(len);
+                continue;
+            }
+            comes(getter, span, len);
+            getter.on_bytes(len, now);
+            getter.on_payload(len);
+            assert!(getter.on_block_done(span), "pieces of a block");
+            let (_, origin) = getter.end_piece(piece).unwrap();
+            getter.share.keep(&getter.link, piece, getter.id, &origin);
+        }
+    }
+
+    /// When all is here, if from then on the connection carries what is sent.
+    fn done(&mut self, from: Duration) -> Option<Duration> {
+        (0..60_000).map(|millis| from + Duration::from_millis(millis)).find(|now| {
+            self.arrive(*now);
+            self.run(*now);
+            self.getter.share.ledger.is_complete()
+        })
+    }
+}
+
+/// The getter has some, the connection stands still for so long, and with it those to others that are
+/// there: when all is here after that, and how many bytes came in vain.
+fn after_standing_still(others: u64, still: Duration) -> (Option<Duration>, u64) {
+    let mut setting = Setting::new(false, Caps::default(), Slots::default());
+    let mut pair = Pair::new(&mut setting);
+    let (waker, share) = (Waker::noop(), Arc::clone(&setting.share));
+    let mut others: Vec<Lane> = (0..others)
+        .map(|number| {
+            let link = setting.join(Duration::ZERO, 3 + number, true).unwrap();
+            let rng = fastrand::Rng::with_seed(number);
+            Lane::new(Arc::clone(&share), link, true, Duration::ZERO, waker.clone(), rng)
+        })
+        .collect();
+    pair.run(Duration::ZERO);
+    pair.arrive(Duration::from_millis(1));
+    others.iter().for_each(|other| other.link.choked.store(false, Relaxed));
+    for millis in (2..still.as_millis() as u64).step_by(10) {
+        let now = Duration::from_millis(millis);
+        pair.run(now);
+        for other in &mut others {
+            other.check_time(now, false).unwrap();
+            other.ask(now);
+            other.publish_due(now);
+        }
+    }
+    // They are gone, and the seeder is left.
+    drop(others);
+    let done = pair.done(still).map(|done| done - still);
+    (done, share.counters.wasted.load(Relaxed))
+}
+
+#[test]
+fn after_a_connection_stood_still_all_comes_at_once_and_what_was_under_way_is_of_use() {
+    for (others, seconds) in [(0, 2), (0, 4), (0, 8), (0, 14), (1, 4), (1, 14)] {
+        let (done, wasted) = after_standing_still(others, Duration::from_secs(seconds));
+        let (came, soon) =
+            (format!("{done:?}, {others} others, {seconds} s"), Duration::from_secs(1));
+        assert!(done.is_some_and(|done| done < soon), "{came}");
+        assert_eq!(wasted, 0, "{came}");
+    }
+}
+
+/// When a lane whose peer sends nothing that was asked for gives it up.
+fn gives_up_after(share: &Arc<Share>, link: &Arc<Link>) -> Option<Duration> {
+    let (mut lane, _) = asking(share, link);
+    lane.publish_due(Duration::ZERO);
+    (0..600).map(|step| Duration::from_millis(100) * step).find(|now| {
+        // It is there.
+        link.heard(*now);
+        lane.check_time(*now, false).unwrap();
+        lane.download().is_idle()
+    })
+}
+
+#[test]
+fn what_does_not_come_is_given_up_for_others_that_could_send_it_and_else_once_its_peer_cannot_be_gone()
+ {
+    let (share, links) = links(2);
+    links[1].choked.store(false, Relaxed);
+    assert_eq!(gives_up_after(&share, &links[0]), Some(Duration::from_secs(3)));
+    links[1].choked.store(true, Relaxed);
+    assert_eq!(gives_up_after(&share, &links[0]), Some(Duration::from_secs(15)));
+    links[1].choked.store(false, Relaxed);
+    share.note_let_down(&links[1]);
+    assert_eq!(gives_up_after(&share, &links[0]), Some(Duration::from_secs(15)));
 }
