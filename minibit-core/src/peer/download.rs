@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use super::facts::Violation;
 use super::meter::RateMeter;
-use super::session::SILENCE_MAX;
 use crate::types::{BlockSpan, Geometry, PieceIndex, limits};
 use crate::wire::{BlockHeader, RawBlock, RefuseReason};
 
@@ -37,6 +36,9 @@ const REST_MAX_NEVER: Duration = Duration::from_secs(512);
 
 /// A lane that waits on for what is overdue looks so often whether others could send it by now.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Nor does it wait on after it has waited for so long: others may come that could send it.
+const WAIT_ON_MAX: Duration = Duration::from_secs(10);
 
 /// Nothing else can be said on a connection while a block comes, so none should take longer; and
 /// what is thrown away when a piece is given up is about a block.
@@ -138,10 +140,9 @@ impl Download {
 
     /// The deadline is missed, and what was asked for is kept all the same, for nobody else could send it: over a
     /// connection that stands still nothing is lost, and who gives up what is under way has to ask for it again.
-    /// Until something comes no more is asked for. Nobody waits longer than for a peer that is silent
-    /// altogether, which is gone by then: then it speaks and does not send. False if it is time to give up.
+    /// Until something comes no more is asked for. False once it has waited for [`WAIT_ON_MAX`].
     pub fn wait_on(&mut self, now: Duration) -> bool {
-        let waits = now < self.last_progress + SILENCE_MAX;
+        let waits = now < self.last_progress + WAIT_ON_MAX;
         self.looks_again = waits.then(|| now + LOOK_AGAIN);
         waits
     }

@@ -21,7 +21,7 @@ const NAMED_PER_PIECE: u64 = 4;
 /// Added to that, for shares of few pieces.
 const NAMED_SPARE: u64 = 4096;
 /// A peer that is silent for this long is gone.
-pub(super) const SILENCE_MAX: Duration = Duration::from_secs(15);
+const SILENCE_MAX: Duration = Duration::from_secs(15);
 
 /// Control state of a link after the handshake.
 #[derive(Debug)]

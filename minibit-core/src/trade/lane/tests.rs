@@ -629,7 +629,7 @@ fn after_standing_still(others: u64, still: Duration) -> (Option<Duration>, u64)
 
 #[test]
 fn after_a_connection_stood_still_all_comes_at_once_and_what_was_under_way_is_of_use() {
-    for (others, seconds) in [(0, 2), (0, 4), (0, 8), (0, 14), (1, 4), (1, 14)] {
+    for (others, seconds) in [(0, 2), (0, 4), (0, 8), (0, 9), (1, 4), (1, 9)] {
         let (done, wasted) = after_standing_still(others, Duration::from_secs(seconds));
         let (came, soon) =
             (format!("{done:?}, {others} others, {seconds} s"), Duration::from_secs(1));
@@ -657,8 +657,8 @@ fn what_does_not_come_is_given_up_for_others_that_could_send_it_and_else_once_it
     links[1].choked.store(false, Relaxed);
     assert_eq!(gives_up_after(&share, &links[0]), Some(Duration::from_secs(3)));
     links[1].choked.store(true, Relaxed);
-    assert_eq!(gives_up_after(&share, &links[0]), Some(Duration::from_secs(15)));
+    assert_eq!(gives_up_after(&share, &links[0]), Some(Duration::from_secs(10)));
     links[1].choked.store(false, Relaxed);
     share.note_let_down(&links[1]);
-    assert_eq!(gives_up_after(&share, &links[0]), Some(Duration::from_secs(15)));
+    assert_eq!(gives_up_after(&share, &links[0]), Some(Duration::from_secs(10)));
 }
