@@ -419,6 +419,11 @@ impl Link {
         micros(&self.took_us).max(self.gave_at())
     }
 
+    /// When bytes last came, on any lane.
+    pub(super) fn heard_at(&self) -> Duration {
+        micros(&self.last_heard_us)
+    }
+
     /// Bytes came from the peer.
     pub fn heard(&self, now: Duration) {
         self.last_heard_us.store(now.as_micros() as u64, Relaxed);

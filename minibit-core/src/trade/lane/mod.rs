@@ -39,6 +39,9 @@ const IDLE_SLOT: Duration = Duration::from_millis(150);
 /// Longest that a lane may be left alone: a bound for whatever wake-up was not thought of.
 const NAP_MAX: Duration = Duration::from_secs(5);
 
+/// A connection over which nothing at all has come for so long stands still.
+const STANDS_STILL: Duration = Duration::from_secs(1);
+
 /// Why a lane is to end.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -380,9 +383,8 @@ impl<H> Lane<H> {
         self.follow_distance(now);
         self.review_interest(now);
         let Some(control) = &mut self.control else { return Ok(()) };
-        let heard = Duration::from_micros(self.link.last_heard_us.load(Relaxed));
         // While we do not read, silence is ours.
-        control.session.heard(if we_hold_up { now } else { heard });
+        control.session.heard(if we_hold_up { now } else { self.link.heard_at() });
         if control.session.is_dead(now) {
             return Err(LaneEnd::Silent);
         }
@@ -393,13 +395,17 @@ impl<H> Lane<H> {
         Ok(())
     }
 
-    /// What others could send is theirs to fetch. All else waits on: to ask for it anew would bring it no
-    /// sooner, and a peer need not send over and over what is on its way.
+    /// What others could send is theirs to fetch. All else waits on while the connection stands still, if it is
+    /// more than a piece: to ask for it anew would bring it no sooner, and a peer need not send over and over what is
+    /// on its way, but for a piece ([`Repeats`](crate::peer::Repeats)). A peer that says other things meanwhile does
+    /// not send what it was asked for.
     fn on_deadline_missed(&mut self, now: Duration) {
         self.share.note_let_down(&self.link);
         let pieces = self.download.pieces();
         let for_others = self.for_others(&pieces, now);
-        if for_others.len() < pieces.len() && self.download.wait_on(now) {
+        let stands_still = now >= self.link.heard_at() + STANDS_STILL;
+        let others_leave = pieces.len() - for_others.len();
+        if stands_still && others_leave > 1 && self.download.wait_on(now) {
             self.cancel(&for_others);
             return;
         }
