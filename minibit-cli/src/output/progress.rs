@@ -162,7 +162,9 @@ impl Progress {
     pub(crate) fn update(&mut self, now: Duration, standing: &Standing) {
         let down = self.rate.record(now, standing.bytes);
         let up = self.uploads.record(now, standing.uploaded);
-        let left = time_left(standing, down).filter(|_| self.rate.is_steady(now));
+        // While nothing comes nobody knows.
+        let known = self.rate.is_steady(now) && standing.silent.is_none();
+        let left = time_left(standing, down).filter(|_| known);
         let rates = Rates { down, up, left };
         let line = || describe(self.work, standing, &rates);
         match &mut self.shown {

@@ -187,7 +187,7 @@ fn whoever_waits_for_the_first_answer_is_told_for_whom() {
         let mut args = vec!["get", &ticket, "-o", "out", "--wait", "40s"];
         args.extend(flags);
         let get = sandbox.start(args);
-        let words = format!("nothing has come from {addr} yet; trying again for 0:39");
+        let words = format!("nothing has come from {addr} yet; trying again for 0:");
         eventually("who is missing", || get.stderr().contains(&words).then_some(()));
         get.interrupt();
         get.wait().expect(130);
@@ -206,7 +206,8 @@ fn programs_hear_for_whom_it_waits_as_people_do() {
         let waiting = get.event("waiting", |_| true);
         assert_eq!(waiting["why"], "unanswered");
         assert_eq!(waiting["peers"], serde_json::json!([addr.to_string()]));
-        assert_eq!(number(&waiting, "gives_up_in"), 39);
+        // Of 40 s; how many are left by now is the machine's to say.
+        assert!((20..40).contains(&number(&waiting, "gives_up_in")), "{waiting}");
         get.interrupt();
         get.wait().expect(130);
     }

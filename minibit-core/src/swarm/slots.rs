@@ -228,7 +228,9 @@ impl Auto {
         if carries_more {
             self.proven = total;
         }
-        if now >= self.hold_until && (tried.is_none() || carries_more) {
+        let may_try = now >= self.hold_until && (tried.is_none() || carries_more);
+        // With as many as may be nothing is to be tried, and what they are of use for is judged anew.
+        if may_try && self.regular < CAP {
             return self.try_slots(self.more(), total, takers, floor);
         }
         if tried.is_some() {
@@ -392,6 +394,16 @@ mod tests {
         assert_eq!(swarm.rounds(10, each, slow)[9], SLOWEST_FLOOR);
         let slots = swarm.rounds(80, each, fast);
         assert!(slots[79] >= 40, "{slots:?}");
+    }
+
+    #[test]
+    fn a_way_out_that_slows_down_does_not_keep_all_the_slots_there_may_be() {
+        let (each, fast, slow) = (30_000, 125_000_000, 500_000);
+        let mut swarm = LongPieces::new();
+        let slots = swarm.rounds(60, each, fast);
+        assert_eq!(slots.last(), Some(&CAP), "{slots:?}");
+        let slots = swarm.rounds(60, fast, slow);
+        assert!(slots[59] < CAP / 2, "{slots:?}");
     }
 
     #[test]

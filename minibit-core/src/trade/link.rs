@@ -226,8 +226,15 @@ pub struct Link {
     pub(super) tried_us: AtomicU64,
 }
 
+#[cfg(not(loom))]
+const _: () = {
+    use std::mem::offset_of;
+    assert!(offset_of!(Link, id) == 64, "what is looked at again and again fills one line");
+    assert!(offset_of!(Link, holdings) + 16 <= 128, "and how many pieces it holds is in the next");
+};
+
 impl Link {
-    /// Reads a little of each of its parts; see [`Lane::glance`](super::Lane::glance).
+    /// Reads a little of what a turn of its lanes looks at; see [`Lane::glance`](super::Lane::glance).
     pub fn glance(&self) -> u64 {
         u64::from(self.is_choked() ^ self.closing().is_some() ^ self.first.get().is_some())
             ^ u64::from(self.suspect.is_poisoned() ^ self.lanes.is_poisoned())

@@ -334,12 +334,15 @@ impl<H> Share<H> {
         left_alone: &[PieceIndex],
         claim: impl FnMut(&PieceIndex) -> bool,
     ) -> Option<PieceIndex> {
-        if left_alone.is_empty() || !link.has_earned.load(Relaxed) {
+        // Taken first, or two lanes could spend the same.
+        if left_alone.is_empty() || !link.has_earned.swap(false, Relaxed) {
             return None;
         }
-        let claimed = left_alone.iter().copied().find(claim)?;
-        link.has_earned.store(false, Relaxed);
-        Some(claimed)
+        let claimed = left_alone.iter().copied().find(claim);
+        if claimed.is_none() {
+            link.has_earned.store(true, Relaxed);
+        }
+        claimed
     }
 
     /// Whether a peer had a part in a wrong piece, and has not shown since that it was another's.

@@ -273,7 +273,7 @@ impl Neighbours {
         let mut ready: Vec<_> = self
             .candidates()
             .filter(|(_, _, from)| *from <= now)
-            .map(|(addr, known, from)| (known.is_pushed(), from, rng.u32(..), addr))
+            .map(|(addr, known, _)| (known.is_pushed(), known.failures, rng.u32(..), addr))
             .collect();
         ready.sort_unstable();
         let mut chosen = Vec::new();

@@ -538,25 +538,3 @@ proptest! {
         }
     }
 }
-
-#[test]
-fn who_failed_before_has_its_turn_though_full_nodes_take_their_time_to_say_so() {
-    let mut node = Node::new(Caps::default());
-    assert_eq!(node.greet(500, Direction::Accepted).1, Verdict::Keep);
-    node.learn(Source::Ticket, [1]);
-    assert_eq!(node.dial(), [addr(1)]);
-    node.fail(addr(1));
-    node.neighbours.set_hungry(node.now, true, &mut node.rng);
-    node.learn(list(), 2..=61);
-    for _ in 0..40 {
-        let dialled = node.dial();
-        if dialled.contains(&addr(1)) {
-            return;
-        }
-        node.after(Duration::from_secs(4));
-        for full in dialled {
-            node.neighbours.found_no_room(node.now, full, &mut node.rng);
-        }
-    }
-    panic!("never dialled again in 160 s");
-}

@@ -213,9 +213,9 @@ impl<H> Lane<H> {
         &self.upload
     }
 
-    /// Reads a little of each of its parts. Whoever looks at many lanes in turn does this for the next of
-    /// them, for memory answers many such reads in the time that it takes for one; what is read means
-    /// nothing.
+    /// Reads a little of what a turn looks at. Whoever has many lanes take their turns, as a simulated swarm
+    /// does, calls it for the next of them, for memory answers many such reads in the time that it takes for
+    /// one; what is read means nothing.
     pub fn glance(&self) -> u64 {
         let download = &self.download;
         let control = self.control.as_ref().map_or(0, |control| {

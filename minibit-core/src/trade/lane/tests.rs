@@ -656,7 +656,7 @@ fn gives_up_after(share: &Arc<Share>, link: &Arc<Link>, other_things: bool) -> O
 fn what_does_not_come_is_given_up_unless_the_connection_stands_still_and_nobody_else_could_send_it()
 {
     let (share, links) = links(2);
-    let mut after = |other_things| gives_up_after(&share, &links[0], other_things).unwrap();
+    let after = |other_things| gives_up_after(&share, &links[0], other_things).unwrap();
     links[1].choked.store(false, Relaxed);
     assert_eq!(after(false), Duration::from_secs(3));
     links[1].choked.store(true, Relaxed);
