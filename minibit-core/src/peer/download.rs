@@ -140,7 +140,7 @@ impl Download {
 
     /// The deadline is missed, and what was asked for is kept all the same, for nobody else could send it: over a
     /// connection that stands still nothing is lost, and who gives up what is under way has to ask for it again.
-    /// Until something comes no more is asked for. False once it has waited for [`WAIT_ON_MAX`].
+    /// Until something comes no more is asked for. False once it has waited for ten seconds.
     pub fn wait_on(&mut self, now: Duration) -> bool {
         let waits = now < self.last_progress + WAIT_ON_MAX;
         self.looks_again = waits.then(|| now + LOOK_AGAIN);
