@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::Command;
 
@@ -176,13 +176,16 @@ fn whoever_is_left_alone_in_the_middle_is_told_so_once_and_that_it_goes_on_when_
     }
 }
 
+/// Where a sharer was that is gone, and its ticket.
+fn shared_no_more(sandbox: &Sandbox) -> (SocketAddr, String) {
+    let sharer = sandbox.share(&[&sandbox.file("film.mp4", 10, 1)]);
+    (sharer.addr(), sharer.ticket.clone())
+}
+
 #[test]
 fn whoever_waits_for_the_first_answer_is_told_for_whom() {
     let sandbox = Sandbox::new();
-    let source = sandbox.file("film.mp4", 10, 1);
-    let sharer = sandbox.share(&[&source]);
-    let (addr, ticket) = (sharer.addr(), sharer.ticket.clone());
-    drop(sharer);
+    let (addr, ticket) = shared_no_more(&sandbox);
     for flags in [&[][..], &["--list"]] {
         let mut args = vec!["get", &ticket, "-o", "out", "--wait", "40s"];
         args.extend(flags);
@@ -197,10 +200,7 @@ fn whoever_waits_for_the_first_answer_is_told_for_whom() {
 #[test]
 fn programs_hear_for_whom_it_waits_as_people_do() {
     let sandbox = Sandbox::new();
-    let source = sandbox.file("film.mp4", 10, 1);
-    let sharer = sandbox.share(&[&source]);
-    let (addr, ticket) = (sharer.addr(), sharer.ticket.clone());
-    drop(sharer);
+    let (addr, ticket) = shared_no_more(&sandbox);
     for flags in [&[][..], &["--list"]] {
         let mut get = sandbox.get(&ticket, "out", flags);
         let waiting = get.event("waiting", |_| true);
