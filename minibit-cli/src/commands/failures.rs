@@ -156,7 +156,7 @@ fn what_exists(path: &Path) -> &'static str {
     if path.is_symlink() {
         "it is a symbolic link"
     } else if path.is_dir() {
-        "it does not hold all that the ticket names and nothing else"
+        "not every file that is to be fetched is in it, as the ticket names it"
     } else {
         "its bytes are not those that the ticket names"
     }

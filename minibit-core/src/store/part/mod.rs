@@ -243,7 +243,7 @@ impl PartStore {
 }
 
 /// All pieces of the selected files.
-fn pieces_of(geometry: &Geometry, selection: &[bool]) -> PieceSet {
+pub(super) fn pieces_of(geometry: &Geometry, selection: &[bool]) -> PieceSet {
     let mut pieces = PieceSet::empty(geometry.piece_count());
     for file in (0..).map_while(|number| geometry.file(number)) {
         if selection[file.index()] {
