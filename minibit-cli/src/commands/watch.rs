@@ -453,7 +453,7 @@ mod tests {
         assert_eq!(
             told,
             "lost contact with 192.0.2.7:1; it goes on by itself when anybody is back (giving up \
-             in 1:00); Ctrl-C keeps what is here"
+             in 1:01); Ctrl-C keeps what is here"
         );
         assert_eq!(at(9000, &gone), None, "once");
         assert_eq!(at(9200, &here).as_deref(), Some("going on, with 192.0.2.7:1"));
