@@ -29,6 +29,9 @@ Settings:
   Flags that every command has go without the command: MINIBIT_LOG_DIR, log-dir = \"logs\".
   Several values: separated by commas in a variable, an array in the file.";
 
+/// A variable whose name differs in more letters from that of any flag is not meant for one.
+const SLIPS_MAX: usize = 2;
+
 /// Why the settings cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SettingsError {
@@ -145,12 +148,12 @@ fn with_variables(command: Command) -> Command {
     })
 }
 
-/// Says of each variable with our prefix that is no flag's that it sets nothing, and what may be meant: a slip in its name
-/// would go unnoticed.
+/// Says of each variable that is no flag's, and looks as if it were meant for one, that it sets nothing: a slip in its name
+/// would go unnoticed. Others with our prefix are somebody else's business.
 pub(crate) fn strays() -> Vec<String> {
     let set: Vec<String> = std::env::vars_os()
         .filter_map(|(name, _)| name.into_string().ok())
-        .filter(|name| name.starts_with("MINIBIT_"))
+        .filter(|name| name.starts_with("MINIBIT"))
         .collect();
     if set.is_empty() {
         return Vec::new();
@@ -166,10 +169,16 @@ fn stray(name: &str, known: &[&str]) -> Option<String> {
     if known.contains(&name) {
         return None;
     }
-    let flag = name.strip_prefix("MINIBIT").unwrap_or(name);
-    let meant = known.iter().find(|known| known.ends_with(flag));
-    let meant = meant.map(|meant| format!("; did you mean {meant}?"));
-    Some(format!("the variable {name} sets no flag{}", meant.unwrap_or_default()))
+    // The name of a flag without its command, or one that is hardly different.
+    let flag = name.strip_prefix("MINIBIT").filter(|flag| flag.len() > 1);
+    let without_command = known.iter().find(|known| flag.is_some_and(|flag| known.ends_with(flag)));
+    let nearest = || {
+        let near = known.iter().map(|known| (strsim::osa_distance(name, known), known));
+        let near = near.filter(|(slips, _)| *slips <= SLIPS_MAX);
+        near.min_by_key(|(slips, _)| *slips).map(|(_, known)| known)
+    };
+    let meant = without_command.or_else(nearest)?;
+    Some(format!("the variable {name} sets no flag; did you mean {meant}?"))
 }
 
 fn with_variable(arg: Arg, prefix: &str) -> Arg {

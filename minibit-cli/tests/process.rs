@@ -299,6 +299,21 @@ fn flags_beat_variables_and_variables_beat_the_file() {
     let stray = String::from_utf8_lossy(&stray.expect("the binary runs").stderr).into_owned();
     let words = "the variable MINIBIT_WAIT sets no flag; did you mean MINIBIT_GET_WAIT?";
     assert!(stray.contains(words), "{stray}");
+    for (name, meant) in [
+        ("MINIBIT_GET_WIAT", Some("MINIBIT_GET_WAIT")),
+        ("MINIBIT_GETWAIT", Some("MINIBIT_GET_WAIT")),
+        ("MINIBIT_LOGDIR", Some("MINIBIT_LOG_DIR")),
+        ("MINIBIT_HOME", None),
+        ("MINIBIT_BACKUP_BUCKET", None),
+        ("MINIBIT_", None),
+        ("MINIBIT", None),
+    ] {
+        let said = minibit().args(["inspect", &ticket()]).env(name, "1h").output();
+        let said = stderr(&said.expect("the binary runs"));
+        let told = meant.map(|meant| format!("{name} sets no flag; did you mean {meant}?"));
+        let is_right = told.map_or(said.is_empty(), |told| said.contains(&told));
+        assert!(is_right, "{name}: {said}");
+    }
     let short = get(None, Some("t"), false);
     assert!(short.contains("MINIBIT_GET_WAIT is not valid"), "as in no-ticket: {short}");
     assert!(get(Some("from the flag"), Some("from the variable"), true).contains("from the flag"));

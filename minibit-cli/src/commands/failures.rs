@@ -136,6 +136,9 @@ fn listen_hint(kind: io::ErrorKind) -> Option<&'static str> {
 fn store_hint(error: &StoreError) -> Option<&'static str> {
     match error {
         StoreError::TargetExists { path } => Some(exists_hint(path)),
+        StoreError::PartExists { .. } => {
+            Some("--force checks what is in it and goes on from there, -o DIR puts it elsewhere")
+        }
         StoreError::NotADirectory { .. } => Some("-o names the directory to put it in"),
         StoreError::WouldLose { .. } => {
             Some("move it out of there, or use -o DIR to put the download elsewhere")
@@ -156,7 +159,7 @@ fn what_exists(path: &Path) -> &'static str {
     if path.is_symlink() {
         "it is a symbolic link"
     } else if path.is_dir() {
-        "it does not hold all that the ticket names and nothing else"
+        "it is a folder, and not all that is to be fetched is in it as the ticket names it"
     } else {
         "its bytes are not those that the ticket names"
     }

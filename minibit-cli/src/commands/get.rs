@@ -13,7 +13,7 @@ use super::failures::{self, GO_ON};
 use super::node::{self, Role};
 use super::opening::Opening;
 use super::watch::{self, Fetched, Notices, Until, Wait};
-use super::{Session, inspect, share};
+use super::{Session, inspect, share, written};
 use crate::cli::Get;
 use crate::exit::{Exit, Failure};
 use crate::input;
@@ -52,7 +52,7 @@ pub(super) async fn run(flags: &Get, session: &Session) -> Result<(), Failure> {
     let select = selection(&flags.select)?;
     let chosen = Chosen::of(share.manifest(), select.as_ref());
     opened(&share, &chosen, session);
-    share::write_manifest(flags.manifest_file.as_deref(), share.manifest())?;
+    written::write(flags.manifest_file.as_deref(), || share.manifest().encode())?;
     let fetched = watch::fetch(&share, wait, Notices::about(&trackers), session).await;
     let outcome = match fetched {
         Ok(Fetched::Complete(path)) => {
@@ -79,7 +79,7 @@ async fn list(
     let patience = patience(Wait::of(flags.wait).at_first);
     let found = opening.watched(node.look_up(ticket, patience), session).await?;
     let manifest = found.map_err(GetError::from)?;
-    share::write_manifest(flags.manifest_file.as_deref(), &manifest)?;
+    written::write(flags.manifest_file.as_deref(), || manifest.encode())?;
     inspect::show_manifest(&manifest, &session.output);
     Ok(())
 }

@@ -15,6 +15,7 @@ mod tracker;
 mod verify;
 mod watch;
 mod work;
+mod written;
 
 use crate::cli::{Cli, Command};
 use crate::exit::{Exit, Failure};

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::output::json::Event;
-use crate::output::units::{Countdown, Names};
+use crate::output::units::{Left, Names, Passed};
 
 /// Something that changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,7 +70,7 @@ impl fmt::Display for News {
             Why::Unanswered => {
                 write!(f, "nothing has come from {names} yet; trying again")?;
                 if let Some(left) = gives_up_in {
-                    write!(f, " for {}", Countdown(*left))?;
+                    write!(f, " for {}", Left(*left))?;
                 }
                 return f
                     .write_str(": is it still shared there, and can this machine connect to it?");
@@ -79,7 +79,7 @@ impl fmt::Display for News {
             Why::Left => write!(f, "{names} left")?,
             Why::Silent(time) => {
                 let verb = if whom.len() == 1 { "does" } else { "do" };
-                write!(f, "{names} {verb} not answer: nothing has come for {} s", time.as_secs())?;
+                write!(f, "{names} {verb} not answer: nothing has come for {}", Passed(*time))?;
             }
             Why::NotHeld => f.write_str("nobody who is there has what is missing")?,
         }
@@ -87,7 +87,7 @@ impl fmt::Display for News {
         let is_there = matches!(why, Why::Silent(_));
         f.write_str(if is_there { "sends again" } else { "is back" })?;
         if let Some(left) = gives_up_in {
-            write!(f, " (giving up in {})", Countdown(*left))?;
+            write!(f, " (giving up in {})", Left(*left))?;
         }
         f.write_str("; Ctrl-C keeps what is here")
     }
@@ -110,7 +110,7 @@ mod tests {
         assert_eq!(
             silent,
             "192.0.2.7:1 does not answer: nothing has come for 4 s; it goes on by itself when \
-             anybody sends again (giving up in 1:01); Ctrl-C keeps what is here"
+             anybody sends again (giving up in 1:02); Ctrl-C keeps what is here"
         );
         let json = serde_json::json!({
             "event": "waiting", "why": "silent", "peers": ["192.0.2.7:1"], "gives_up_in": 61,

@@ -97,7 +97,8 @@ impl Opening {
     /// How it stands while nothing has come.
     fn alone(&self, now: Duration) -> Standing {
         let gives_up_in = self.gives_up_in(now);
-        Standing { alone: Some(Alone { gives_up_in, unanswering: 0 }), ..Standing::default() }
+        let alone = Some(Alone { gives_up_in, unanswering: 0 });
+        Standing { alone, silent: Some(now), ..Standing::default() }
     }
 
     fn gives_up_in(&self, now: Duration) -> Option<Duration> {
@@ -127,7 +128,7 @@ mod tests {
         let opening =
             |patience| Opening::of(&ticket, Patience(patience)).unanswered(seconds(1)).to_string();
         assert!(opening(Some(seconds(60))).starts_with(
-            "nothing has come from 192.0.2.7:1, 192.0.2.7:2 yet; trying again for 0:59: "
+            "nothing has come from 192.0.2.7:1, 192.0.2.7:2 yet; trying again for 59 s: "
         ));
         assert!(opening(None).contains("yet; trying again: "));
     }

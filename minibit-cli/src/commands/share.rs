@@ -1,17 +1,15 @@
 //! `share`: hash, listen, print the ticket, seed until told to stop.
 
-use std::fs;
-use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use minibit_core::content::{FileEntry, Manifest, escape};
 
 use super::node::{self, Role};
 use super::watch::{self, Notices, Until};
-use super::{Session, work};
+use super::{Session, work, written};
 use crate::advertise::Reach;
 use crate::cli::Share;
-use crate::exit::{Exit, Failure};
+use crate::exit::Failure;
 use crate::input;
 use crate::output::json::Event;
 use crate::output::units::{Bytes, Count};
@@ -23,6 +21,9 @@ const ROOTS_SHOWN: usize = 20;
 pub(super) async fn run(flags: &Share, session: &Session) -> Result<(), Failure> {
     let trackers = input::resolve(&flags.tracker)?;
     let announced = input::announced(&flags.reach.announce)?;
+    for file in [&flags.ticket_file, &flags.manifest_file] {
+        written::check(file.as_deref())?;
+    }
     let own_tracker = trackers.is_empty().then(Default::default);
     let bound = node::bind(&flags.swarm, Role::Lasting, own_tracker)?;
     let prepared = work::prepare(&flags.paths, &flags.source, session).await?;
@@ -32,10 +33,8 @@ pub(super) async fn run(flags: &Share, session: &Session) -> Result<(), Failure>
     node.share(prepared, &trackers).await?;
     let ticket = node::ticket(&node, &manifest, &trackers, &announced)?;
     describe(&manifest, session);
-    write_manifest(flags.manifest_file.as_deref(), &manifest)?;
-    if let Some(path) = &flags.ticket_file {
-        write(path, format!("{ticket}\n").as_bytes())?;
-    }
+    written::write(flags.manifest_file.as_deref(), || manifest.encode())?;
+    written::write(flags.ticket_file.as_deref(), || format!("{ticket}\n").into())?;
     node::announce(&ticket, &manifest, &flags.swarm, session);
     session.output.say(format_args!(
         "sharing until Ctrl-C; {} with: minibit get TICKET",
@@ -78,21 +77,4 @@ pub(super) fn list<'a>(
     if let more @ 1.. = files.len() {
         session.output.say(format_args!("and {} more", Count(more as u64, "file")));
     }
-}
-
-/// Writes the manifest where the user wants it, if anywhere.
-pub(super) fn write_manifest(path: Option<&Path>, manifest: &Manifest) -> Result<(), Failure> {
-    path.map_or(Ok(()), |path| write(path, &manifest.encode()))
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("cannot write {}", path.display())]
-struct WriteError {
-    path: PathBuf,
-    source: std::io::Error,
-}
-
-fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    fs::write(path, bytes)
-        .map_err(|source| Failure::new(Exit::Disk, WriteError { path: path.into(), source }))
 }

@@ -145,8 +145,10 @@ impl Wait {
 #[derive(Debug, Default)]
 struct Company {
     alone_since: Option<Duration>,
-    /// When bytes last came.
+    /// When bytes last came, or could come again after a time in which they could not.
     fed: Duration,
+    /// Nobody is there at all.
+    is_empty: bool,
     /// Where those are, or were, to whom we were linked when there was last somebody to fetch from.
     with: Vec<SocketAddr>,
     told: Told,
@@ -187,8 +189,9 @@ impl Company {
         if let Some(silent) = stats.silent {
             self.fed = self.fed.max(now.saturating_sub(silent));
         }
-        // What could not come was not awaited.
-        if stats.paused.is_some() {
+        // What could not come was not awaited: whoever is back after an hour has not been silent for that long.
+        let is_back = std::mem::replace(&mut self.is_empty, stats.links == 0) && !self.is_empty;
+        if stats.paused.is_some() || is_back {
             self.fed = now;
         }
         if stats.sources > 0 || stats.paused.is_some() {
@@ -453,7 +456,7 @@ mod tests {
         assert_eq!(
             told,
             "lost contact with 192.0.2.7:1; it goes on by itself when anybody is back (giving up \
-             in 1:00); Ctrl-C keeps what is here"
+             in 1:01); Ctrl-C keeps what is here"
         );
         assert_eq!(at(9000, &gone), None, "once");
         assert_eq!(at(9200, &here).as_deref(), Some("going on, with 192.0.2.7:1"));
@@ -497,6 +500,33 @@ mod tests {
         assert_eq!(alone, Some(Alone { gives_up_in: None, unanswering: 1 }));
         stats.paused = Some("the disk is full".to_owned());
         assert_eq!(at(20, &stats).1, None, "nothing is asked for");
+    }
+
+    #[test]
+    fn who_is_back_after_a_long_time_has_been_silent_only_since_then() {
+        let seconds = Duration::from_secs;
+        let mut company = Company::default();
+        let mut at = |second, stats: &ShareStats| {
+            company.look(seconds(second), stats, || vec![([192, 0, 2, 7], 1).into()]);
+            (company.news(seconds(second), stats, Patience(None)), company.silent(seconds(second)))
+        };
+        let mut here = sources(1);
+        here.silent = Some(Duration::ZERO);
+        assert_eq!(at(10, &here), (None, None));
+        let gone = ShareStats::default();
+        at(11, &gone);
+        let (lost, silent) = at(100, &gone);
+        assert!(lost.is_some());
+        assert_eq!(silent, Some(seconds(90)), "while nobody is there, since bytes came");
+        // Nothing has come over the new link yet.
+        here.silent = None;
+        let (back, silent) = at(101, &here);
+        assert!(matches!(back, Some(News::GoingOn { .. })), "{back:?}");
+        assert_eq!(silent, None);
+        assert_eq!(at(102, &here).1, None);
+        assert_eq!(at(104, &here).1, Some(seconds(3)));
+        here.silent = Some(Duration::ZERO);
+        assert_eq!(at(105, &here).1, None);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::json::Event;
-use super::units::{Bytes, Count, Countdown, percent};
+use super::units::{Bytes, Count, Left, Passed, percent};
 use super::{Output, Style};
 
 /// How often a caller should call [`Progress::update`]. Anything rarer than the bar's own
@@ -210,19 +210,36 @@ impl Drop for Progress {
     }
 }
 
-/// What a line says, in order, each with its rank: on a narrow terminal the highest go first, each as a whole.
+/// What a line says, in order: on a narrow terminal the parts of the highest ranks go first, each as a whole.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Line(Vec<(u8, String)>);
+struct Line(Vec<Part>);
 
+#[derive(Debug, PartialEq, Eq)]
+struct Part {
+    rank: u8,
+    /// What parts it from the one before it.
+    after: &'static str,
+    text: String,
+}
+
+/// The rank of what cannot be left out.
+const LEAST: u8 = 0;
+/// The rank of what moves while nothing else does: it has room on 40 columns, or one would think that all has stopped.
+const CLOCK: u8 = 1;
 /// The rank of the bar before a line.
-const BAR: u8 = 4;
-const RANK_MAX: u8 = 5;
+const BAR: u8 = 5;
+const RANK_MAX: u8 = 6;
 /// Columns of a bar within its brackets.
 const BAR_COLUMNS: u64 = 16;
 
 impl Line {
     fn add(&mut self, rank: u8, text: String) {
-        self.0.push((rank, text));
+        self.0.push(Part { rank, after: ", ", text });
+    }
+
+    /// Adds what goes with the part before it, and is left out before that is.
+    fn add_to_last(&mut self, rank: u8, text: String) {
+        self.0.push(Part { rank, after: " ", text });
     }
 
     /// All of it.
@@ -231,8 +248,14 @@ impl Line {
     }
 
     fn up_to(&self, rank: u8) -> String {
-        let parts = self.0.iter().filter(|(of_part, _)| *of_part <= rank);
-        parts.map(|(_, text)| text.as_str()).collect::<Vec<_>>().join(", ")
+        let mut line = String::new();
+        for part in self.0.iter().filter(|part| part.rank <= rank) {
+            if !line.is_empty() {
+                line += part.after;
+            }
+            line += &part.text;
+        }
+        line
     }
 
     /// What of it and of a bar fits on so many columns; at least what is of the lowest rank.
@@ -242,7 +265,7 @@ impl Line {
             None => format!("{name}: {}", self.up_to(rank)),
         };
         let mut lines = (1..=RANK_MAX).rev().map(of_rank);
-        lines.find(|line| line.chars().count() <= columns).unwrap_or_else(|| of_rank(0))
+        lines.find(|line| line.chars().count() <= columns).unwrap_or_else(|| of_rank(LEAST))
     }
 }
 
@@ -273,7 +296,7 @@ struct Rates {
     left: Option<Duration>,
 }
 
-/// `63 % of 6.5 GiB, 12.3 MiB/s, 0:12 left`.
+/// `63 % of 6.5 GiB, 12.3 MiB/s, 12 s left`.
 fn describe_work(standing: &Standing, rates: &Rates) -> Line {
     let Standing { bytes, bytes_total, files, .. } = *standing;
     let mut line = Line::default();
@@ -283,19 +306,20 @@ fn describe_work(standing: &Standing, rates: &Rates) -> Line {
     if bytes_total == 0 {
         let found = format!("{} found so far", Count(files, "file"));
         // With neither it is not known yet how much there is to do.
-        line.add(0, if files > 0 { found } else { "beginning".to_owned() });
+        line.add(LEAST, if files > 0 { found } else { "beginning".to_owned() });
         return line;
     }
-    line.add(0, format!("{:3} % of {}", percent(bytes, bytes_total), Bytes(bytes_total)));
+    line.add(LEAST, format!("{:3} %", percent(bytes, bytes_total)));
+    line.add_to_last(2, format!("of {}", Bytes(bytes_total)));
     if standing.alone.is_some() {
         return line;
     }
     match standing.silent {
-        Some(silent) => line.add(1, format!("nothing for {}", Countdown(silent))),
-        None => line.add(2, format!("{}/s", Bytes(rates.down))),
+        Some(silent) => line.add(CLOCK, format!("nothing for {}", Passed(silent))),
+        None => line.add(3, format!("{}/s", Bytes(rates.down))),
     }
     if let Some(left) = rates.left {
-        line.add(1, format!("{} left", Countdown(left)));
+        line.add(CLOCK, format!("{} left", Left(left)));
     }
     line
 }
@@ -307,14 +331,14 @@ fn describe_fetching(standing: &Standing, rates: &Rates) -> Line {
     match &standing.alone {
         Some(alone) => describe_alone(&mut line, alone, standing),
         None => {
-            line.add(3, Count(peers, "peer").to_string());
-            line.add(5, format!("{pieces}/{pieces_total} pieces"));
+            line.add(4, Count(peers, "peer").to_string());
+            line.add(6, format!("{pieces}/{pieces_total} pieces"));
         }
     }
     line
 }
 
-/// `no peers, trying again, giving up in 59:43`.
+/// `no peers, trying again, giving up in 59:43`; if it never does, for how long nothing has come.
 fn describe_alone(line: &mut Line, alone: &Alone, standing: &Standing) {
     let who = match (standing.peers, alone.unanswering) {
         (0, _) => "no peers".to_owned(),
@@ -322,13 +346,14 @@ fn describe_alone(line: &mut Line, alone: &Alone, standing: &Standing) {
         (_, 1) => "1 peer that does not answer".to_owned(),
         (_, some) => format!("{some} peers that do not answer"),
     };
-    line.add(1, who);
-    if let Some(silent) = standing.silent.filter(|_| alone.unanswering > 0) {
-        line.add(3, format!("nothing for {}", Countdown(silent)));
+    line.add(3, who);
+    let counts = alone.gives_up_in.is_some();
+    if let Some(silent) = standing.silent.filter(|_| alone.unanswering > 0 || !counts) {
+        line.add(if counts { 4 } else { CLOCK }, format!("nothing for {}", Passed(silent)));
     }
-    line.add(5, "trying again".to_owned());
+    line.add(6, "trying again".to_owned());
     if let Some(left) = alone.gives_up_in {
-        line.add(2, format!("giving up in {}", Countdown(left)));
+        line.add(CLOCK, format!("giving up in {}", Left(left)));
     }
 }
 
@@ -339,10 +364,10 @@ fn describe_seeding(standing: &Standing, rate: u64) -> Line {
     if bytes < bytes_total {
         line.add(1, format!("{} % of {} here", percent(bytes, bytes_total), Bytes(bytes_total)));
     }
-    line.add(0, Count(peers, "peer").to_string());
-    line.add(3, format!("{seeders} complete"));
+    line.add(LEAST, Count(peers, "peer").to_string());
+    line.add(4, format!("{seeders} complete"));
     line.add(1, format!("{} sent", Bytes(uploaded)));
-    line.add(2, format!("{}/s", Bytes(rate)));
+    line.add(3, format!("{}/s", Bytes(rate)));
     line
 }
 
@@ -438,7 +463,7 @@ mod tests {
         assert_eq!(drawn(Work::Hashing, &standing), None);
         let alone = Some(Alone { gives_up_in: Some(seconds(52)), unanswering: 0 });
         let standing = Standing { alone, ..Standing::default() };
-        let told = "no peers, trying again, giving up in 0:52";
+        let told = "no peers, trying again, giving up in 52 s";
         assert_eq!(text(Work::Fetching, &standing), told);
     }
 
@@ -482,7 +507,7 @@ mod tests {
         };
         assert_eq!(
             describe_fetching(&standing, &rates).whole(),
-            " 63 % of 1000 B, 10 B/s, 0:37 left, 1 peer, 63/100 pieces"
+            " 63 % of 1000 B, 10 B/s, 37 s left, 1 peer, 63/100 pieces"
         );
         assert_eq!(time_left(&standing, 10), rates.left);
         assert_eq!(time_left(&standing, 0), None);
@@ -509,13 +534,13 @@ mod tests {
         let text = |standing: &Standing| {
             describe_fetching(standing, &Rates { down: 10, ..Rates::default() }).whole()
         };
-        assert_eq!(text(&standing), " 63 % of 100 B, nothing for 0:07, 2 peers, 0/0 pieces");
+        assert_eq!(text(&standing), " 63 % of 100 B, nothing for 7 s, 2 peers, 0/0 pieces");
         let later = Standing { silent: Some(seconds(9)), ..standing.clone() };
         assert!(!later.is_news_after(&standing), "no line for each second");
         standing.alone = Some(Alone { gives_up_in: Some(seconds(60)), unanswering: 1 });
         assert_eq!(
             text(&standing),
-            " 63 % of 100 B, 1 peer that does not answer, nothing for 0:07, trying again, \
+            " 63 % of 100 B, 1 peer that does not answer, nothing for 7 s, trying again, \
              giving up in 1:00"
         );
         standing.alone = Some(Alone { gives_up_in: None, unanswering: 2 });
@@ -536,19 +561,21 @@ mod tests {
         let bar = drawn(Work::Fetching, &standing);
         let line = describe(Work::Fetching, &standing, &rates);
         let fitted = |columns| line.fitted("fetching", bar.as_deref(), columns);
-        let all = "fetching [==========>     ]  63 % of 1000 B, 10 B/s, 0:37 left, 12 peers, 63/100 pieces";
+        let all = "fetching [==========>     ]  63 % of 1000 B, 10 B/s, 37 s left, 12 peers, 63/100 pieces";
         assert_eq!(fitted(all.len()), all);
         assert_eq!(fitted(all.len() - 1), all.replace(", 63/100 pieces", ""));
-        assert_eq!(fitted(60), "fetching:  63 % of 1000 B, 10 B/s, 0:37 left, 12 peers");
-        assert_eq!(fitted(50), "fetching:  63 % of 1000 B, 10 B/s, 0:37 left");
-        assert_eq!(fitted(40), "fetching:  63 % of 1000 B, 0:37 left");
-        assert_eq!(fitted(30), "fetching:  63 % of 1000 B");
+        assert_eq!(fitted(60), "fetching:  63 % of 1000 B, 10 B/s, 37 s left, 12 peers");
+        assert_eq!(fitted(50), "fetching:  63 % of 1000 B, 10 B/s, 37 s left");
+        assert_eq!(fitted(40), "fetching:  63 % of 1000 B, 37 s left");
+        assert_eq!(fitted(30), "fetching:  63 %, 37 s left");
+        assert_eq!(fitted(20), "fetching:  63 %");
         let alone = Alone { gives_up_in: Some(seconds(3583)), unanswering: 0 };
         let alone = Standing { alone: Some(alone), ..standing.clone() };
         let alone = describe(Work::Fetching, &alone, &rates);
         for line in [&line, &alone] {
-            let parts: Vec<&str> = line.0.iter().map(|(_, text)| text.trim()).collect();
-            for columns in 26..120 {
+            let mut parts: Vec<&str> = line.0.iter().map(|part| part.text.trim()).collect();
+            parts.push("63 % of 1000 B");
+            for columns in 15..120 {
                 let shown = line.fitted("fetching", bar.as_deref(), columns);
                 assert!(shown.chars().count() <= columns, "{columns}: {shown}");
                 let begins = if shown.contains('[') { "] " } else { ": " };
@@ -556,6 +583,38 @@ mod tests {
                 assert!(text.split(", ").all(|part| parts.contains(&part.trim())), "{shown}");
             }
         }
+    }
+
+    #[test]
+    fn on_40_columns_there_is_room_for_what_moves_while_nothing_comes() {
+        let mebibytes = |number: u64| number << 20;
+        let fetching = Standing {
+            bytes: mebibytes(500),
+            bytes_total: mebibytes(1023),
+            peers: 12,
+            silent: Some(seconds(359_999)),
+            ..Standing::default()
+        };
+        let opening = Standing { silent: fetching.silent, ..Standing::default() };
+        for (gives_up_in, moves) in
+            [(Some(seconds(359_999)), "giving up in 99:59:59"), (None, "nothing for 99:59:59")]
+        {
+            for unanswering in [0, 1, 12] {
+                let alone = Some(Alone { gives_up_in, unanswering });
+                for standing in [&fetching, &opening] {
+                    let standing = Standing { alone: alone.clone(), ..standing.clone() };
+                    let line = describe_fetching(&standing, &Rates::default());
+                    let bar = drawn(Work::Fetching, &standing);
+                    for columns in 40..130 {
+                        let shown = line.fitted("fetching", bar.as_deref(), columns);
+                        assert!(shown.chars().count() <= columns, "{columns}: {shown}");
+                        assert!(shown.contains(moves), "{columns}: {shown}");
+                    }
+                }
+            }
+        }
+        let line = describe_fetching(&fetching, &Rates::default());
+        assert_eq!(line.fitted("fetching", None, 40), "fetching:  48 %, nothing for 99:59:59");
     }
 
     #[test]

@@ -33,22 +33,32 @@ impl fmt::Display for Time {
         match seconds {
             0 => write!(f, "{} ms", self.0.as_millis()),
             1..60 => write!(f, "{:.2} s", self.0.as_secs_f64()),
-            _ => Countdown(self.0).fmt(f),
+            _ => Passed(self.0).fmt(f),
         }
     }
 }
 
-/// A time in whole seconds, as on a clock: `0:07`, `3:07`, `2:03:07`.
-pub(crate) struct Countdown(pub(crate) Duration);
+/// A time that has passed, in whole seconds: `7 s`, `3:07`, `2:03:07`.
+pub(crate) struct Passed(pub(crate) Duration);
 
-impl fmt::Display for Countdown {
+impl fmt::Display for Passed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.0.as_secs();
-        if seconds >= 3600 {
-            write!(f, "{}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
-        } else {
-            write!(f, "{}:{:02}", seconds / 60, seconds % 60)
+        match seconds {
+            0..60 => write!(f, "{seconds} s"),
+            60..3600 => write!(f, "{}:{:02}", seconds / 60, seconds % 60),
+            _ => write!(f, "{}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60),
         }
+    }
+}
+
+/// A time that is left, in the same way, but rounded up: as long as there is some, it is not none.
+pub(crate) struct Left(pub(crate) Duration);
+
+impl fmt::Display for Left {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let begun = u64::from(self.0.subsec_nanos() > 0);
+        Passed(Duration::from_secs(self.0.as_secs().saturating_add(begun))).fmt(f)
     }
 }
 
@@ -117,6 +127,21 @@ mod tests {
         ] {
             assert_eq!(Time(Duration::from_millis(ms)).to_string(), text);
         }
+    }
+
+    #[test]
+    fn what_is_left_of_a_time_is_not_told_as_nothing_while_there_is_some() {
+        for (ms, passed, left) in [
+            (0, "0 s", "0 s"),
+            (200, "0 s", "1 s"),
+            (59_001, "59 s", "1:00"),
+            (187_000, "3:07", "3:07"),
+            (7_386_500, "2:03:06", "2:03:07"),
+        ] {
+            let time = Duration::from_millis(ms);
+            assert_eq!((&*Passed(time).to_string(), &*Left(time).to_string()), (passed, left));
+        }
+        assert!(Left(Duration::MAX).to_string().contains(':'));
     }
 
     #[test]

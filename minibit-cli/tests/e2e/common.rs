@@ -145,10 +145,13 @@ impl Running {
     pub(crate) fn start(command: &mut Command) -> Self {
         let mut child =
             command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs");
-        let (stdout, mut stderr) = (
-            BufReader::new(child.stdout.take().expect("piped")),
-            child.stderr.take().expect("piped"),
-        );
+        let stderr = child.stderr.take().expect("piped");
+        Self::of(child, stderr)
+    }
+
+    /// A process that writes to us on stdout, and what it writes on stderr.
+    pub(crate) fn of(mut child: Child, mut stderr: impl Read + Send + 'static) -> Self {
+        let stdout = BufReader::new(child.stdout.take().expect("piped"));
         let (tell, lines) = channel();
         thread::spawn(move || {
             for line in stdout.lines().map_while(Result::ok) {

@@ -3,10 +3,11 @@
 use std::fs;
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
-use super::common::{Sandbox, assert_same, eventually, led, names_in, number};
+use super::common::{Sandbox, assert_same, eventually, led, names_in, noise, number};
 use super::relay::Relay;
 
 #[test]
@@ -190,8 +191,15 @@ fn whoever_waits_for_the_first_answer_is_told_for_whom() {
         let mut args = vec!["get", &ticket, "-o", "out", "--wait", "40s"];
         args.extend(flags);
         let get = sandbox.start(args);
-        let words = format!("nothing has come from {addr} yet; trying again for 0:");
-        eventually("who is missing", || get.stderr().contains(&words).then_some(()));
+        let words = format!("nothing has come from {addr} yet; trying again for ");
+        let left = eventually("who is missing", || {
+            let told = get.stderr();
+            let (_, left) = told.split_once(&words)?;
+            Some(left.split_once(": ")?.0.to_owned())
+        });
+        let seconds = left.strip_suffix(" s").and_then(|seconds| seconds.parse::<u64>().ok());
+        // How many are left by now is the machine's to say.
+        assert!(seconds.is_some_and(|seconds| (1..=40).contains(&seconds)), "{left}");
         get.interrupt();
         get.wait().expect(130);
     }
@@ -269,6 +277,62 @@ fn a_place_that_cannot_be_written_to_is_a_disk_failure() {
     let ended = sandbox.run(["get", &sharer.ticket, "-o", "a file/out"]).expect(5);
     assert!(ended.error().contains("a file"), "{}", ended.error());
     assert!(ended.stdout.is_empty());
+}
+
+#[test]
+fn what_is_in_the_way_is_named_with_what_helps_against_it_and_is_left_alone() {
+    let sandbox = Sandbox::new();
+    let film = sandbox.file("film.mp4", 1000, 1);
+    sandbox.file("all/film.mp4", 1000, 1);
+    let (one, all) = (sandbox.share(&[&film]), sandbox.share(&[&sandbox.path("all")]));
+    let mine = [
+        "file/film.mp4",
+        "folder/film.mp4/mine",
+        "other/all/film.mp4",
+        "journal/film.mp4.part.minibit/mine",
+        "part/film.mp4.part/mine",
+    ];
+    let mine = mine.map(|name| sandbox.file(name, 1000, 2));
+    fs::write(sandbox.path("part/film.mp4.part.minibit"), "").expect("written");
+    for link in ["link/film.mp4", "link to be/film.mp4.part"] {
+        let link = sandbox.path(link);
+        fs::create_dir(link.parent().expect("a parent")).expect("made");
+        symlink("../file/film.mp4", link).expect("made");
+    }
+    for (ticket, dir, error, hint, would_replace) in [
+        (&one, "file", "film.mp4 exists already", "its bytes are not those", true),
+        (&one, "link", "film.mp4 exists already", "it is a symbolic link; -o DIR", false),
+        (&one, "folder", "film.mp4 exists already", "it is a folder, and not all", true),
+        (&all, "other", "all exists already", "it is a folder, and not all", true),
+        (&one, "link to be", "film.mp4.part is a symbolic link", "-o DIR", false),
+        (&one, "part", "film.mp4.part is a directory", "-o DIR", false),
+        (&one, "journal", "film.mp4.part.minibit is a directory", "-o DIR", false),
+    ] {
+        let ended = sandbox.run(["get", &ticket.ticket, "-o", dir]).expect(5);
+        assert!(ended.error().contains(error), "{dir}: {}", ended.stderr);
+        assert!(ended.stderr.contains(hint), "{dir}: {}", ended.stderr);
+        assert_eq!(ended.stderr.contains("--force"), would_replace, "{dir}: {}", ended.stderr);
+        assert!(ended.stdout.is_empty(), "{ended:#?}");
+    }
+    for (dir, error) in [("folder", "mine is in the way"), ("link", "is a symbolic link, not")] {
+        let ended = sandbox.run(["get", &one.ticket, "-o", dir, "--force"]).expect(5);
+        assert!(ended.error().contains(error), "{dir}: {}", ended.stderr);
+    }
+    assert!(mine.iter().all(|path| fs::read(path).is_ok_and(|bytes| bytes == noise(1000, 2))));
+}
+
+#[test]
+fn all_bytes_under_the_name_of_an_unfinished_download_are_not_a_finished_one() {
+    let sandbox = Sandbox::new();
+    let source = sandbox.file("film.mp4", 1000, 1);
+    let part = sandbox.file("out/film.mp4.part", 1000, 1);
+    let sharer = sandbox.share(&[&source]);
+    let ended = sandbox.run(["get", &sharer.ticket, "-o", "out"]).expect(5);
+    assert!(ended.error().contains("no journal of a download beside it"), "{}", ended.error());
+    assert!(ended.stderr.contains("--force checks what is in it"), "{}", ended.stderr);
+    assert_same(&source, &part);
+    sandbox.run(["get", &sharer.ticket, "-o", "out", "--force"]).expect(0);
+    assert_eq!(names_in(sandbox.path("out")), ["film.mp4"]);
 }
 
 #[test]

@@ -9,6 +9,8 @@ mod journal;
 mod relay;
 #[cfg(target_os = "linux")]
 mod slow_disk;
+#[cfg(target_os = "linux")]
+mod terminal;
 
 mod demo;
 #[cfg(target_os = "linux")]
@@ -19,6 +21,8 @@ mod names;
 #[cfg(target_os = "linux")]
 mod progress;
 mod resume;
+#[cfg(target_os = "linux")]
+mod screen;
 mod settings;
 mod simulate;
 mod swarm;

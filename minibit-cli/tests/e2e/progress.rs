@@ -72,6 +72,29 @@ fn a_port_that_cannot_be_had_is_told_before_anything_is_read() {
 }
 
 #[test]
+fn a_file_that_cannot_be_written_in_the_end_is_told_before_anything_is_read() {
+    let sandbox = Sandbox::new();
+    sandbox.file("film.mp4", LEN, 1);
+    for flags in [
+        ["--ticket-file", "no/such/folder"],
+        ["--ticket-file", "."],
+        ["--manifest-file", "film.mp4/within"],
+    ] {
+        let command = ["share", "--listen", "127.0.0.1:0", "film.mp4"];
+        let command = sandbox.minibit(command.iter().chain(&flags));
+        let (command, disk) = SlowDisk::start_to_read(command, after_a_read_by_each_thread());
+        let ended = command.wait().expect(5);
+        assert!(ended.error().contains(&format!("cannot write {}", flags[1])), "{ended:#?}");
+        drop(disk);
+    }
+    let flags = ["--ticket-file", "ticket", "--manifest-file", "manifest"];
+    let sharer = sandbox.share_with(&[&sandbox.path("film.mp4")], &flags);
+    let written = std::fs::read_to_string(sandbox.path("ticket")).expect("readable");
+    assert_eq!(written, format!("{}\n", sharer.ticket));
+    sandbox.run(["inspect", "manifest"]).expect(0);
+}
+
+#[test]
 fn whoever_fetches_what_is_there_already_sees_how_far_the_check_of_it_has_come() {
     let sandbox = Sandbox::new();
     let source = sandbox.file("film.mp4", LEN, 1);

@@ -123,6 +123,14 @@ impl Relay {
         self.state.changed.notify_all();
     }
 
+    /// Lets so many bytes more pass.
+    pub(crate) fn allow(&self, bytes: u64) {
+        let mut inner = self.state.lock();
+        inner.budget = inner.budget.saturating_add(bytes);
+        drop(inner);
+        self.state.changed.notify_all();
+    }
+
     /// Pieces that anybody has asked the sharer for.
     pub(crate) fn requested(&self) -> BTreeSet<u64> {
         self.state.lock().requested.clone()
@@ -206,7 +214,7 @@ impl State {
             while !chunk.is_empty() {
                 let allowed = match way {
                     Way::Up => chunk.len(),
-                    Way::Down => match self.allow(chunk.len()) {
+                    Way::Down => match self.take(chunk.len()) {
                         Some(allowed) => allowed,
                         None => return,
                     },
@@ -232,7 +240,7 @@ impl State {
     }
 
     /// Waits until some of `count` bytes may pass, and takes them from the budget.
-    fn allow(&self, count: usize) -> Option<usize> {
+    fn take(&self, count: usize) -> Option<usize> {
         let mut inner = self.lock();
         while inner.budget == 0 {
             if inner.closed {

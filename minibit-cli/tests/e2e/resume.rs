@@ -213,6 +213,38 @@ fn a_download_that_is_complete_is_not_fetched_again() {
 }
 
 #[test]
+fn whoever_has_the_selected_files_already_has_nothing_to_fetch_and_can_pass_them_on() {
+    let sandbox = Sandbox::new();
+    sandbox.file("all/film.mp4", 300_000, 1);
+    sandbox.file("all/music.mp3", 200_000, 2);
+    let sharer = sandbox.share(&[&sandbox.path("all")]);
+    let select = ["--select", "*.mp4"];
+    sandbox.get(&sharer.ticket, "out", &select).wait().expect(0);
+    let again = sandbox.get(&sharer.ticket, "out", &select).wait().expect(0);
+    let (manifest, done) = (again.event("manifest"), again.event("done"));
+    assert_eq!(
+        (number(&manifest, "bytes"), number(&manifest, "resumed_bytes")),
+        (300_000, 300_000)
+    );
+    assert_eq!((number(&done, "bytes"), number(&done, "downloaded")), (300_000, 0));
+    assert_eq!(names_in(sandbox.path("out")), ["all"], "and no journal");
+
+    // Whatever else is there: it is the files that count.
+    sandbox.file("out/all/mine.txt", 10, 3);
+    let mut seed = sandbox.get(&sharer.ticket, "out", &["--select", "*.mp4", "--seed"]);
+    let listening = seed.event("listening", |_| true);
+    seed.event("done", |_| true);
+    let addr = listening["addresses"][0].as_str().expect("text").parse().expect("an address");
+    let ticket = led(&sharer.ticket, &[], &[addr]);
+    sandbox.get(&ticket, "passed on", &select).wait().expect(0);
+    assert_same(sandbox.path("all/film.mp4"), sandbox.path("passed on/all/film.mp4"));
+
+    sandbox.file("out/all/film.mp4", 300_000, 4);
+    let refused = sandbox.run(["get", &sharer.ticket, "-o", "out", "--select", "*.mp4"]).expect(5);
+    assert!(refused.stderr.contains("--force"), "{}", refused.stderr);
+}
+
+#[test]
 fn after_another_boot_nothing_is_believed_that_was_not_hashed_again() {
     // An unclean stop on another machine, or another boot: the journal's epoch differs, so
     // everything on record is hashed before it counts.

@@ -191,8 +191,11 @@ fn assert_well_formed(xml: &str) {
 #[test]
 fn a_swarm_that_lost_pieces_is_told_and_ends_with_code_1() {
     let sandbox = Sandbox::new();
-    let flags = ["--json", "--seeders-leave", "0.5"];
+    let flags = ["--json", "--seeders-leave", "0.5", "--plot", "swarm.svg"];
     let ended = simulate(&sandbox, &flags).expect(1);
+    let picture = fs::read_to_string(sandbox.path("swarm.svg")).expect("a picture");
+    let outcome = picture.lines().find(|line| line.contains("ended after ")).expect("it is told");
+    assert!(outcome.ends_with(" with 0 of 8 honest peers done"), "{outcome}");
     let run = runs(&ended).remove(0);
     assert_eq!((&run["finished"], run.get("last_seconds")), (&false.into(), None), "{run}");
     assert!(ended.error().contains("never got everything"), "{}", ended.error());

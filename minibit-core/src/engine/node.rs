@@ -24,7 +24,7 @@ use super::tracker_server::TrackerServer;
 use super::{listener, resume};
 use crate::content::{Manifest, Ticket};
 use crate::peer::Introduction;
-use crate::store::{PartStore, PieceStore, PreparedShare, StoreError};
+use crate::store::{PartStore, PieceStore, PreparedShare, Present, StoreError};
 use crate::swarm::{Caps, ChokePolicy, Choker, KnownPeer, Neighbours, Slots, Source};
 use crate::tracker::{Rules, Summary};
 use crate::trade::lock;
@@ -296,7 +296,9 @@ impl Node {
         prepared: PreparedShare,
         trackers: &[SocketAddr],
     ) -> Result<ShareHandle, NodeError> {
-        let opened = Opened::finished(prepared, PathBuf::new());
+        let PreparedShare { manifest, hashes, store, .. } = prepared;
+        let pieces = PieceSet::full(manifest.geometry().piece_count());
+        let opened = Opened::finished(manifest, Present { pieces, hashes, store }, PathBuf::new());
         let share = opened.parts.manifest.share_id();
         let mut trackers = trackers.to_vec();
         trackers.extend(self.own_tracker());
@@ -464,17 +466,16 @@ pub(super) struct Opened {
 }
 
 impl Opened {
-    /// A share of which everything is at `path` already.
-    pub(super) fn finished(prepared: PreparedShare, path: PathBuf) -> Self {
-        let PreparedShare { manifest, hashes, store, .. } = prepared;
-        let pieces = manifest.geometry().piece_count();
+    /// A share of which everything that is wanted is at `path` already.
+    pub(super) fn finished(manifest: Manifest, here: Present, path: PathBuf) -> Self {
+        let Present { pieces, hashes, store } = here;
         let parts = ShareParts {
             manifest_bytes: Bytes::from(manifest.encode()),
             manifest,
             hashes,
             store: Arc::new(store),
-            have: PieceSet::full(pieces),
-            wanted: PieceSet::full(pieces),
+            have: pieces.clone(),
+            wanted: pieces,
         };
         Self { parts, part: None, done: Some(path) }
     }

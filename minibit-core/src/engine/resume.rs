@@ -1,20 +1,16 @@
 //! Opening a download: what is there already, what must be looked at again, what is wanted.
 
 use std::collections::HashSet;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use super::bootstrap::{self, Bootstrapped};
 use super::context::ShareParts;
 use super::dial::Established;
 use super::node::{Checking, FirstPieces, GetError, GetOptions, Opened};
 use crate::content::{HashBook, Manifest, PieceHasher, escape};
-use crate::store::{
-    PartOptions, PartStore, PieceStore, PrepareOptions, PreparedShare, Progress, Resumed,
-    StoreError, prepare,
-};
+use crate::store::{PartOptions, PartStore, PieceStore, Present, Resumed, StoreError, present};
 use crate::types::{PageId, PieceIndex, PieceSet, limits};
 
 /// Opens the target of a download. The proofs of what is there already come over `link`,
@@ -39,9 +35,10 @@ pub(super) async fn open_download(
         // Like `cp`: done means verified and in place, not yet proof against a power cut.
         let part_options = PartOptions { force, sync: false, ..PartOptions::default() };
         match PartStore::open(&dir, &opening, &selection, part_options) {
+            // What is in the way may be what is wanted: then there is nothing to do, and it can be served.
             Err(StoreError::TargetExists { path }) => {
-                match finished_earlier(&path, &opening, &told) {
-                    Some(prepared) => Ok(Place::Finished(path, Box::new(prepared))),
+                match present(&path, &opening, &selection, &*told) {
+                    Some(found) => Ok(Place::Finished(path, Box::new(found))),
                     None => Err(StoreError::TargetExists { path }),
                 }
             }
@@ -52,8 +49,8 @@ pub(super) async fn open_download(
     .await??;
     let (store, resumed) = match opened {
         Place::Part(store, resumed) => (store, resumed),
-        Place::Finished(path, prepared) => {
-            return Ok((Opened::finished(*prepared, path), Some(link)));
+        Place::Finished(path, found) => {
+            return Ok((Opened::finished(manifest, *found, path), Some(link)));
         }
     };
     for warning in &resumed.warnings {
@@ -107,35 +104,8 @@ fn first_files(manifest: &Manifest) -> String {
 enum Place {
     /// Nothing, or an earlier attempt.
     Part(Box<PartStore>, Resumed),
-    /// All of it, byte for byte, under its final name.
-    Finished(PathBuf, Box<PreparedShare>),
-}
-
-/// What stands in the way may be this very share, finished by an earlier run: then there is
-/// nothing to do, and it can be served. Everything is hashed to know that.
-fn finished_earlier(
-    path: &Path,
-    manifest: &Manifest,
-    checking: &Checking,
-) -> Option<PreparedShare> {
-    // Another film of that name is told at sight.
-    let total = manifest.geometry().total_len();
-    if manifest.is_single() && fs::metadata(path).is_ok_and(|found| found.len() != total) {
-        return None;
-    }
-    let options = PrepareOptions {
-        piece_size: Some(manifest.piece_size()),
-        name: Some(manifest.name().to_owned()),
-        ..PrepareOptions::default()
-    };
-    let progress = |progress| {
-        if let Progress::Hashing { done, total } = progress {
-            checking(done, total);
-        }
-    };
-    let prepared =
-        prepare(&[path.to_owned()], &options, &progress, &AtomicBool::new(false)).ok()?;
-    (prepared.manifest.share_id() == manifest.share_id()).then_some(prepared)
+    /// All that is wanted, byte for byte, under its final name.
+    Finished(PathBuf, Box<Present>),
 }
 
 /// Runs what waits for the disk on a thread that may.

@@ -476,9 +476,12 @@ impl DirTarget {
         let path = self.part_path();
         let is_dir = check_replaceable(&stat, &path)?;
         // Our journal is made before our part: a part alone is somebody else's.
-        let is_strange = lock.journal.is_none() && replace == Replace::Refuse;
-        if is_strange || is_dir == self.manifest.is_single() {
-            return Err(StoreError::TargetExists { path });
+        if lock.journal.is_none() && replace == Replace::Refuse {
+            return Err(StoreError::PartExists { path });
+        }
+        if is_dir == self.manifest.is_single() {
+            let kind = if is_dir { "a directory" } else { "a file" };
+            return Err(StoreError::NotOurs { path, kind });
         }
         self.tree = self.open_tree(&self.names.part)?;
         Ok(true)
@@ -716,6 +719,7 @@ fn not_followed(errno: Errno, action: &'static str, path: &Path) -> StoreError {
             let kind = if is_link { "a symbolic link" } else { "not a directory" };
             StoreError::NotOurs { path: path.to_owned(), kind }
         }
+        Errno::ISDIR => StoreError::NotOurs { path: path.to_owned(), kind: "a directory" },
         errno => StoreError::io(action, path)(errno),
     }
 }

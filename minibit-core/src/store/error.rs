@@ -39,8 +39,15 @@ pub enum StoreError {
         /// The name in the way.
         path: PathBuf,
     },
+    /// What has the name of an unfinished download has no journal beside it, so it is somebody else's, and `force` was not
+    /// given.
+    #[error("{} exists already, and there is no journal of a download beside it", path.display())]
+    PartExists {
+        /// The name in the way.
+        path: PathBuf,
+    },
     /// What is there already is neither a regular file nor a directory of ours: a symbolic
-    /// link, a FIFO, a device, a socket. Refused even with `force`.
+    /// link, a FIFO, a device, a socket; or a directory where there should be a file. Refused even with `force`.
     #[error("{} is {kind}, not something to download into", path.display())]
     NotOurs {
         /// The name in the way.

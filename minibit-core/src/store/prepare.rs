@@ -626,7 +626,7 @@ impl Hashing<'_> {
 }
 
 /// Whether a file is still what was listed, now that it was read.
-fn check_unchanged(source: &SourceFile) -> Result<(), PrepareError> {
+pub(super) fn check_unchanged(source: &SourceFile) -> Result<(), PrepareError> {
     match fs::metadata(&source.path) {
         Ok(metadata) if Stamp::of(&metadata) == source.stamp => Ok(()),
         _ => Err(PrepareError::Changed { path: source.path.clone() }),

@@ -103,7 +103,7 @@ impl PartStore {
     /// order whether it is wanted; pieces of other files are neither expected nor refused.
     ///
     /// # Errors
-    /// [`StoreError::TargetExists`], [`StoreError::NotOurs`] and (with `force`)
+    /// [`StoreError::TargetExists`], [`StoreError::PartExists`], [`StoreError::NotOurs`] and (with `force`)
     /// [`StoreError::WouldLose`] for what is in the way,
     /// [`StoreError::InUse`] if another process is at it, [`StoreError::NoSpace`] if the disk
     /// can not hold what is still to come. Nothing was changed then.
@@ -243,7 +243,7 @@ impl PartStore {
 }
 
 /// All pieces of the selected files.
-fn pieces_of(geometry: &Geometry, selection: &[bool]) -> PieceSet {
+pub(super) fn pieces_of(geometry: &Geometry, selection: &[bool]) -> PieceSet {
     let mut pieces = PieceSet::empty(geometry.piece_count());
     for file in (0..).map_while(|number| geometry.file(number)) {
         if selection[file.index()] {

@@ -195,7 +195,7 @@ fn a_part_without_a_journal_is_not_ours_unless_forced() {
     let mut theirs = share.contents[0].clone();
     theirs[20_000] ^= 1;
     fs::write(dir.path().join("film.part"), &theirs).unwrap();
-    assert!(matches!(share.open(&dir), Err(StoreError::TargetExists { .. })));
+    assert!(matches!(share.open(&dir), Err(StoreError::PartExists { .. })));
     assert_eq!(listing(&dir), ["film.part"]);
     assert!(fs::read(dir.path().join("film.part")).unwrap() == theirs);
     let (store, resumed) = share.open_with(&dir, force()).unwrap();
