@@ -35,6 +35,7 @@ impl From<PrepareError> for Failure {
             PrepareError::NoFiles { .. } => Self::usage(error).hint(
                 "a share is made of files: empty folders, and links within folders, are left out",
             ),
+            PrepareError::Output { .. } => Self::usage(error).hint("write it to another place"),
             PrepareError::NotAFile { .. } => Self::usage(error).hint(KEEP_IT),
             PrepareError::Io { path, .. } if path.as_os_str() == "-" => {
                 Self::usage(error).hint(KEEP_IT)

@@ -206,6 +206,21 @@ fn whoever_waits_for_the_first_answer_is_told_for_whom() {
 }
 
 #[test]
+fn a_manifest_is_not_written_where_the_download_goes() {
+    let sandbox = Sandbox::new();
+    let film = sandbox.file("film.mp4", 1000, 1);
+    let sharer = sandbox.share(&[&film]);
+    let get = |output| sandbox.run(["get", &sharer.ticket, "-o", "out", "--manifest-file", output]);
+    get("out/manifest").expect(0);
+    symlink("out/film.mp4", sandbox.path("link")).expect("made");
+    for output in ["out/film.mp4", "link", "out/../out/film.mp4.part"] {
+        let ended = get(output).expect(2);
+        assert!(ended.error().contains("is where the download goes"), "{}", ended.stderr);
+        assert_same(&film, sandbox.path("out/film.mp4"));
+    }
+}
+
+#[test]
 fn programs_hear_for_whom_it_waits_as_people_do() {
     let sandbox = Sandbox::new();
     let (addr, ticket) = shared_no_more(&sandbox);
