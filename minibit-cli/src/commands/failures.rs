@@ -11,6 +11,8 @@ use crate::exit::{Exit, Failure};
 
 /// Said when work was left where it can be taken up.
 pub(super) const GO_ON: &str = "what was verified is kept: run the same command again to go on";
+/// The same where nothing was verified so far.
+pub(super) const AGAIN: &str = "run the same command again to go on";
 
 /// Said of what comes through a pipe.
 const KEEP_IT: &str = "what is shared is read again and again: save it in a file, and share that";
