@@ -757,6 +757,28 @@ mod tests {
     }
 
     #[test]
+    fn a_file_of_the_share_is_no_output_by_whatever_name_and_nothing_is_hashed_to_know_that() {
+        let dir = TempDir::new().unwrap();
+        let film = put(dir.path(), "share/film.mp4", 1000);
+        let [link, hard] = ["link", "hard"].map(|name| dir.path().join(name));
+        symlink(&film, &link).unwrap();
+        fs::hard_link(&film, &hard).unwrap();
+        let paths = [dir.path().join("share")];
+        for output in [film, link, hard] {
+            let outputs = vec![dir.path().join("share/new"), output.clone()];
+            let options = PrepareOptions { outputs, ..PrepareOptions::default() };
+            let progress = |progress| assert!(matches!(progress, Progress::Listing { .. }));
+            match prepare(&paths, &options, &progress, &AtomicBool::new(false)) {
+                Err(PrepareError::Output { path }) => assert_eq!(path, output),
+                other => panic!("{other:?}"),
+            }
+        }
+        let outputs = vec![put(dir.path(), "beside", 10)];
+        let options = PrepareOptions { outputs, ..PrepareOptions::default() };
+        assert!(prepare_with(&paths, &options).is_ok());
+    }
+
+    #[test]
     fn several_paths_make_one_folder_named_after_what_holds_them_all() {
         let dir = TempDir::new().unwrap();
         let film = put(dir.path(), "top/x/film", 10);
