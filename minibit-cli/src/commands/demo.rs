@@ -46,7 +46,7 @@ const STALLED_AFTER: Duration = Duration::from_secs(30);
 pub(super) async fn run(flags: &Demo, session: &Session) -> Result<(), Failure> {
     let file = flags.file.clone().map_or_else(sample, Ok)?;
     let source = Source { name: None, piece_size: flags.piece_size, no_cache: false };
-    let prepared = work::prepare(std::slice::from_ref(&file), &source, session).await?;
+    let prepared = work::prepare(std::slice::from_ref(&file), &source, &[], session).await?;
     let place = Place::make(flags.dir.clone().unwrap_or_else(|| DOWNLOADS.into()))?;
     let manifest = prepared.manifest.clone();
     let files = manifest.files().len();
@@ -64,7 +64,7 @@ pub(super) async fn run(flags: &Demo, session: &Session) -> Result<(), Failure> 
     let copies = match flags.start {
         Start::Seed => None,
         // A second store over the same files; the hashes are known by now.
-        _ => Some(work::prepare(std::slice::from_ref(&file), &source, session).await?),
+        _ => Some(work::prepare(std::slice::from_ref(&file), &source, &[], session).await?),
     };
     let swarm = Swarm::start(flags, budget, prepared, copies, &place).await?;
     let outcomes = swarm.finish(session).await?;

@@ -11,6 +11,8 @@ use crate::exit::{Exit, Failure};
 
 /// Said when work was left where it can be taken up.
 pub(super) const GO_ON: &str = "what was verified is kept: run the same command again to go on";
+/// The same where nothing was verified so far.
+pub(super) const AGAIN: &str = "run the same command again to go on";
 
 /// Said of what comes through a pipe.
 const KEEP_IT: &str = "what is shared is read again and again: save it in a file, and share that";
@@ -35,6 +37,7 @@ impl From<PrepareError> for Failure {
             PrepareError::NoFiles { .. } => Self::usage(error).hint(
                 "a share is made of files: empty folders, and links within folders, are left out",
             ),
+            PrepareError::Output { .. } => Self::usage(error).hint("write it to another place"),
             PrepareError::NotAFile { .. } => Self::usage(error).hint(KEEP_IT),
             PrepareError::Io { path, .. } if path.as_os_str() == "-" => {
                 Self::usage(error).hint(KEEP_IT)

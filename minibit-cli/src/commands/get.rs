@@ -9,7 +9,7 @@ use minibit_core::content::{FileEntry, Manifest, Ticket, escape};
 use minibit_core::engine::{GetError, GetOptions, Node, Selection, ShareHandle, ShareStats};
 use minibit_core::types::limits::TICKET_ADDRS_MAX;
 
-use super::failures::{self, GO_ON};
+use super::failures::{self, AGAIN, GO_ON};
 use super::node::{self, Role};
 use super::opening::Opening;
 use super::watch::{self, Fetched, Notices, Until, Wait};
@@ -47,11 +47,12 @@ pub(super) async fn run(flags: &Get, session: &Session) -> Result<(), Failure> {
     let share = opening
         .watched(node.get(&ticket, options), session)
         .await
-        .map_err(|interrupted| interrupted.hint(GO_ON))?
+        .map_err(|interrupted| interrupted.hint(opening.how_to_go_on()))?
         .map_err(|error| refused(error, &flags.select))?;
     let select = selection(&flags.select)?;
     let chosen = Chosen::of(share.manifest(), select.as_ref());
     opened(&share, &chosen, session);
+    written::check_apart(flags.manifest_file.as_deref(), &flags.dir, share.manifest().name())?;
     written::write(flags.manifest_file.as_deref(), || share.manifest().encode())?;
     let fetched = watch::fetch(&share, wait, Notices::about(&trackers), session).await;
     let outcome = match fetched {
@@ -302,7 +303,8 @@ async fn stay(node: &Node, until: Option<Until>, session: &Session) {
 
 /// How far it came, and how to go on.
 fn left(stats: &ShareStats) -> String {
-    format!("{}; {GO_ON}", done_so_far(stats))
+    let go_on = if stats.bytes_have > 0 { GO_ON } else { AGAIN };
+    format!("{}; {go_on}", done_so_far(stats))
 }
 
 fn done_so_far(stats: &ShareStats) -> String {
@@ -354,6 +356,9 @@ mod tests {
         stats.lost_contact = true;
         assert_eq!(error(&stats), "lost contact with all peers");
         assert!(hint(&stats).contains("--wait") && !hint(&stats).contains("new ticket"));
+        assert!(!hint(&stats).contains("kept"), "there is nothing to keep: {}", hint(&stats));
+        (stats.bytes_have, stats.bytes_total) = (1, 2);
+        assert!(hint(&stats).starts_with("50 % done; what was verified is kept"));
         stats.pieces_refused = 1;
         assert!(error(&stats).contains("wrong bytes came for 1 piece,"));
         stats.links = 1;

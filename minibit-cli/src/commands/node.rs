@@ -3,12 +3,12 @@
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 
-use minibit_core::content::{Manifest, Ticket};
+use minibit_core::content::{Manifest, Ticket, TicketError};
 use minibit_core::engine::{Bound, Node, NodeConfig};
 use minibit_core::swarm::{Caps, ChokePolicy, Slots};
 use minibit_core::tracker::{Mode, Rules};
-use minibit_core::types::PeerId;
 use minibit_core::types::limits::TICKET_ADDRS_MAX;
+use minibit_core::types::{PeerId, ShareId};
 
 use super::Session;
 use crate::advertise::{self, Reach};
@@ -128,24 +128,42 @@ pub(super) fn rules(flags: &TrackerRules) -> Rules {
     Rules { mode, ..usual }
 }
 
-/// The ticket by which others fetch a share of this node: by these trackers, or by the node
+/// Finds out whether a ticket has room for all that the user names. Before files are read, which may take long.
+///
+/// # Errors
+/// Those of [`ticket`].
+pub(super) fn check_ticket(
+    bound: &Bound,
+    trackers: &[SocketAddr],
+    announced: &[SocketAddr],
+) -> Result<(), Failure> {
+    // A ticket is as long whatever is shared.
+    ticket(&bound.local_addrs(), ShareId([0; 32]), trackers, announced).map(drop)
+}
+
+/// The ticket by which others fetch a share of a node that listens on `local`: by these trackers, or by the node
 /// itself as the tracker if there are none.
 ///
 /// # Errors
-/// If more trackers are named than a ticket has room for.
+/// If more addresses are named than a ticket has room for, or there is none.
 pub(super) fn ticket(
-    node: &Node,
-    manifest: &Manifest,
+    local: &[SocketAddr],
+    share: ShareId,
     trackers: &[SocketAddr],
     announced: &[SocketAddr],
 ) -> Result<Ticket, Failure> {
     let room = TICKET_ADDRS_MAX.saturating_sub(trackers.len()).max(1);
-    let own = advertise::addresses(node.local_addrs(), announced, room);
+    let own = advertise::addresses(local, announced, room);
     let trackers = if trackers.is_empty() { &own } else { trackers };
-    let ticket = Ticket::new(manifest.share_id(), trackers.iter().copied(), own.iter().copied());
+    let ticket = Ticket::new(share, trackers.iter().copied(), own.iter().copied());
     ticket.map_err(|error| {
+        let is_too_many = matches!(error, TicketError::TooManyAddresses { .. });
         let failure = Failure::usage(error);
-        if own.is_empty() { failure.hint(NO_NETWORK) } else { failure }
+        match () {
+            () if is_too_many => failure.hint("name fewer with --tracker and --announce"),
+            () if own.is_empty() => failure.hint(NO_NETWORK),
+            () => failure,
+        }
     })
 }
 

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use minibit_core::content::Ticket;
 use minibit_core::engine::Checking;
 
+use super::Session;
+use super::failures::{self, AGAIN, GO_ON};
 use super::news::{News, Why};
-use super::{Session, failures};
 use crate::exit::Failure;
 use crate::output::progress::{Alone, Progress, Standing, TICK, Work};
 use crate::values::Patience;
@@ -94,6 +95,12 @@ impl Opening {
         }
     }
 
+    /// What helps whoever stops it now. Until there is something to check, nothing has come of which any could be kept.
+    pub(super) fn how_to_go_on(&self) -> &'static str {
+        let checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        if checked.is_some() { GO_ON } else { AGAIN }
+    }
+
     /// How it stands while nothing has come.
     fn alone(&self, now: Duration) -> Standing {
         let gives_up_in = self.gives_up_in(now);
@@ -138,8 +145,10 @@ mod tests {
         let ticket = Ticket::new(ShareId([1; 32]), [], [([192, 0, 2, 7], 1).into()]).unwrap();
         let opening = Opening::of(&ticket, Patience(None));
         assert_eq!(*opening.checked.lock().unwrap(), None);
+        assert_eq!(opening.how_to_go_on(), AGAIN);
         opening.checking()(5, 10);
         let expected = Standing { bytes: 5, bytes_total: 10, ..Standing::default() };
         assert_eq!(*opening.checked.lock().unwrap(), Some(expected));
+        assert_eq!(opening.how_to_go_on(), GO_ON);
     }
 }

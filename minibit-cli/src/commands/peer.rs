@@ -28,10 +28,13 @@ pub(super) async fn run(flags: &Peer, session: &Session) -> Result<(), Failure> 
     // Like `share`: with no tracker to announce to, it is one itself.
     let own_tracker = (trackers.is_empty() && !flags.share.is_empty()).then(Default::default);
     let bound = node::bind(&flags.swarm, Role::Lasting, own_tracker)?;
+    if !flags.share.is_empty() {
+        node::check_ticket(&bound, &trackers, &announced)?;
+    }
     let mut prepared = Vec::new();
     for path in &flags.share {
         let paths = std::slice::from_ref(path);
-        prepared.push(work::prepare(paths, &flags.source, session).await?);
+        prepared.push(work::prepare(paths, &flags.source, &[], session).await?);
     }
     let node = Arc::new(node::start(bound, &flags.swarm, Role::Lasting, session));
     let started = Instant::now();
@@ -39,7 +42,7 @@ pub(super) async fn run(flags: &Peer, session: &Session) -> Result<(), Failure> 
         let manifest = prepared.manifest.clone();
         node.share(prepared, &trackers).await?;
         share::describe(&manifest, session);
-        let ticket = node::ticket(&node, &manifest, &trackers, &announced)?;
+        let ticket = node::ticket(node.local_addrs(), manifest.share_id(), &trackers, &announced)?;
         node::announce(&ticket, &manifest, &flags.swarm, session);
     }
     let mut downloads = JoinSet::new();

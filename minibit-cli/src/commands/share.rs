@@ -21,17 +21,16 @@ const ROOTS_SHOWN: usize = 20;
 pub(super) async fn run(flags: &Share, session: &Session) -> Result<(), Failure> {
     let trackers = input::resolve(&flags.tracker)?;
     let announced = input::announced(&flags.reach.announce)?;
-    for file in [&flags.ticket_file, &flags.manifest_file] {
-        written::check(file.as_deref())?;
-    }
+    let outputs = written::outputs([&flags.ticket_file, &flags.manifest_file])?;
     let own_tracker = trackers.is_empty().then(Default::default);
     let bound = node::bind(&flags.swarm, Role::Lasting, own_tracker)?;
-    let prepared = work::prepare(&flags.paths, &flags.source, session).await?;
+    node::check_ticket(&bound, &trackers, &announced)?;
+    let prepared = work::prepare(&flags.paths, &flags.source, &outputs, session).await?;
     let manifest = prepared.manifest.clone();
     let node = node::start(bound, &flags.swarm, Role::Lasting, session);
     let started = Instant::now();
     node.share(prepared, &trackers).await?;
-    let ticket = node::ticket(&node, &manifest, &trackers, &announced)?;
+    let ticket = node::ticket(node.local_addrs(), manifest.share_id(), &trackers, &announced)?;
     describe(&manifest, session);
     written::write(flags.manifest_file.as_deref(), || manifest.encode())?;
     written::write(flags.ticket_file.as_deref(), || format!("{ticket}\n").into())?;

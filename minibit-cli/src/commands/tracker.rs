@@ -21,10 +21,13 @@ pub(super) async fn run(flags: &mut Tracker, session: &Session) -> Result<(), Fa
         flags.swarm.id.get_or_insert(SEED_ID);
     }
     let bound = node::bind(&flags.swarm, Role::Lasting, Some(node::rules(&flags.rules)))?;
+    if !flags.seed.is_empty() {
+        node::check_ticket(&bound, &[], &announced)?;
+    }
     let mut seeds = Vec::new();
     for path in &flags.seed {
         let paths = std::slice::from_ref(path);
-        seeds.push(work::prepare(paths, &flags.source, session).await?);
+        seeds.push(work::prepare(paths, &flags.source, &[], session).await?);
     }
     let node = node::start(bound, &flags.swarm, Role::Lasting, session);
     let started = Instant::now();
@@ -32,7 +35,7 @@ pub(super) async fn run(flags: &mut Tracker, session: &Session) -> Result<(), Fa
         let manifest = prepared.manifest.clone();
         node.share(prepared, &[]).await?;
         share::describe(&manifest, session);
-        let ticket = node::ticket(&node, &manifest, &[], &announced)?;
+        let ticket = node::ticket(node.local_addrs(), manifest.share_id(), &[], &announced)?;
         node::announce(&ticket, &manifest, &flags.swarm, session);
     }
     let addresses = advertise::addresses(node.local_addrs(), &announced, TICKET_ADDRS_MAX);

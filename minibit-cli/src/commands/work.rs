@@ -14,13 +14,14 @@ use crate::cli::Source;
 use crate::exit::{Exit, Failure};
 use crate::output::progress::{Progress, Standing, TICK, Work};
 
-/// Makes a share of these paths, with progress and all its warnings.
+/// Makes a share of these paths, with progress and all its warnings. None of the outputs may be of it.
 ///
 /// # Errors
 /// The failure of [`store::prepare`], or an interruption.
 pub(super) async fn prepare(
     paths: &[PathBuf],
     source: &Source,
+    outputs: &[PathBuf],
     session: &Session,
 ) -> Result<PreparedShare, Failure> {
     let options = PrepareOptions {
@@ -28,6 +29,7 @@ pub(super) async fn prepare(
         name: source.name.clone(),
         threads: None,
         cache_dir: if source.no_cache { None } else { cache_dir() },
+        outputs: outputs.to_vec(),
     };
     let paths = paths.to_vec();
     let prepared = watched(Work::Hashing, session, move |report, cancel| {

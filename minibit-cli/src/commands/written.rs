@@ -1,7 +1,7 @@
 //! Files that the user wants written beside the work: a ticket, a manifest.
 //!
 //! They are written when the work that leads to them is done, which may take long. So it is found out before whether they can
-//! be: a slip in a path should not cost the hashing of a film.
+//! be: a slip in a path should not cost the hashing of a film, and still less the film.
 
 use std::fs::{self, File};
 use std::io;
@@ -9,12 +9,53 @@ use std::path::{Path, PathBuf};
 
 use crate::exit::{Exit, Failure};
 
-/// Finds out whether the file at `path`, if one is wanted, can be written later on. Leaves things as they were.
+/// Those of these files that are wanted, once it is found out that each can be written later on. Leaves things as they were.
 ///
 /// # Errors
-/// What keeps it from being written, as far as that can be told without doing so.
-pub(super) fn check(path: Option<&Path>) -> Result<(), Failure> {
-    path.map_or(Ok(()), |path| could_write(path).map_err(|source| failed(path, source)))
+/// What keeps one from being written, as far as that can be told without doing so; or that two of them are one.
+pub(super) fn outputs<const N: usize>(
+    wanted: [&Option<PathBuf>; N],
+) -> Result<Vec<PathBuf>, Failure> {
+    let mut outputs: Vec<PathBuf> = Vec::new();
+    for path in wanted.into_iter().flatten() {
+        if outputs.contains(path) {
+            return Err(Failure::usage(TwiceError { path: path.clone() }));
+        }
+        could_write(path).map_err(|source| failed(path, source))?;
+        outputs.push(path.clone());
+    }
+    Ok(outputs)
+}
+
+/// Finds out whether the file at `path`, if one is wanted, is none of a download of this name into `dir`.
+///
+/// # Errors
+/// If it is, or would be in the way of one.
+pub(super) fn check_apart(path: Option<&Path>, dir: &Path, name: &str) -> Result<(), Failure> {
+    let Some(path) = path else { return Ok(()) };
+    match place_in(dir, path) {
+        Some(place) if is_of_download(&place, name) => {
+            let failure = Failure::usage(DownloadError { path: path.into() });
+            Err(failure.hint("write it to another place"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The name in `dir` that leads to `path`, links followed; `None` if it is elsewhere, or cannot be written anyhow.
+fn place_in(dir: &Path, path: &Path) -> Option<String> {
+    let place = fs::canonicalize(path).or_else(|_| {
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        fs::canonicalize(parent.unwrap_or(Path::new(".")))
+            .map(|parent| parent.join(path.file_name().unwrap_or_default()))
+    });
+    let place = place.ok()?.strip_prefix(fs::canonicalize(dir).ok()?).ok()?.to_owned();
+    place.iter().next()?.to_str().map(str::to_owned)
+}
+
+/// Whether a download of a share of this name has a thing of that one: itself, what is not done of it, its journal.
+fn is_of_download(place: &str, name: &str) -> bool {
+    place.strip_prefix(name).is_some_and(|rest| ["", ".part", ".part.minibit"].contains(&rest))
 }
 
 /// Writes the file at `path`, if one is wanted; it is made, or replaced.
@@ -46,6 +87,18 @@ fn failed(path: &Path, source: io::Error) -> Failure {
 }
 
 #[derive(Debug, thiserror::Error)]
+#[error("{} would be written twice, and the second replaces the first", path.display())]
+struct TwiceError {
+    path: PathBuf,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("{} is where the download goes", path.display())]
+struct DownloadError {
+    path: PathBuf,
+}
+
+#[derive(Debug, thiserror::Error)]
 #[error("cannot write {}", path.display())]
 struct WriteError {
     path: PathBuf,
@@ -65,15 +118,18 @@ mod tests {
         fs::write(path("old"), "words").expect("written");
         symlink("nothing", path("link")).expect("made");
         for good in ["new", "old", "link"] {
-            assert!(check(Some(&path(good))).is_ok(), "{good}");
+            assert_eq!(outputs([&Some(path(good))]).expect(good), [path(good)]);
         }
-        assert!(check(Some(Path::new("/dev/null"))).is_ok() && check(None).is_ok());
+        assert!(outputs([&Some("/dev/null".into()), &None]).is_ok());
         for bad in ["", "no/such", "old/within"] {
-            let failure = check(Some(&path(bad))).expect_err(bad);
+            let failure = outputs([&Some(path(bad))]).expect_err(bad);
             assert_eq!(failure.exit(), Exit::Disk);
             let text = failure.to_string();
             assert!(text.starts_with(&format!("cannot write {}: ", path(bad).display())), "{text}");
         }
+        let twice =
+            outputs([&Some(path("old")), &Some(path("old"))]).expect_err("one place for two");
+        assert_eq!(twice.exit(), Exit::Usage);
         assert_eq!(fs::read_to_string(path("old")).expect("readable"), "words");
         assert!(!path("new").exists() && !path("nothing").exists());
     }

@@ -84,7 +84,7 @@ fn when_nobody_is_there_it_gives_up_in_time_with_code_4() {
     let ticket = sandbox.share(&[&source]).ticket;
     // The sharer is gone by now.
     let ended = sandbox.run(["get", &ticket, "-o", "out", "--wait", "300ms"]).expect(4);
-    assert!(ended.error().contains("reached"), "{}", ended.error());
+    assert!(ended.error().contains("reached within 0.3 s"), "{}", ended.error());
     // Each address, once, with what became of it.
     let addr = super::common::parse(&ticket).peers()[0];
     assert!(ended.error().contains(&format!("{addr} refused: ")), "{}", ended.error());
@@ -201,7 +201,23 @@ fn whoever_waits_for_the_first_answer_is_told_for_whom() {
         // How many are left by now is the machine's to say.
         assert!(seconds.is_some_and(|seconds| (1..=40).contains(&seconds)), "{left}");
         get.interrupt();
-        get.wait().expect(130);
+        let ended = get.wait().expect(130);
+        assert!(!ended.stderr.contains("kept"), "nothing has come: {}", ended.stderr);
+    }
+}
+
+#[test]
+fn a_manifest_is_not_written_where_the_download_goes() {
+    let sandbox = Sandbox::new();
+    let film = sandbox.file("film.mp4", 1000, 1);
+    let sharer = sandbox.share(&[&film]);
+    let get = |output| sandbox.run(["get", &sharer.ticket, "-o", "out", "--manifest-file", output]);
+    get("out/manifest").expect(0);
+    symlink("out/film.mp4", sandbox.path("link")).expect("made");
+    for output in ["out/film.mp4", "link", "out/../out/film.mp4.part"] {
+        let ended = get(output).expect(2);
+        assert!(ended.error().contains("is where the download goes"), "{}", ended.stderr);
+        assert_same(&film, sandbox.path("out/film.mp4"));
     }
 }
 

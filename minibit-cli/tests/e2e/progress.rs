@@ -1,10 +1,12 @@
 //! What is shown while work takes its time: how far it is, from the first moment on, however slow the disk is.
 
 use std::collections::HashSet;
+use std::fs::{hard_link, read};
 use std::net::TcpListener;
+use std::os::unix::fs::symlink;
 use std::process::Command;
 
-use super::common::{Running, Sandbox, number};
+use super::common::{Running, Sandbox, noise, number};
 use super::slow_disk::{Access, Pace, SlowDisk};
 
 /// What is read at a time to be hashed.
@@ -92,6 +94,53 @@ fn a_file_that_cannot_be_written_in_the_end_is_told_before_anything_is_read() {
     let written = std::fs::read_to_string(sandbox.path("ticket")).expect("readable");
     assert_eq!(written, format!("{}\n", sharer.ticket));
     sandbox.run(["inspect", "manifest"]).expect(0);
+}
+
+#[test]
+fn what_is_shared_is_not_written_over_by_its_ticket_or_manifest_and_that_is_told_before_it_is_read()
+{
+    let sandbox = Sandbox::new();
+    let film = sandbox.file("all/film.mp4", LEN, 1);
+    symlink("all/film.mp4", sandbox.path("link")).expect("made");
+    hard_link(&film, sandbox.path("hard link")).expect("made");
+    for (shared, flag, output) in [
+        ("all/film.mp4", "--ticket-file", "all/film.mp4"),
+        ("all/film.mp4", "--manifest-file", "link"),
+        ("link", "--ticket-file", "all/film.mp4"),
+        ("all", "--manifest-file", "hard link"),
+        ("all", "--ticket-file", "all/../all/film.mp4"),
+    ] {
+        let command = ["share", "--listen", "127.0.0.1:0", shared, flag, output];
+        let command = sandbox.minibit(command);
+        let (command, disk) = SlowDisk::start_to_read(command, after_a_read_by_each_thread());
+        let ended = command.wait().expect(2);
+        assert!(ended.error().contains(&format!("{output} is to be shared")), "{ended:#?}");
+        drop(disk);
+        assert!(read(&film).is_ok_and(|bytes| bytes == noise(LEN, 1)), "{output}");
+    }
+    // Beside what is shared there is room.
+    sandbox.share_with(&[&film], &["--ticket-file", "all/ticket"]);
+}
+
+#[test]
+fn more_trackers_than_a_ticket_has_room_for_are_told_before_anything_is_read() {
+    let sandbox = Sandbox::new();
+    sandbox.file("film.mp4", LEN, 1);
+    let addrs: Vec<String> = (1..=20).map(|host| format!("192.0.2.{host}:1")).collect();
+    for (command, flag) in [
+        (["share", "film.mp4"].as_slice(), "--tracker"),
+        (&["peer", "--share", "film.mp4"], "--tracker"),
+        (&["tracker", "--seed", "film.mp4"], "--announce"),
+    ] {
+        let many = addrs.iter().flat_map(|addr| [flag, addr]);
+        let args = command.iter().copied().chain(["--listen", "127.0.0.1:0"]).chain(many);
+        let command = sandbox.minibit(args);
+        let (command, disk) = SlowDisk::start_to_read(command, after_a_read_by_each_thread());
+        let ended = command.wait().expect(2);
+        assert!(ended.error().contains("addresses in a ticket; 16 are allowed"), "{ended:#?}");
+        assert!(ended.stderr.contains("name fewer"), "{ended:#?}");
+        drop(disk);
+    }
 }
 
 #[test]

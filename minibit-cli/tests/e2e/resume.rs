@@ -134,7 +134,7 @@ fn a_clean_stop_says_how_to_go_on_and_the_next_run_fetches_only_the_rest() {
     first.interrupt();
     let ended = first.wait().expect(130);
     assert_eq!(ended.event("failed")["code"], 130);
-    assert!(ended.stderr.contains("run the same command again"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("kept: run the same command again"), "{}", ended.stderr);
     assert!(stage.sandbox.path(PART).exists() && stage.sandbox.path(JOURNAL).exists());
 
     let journal = Journal::read(&stage.sandbox.path(JOURNAL)).expect("a journal");

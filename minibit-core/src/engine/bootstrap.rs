@@ -66,7 +66,7 @@ const KEPT_MAX: usize = 512 * 1024;
 #[non_exhaustive]
 pub enum BootstrapError {
     /// No address of the ticket or of its trackers answered in time.
-    #[error("nobody in this ticket could be reached within {} s: {tried}", patience.as_secs())]
+    #[error("nobody in this ticket could be reached within {} s: {tried}", patience.as_secs_f64())]
     Unreachable {
         /// How long it was tried.
         patience: Duration,

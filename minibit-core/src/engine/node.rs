@@ -209,14 +209,18 @@ pub struct Bound {
 }
 
 impl Bound {
+    /// Where it listens, with the ports it was given.
+    pub fn local_addrs(&self) -> Vec<SocketAddr> {
+        self.sockets.iter().filter_map(|(socket, _)| socket.local_addr().ok()).collect()
+    }
+
     /// The node, which answers from now on.
     ///
     /// # Panics
     /// Outside a tokio runtime.
     pub fn start(self) -> Node {
+        let addrs = self.local_addrs();
         let Self { config, sockets } = self;
-        let addrs: Vec<SocketAddr> =
-            sockets.iter().filter_map(|(socket, _)| socket.local_addr().ok()).collect();
         let port = addrs.first().map_or(0, SocketAddr::port);
         let seed = config.seed.unwrap_or_else(|| fastrand::u64(..));
         let id =

@@ -40,6 +40,8 @@ pub struct PrepareOptions {
     pub threads: Option<NonZeroUsize>,
     /// Where hashes of earlier shares are kept; none are if not given.
     pub cache_dir: Option<PathBuf>,
+    /// Files that the caller is going to write. None of them may be of the share, by whatever name: that would change it.
+    pub outputs: Vec<PathBuf>,
 }
 
 /// How far making or checking a share has come.
@@ -146,6 +148,12 @@ pub enum PrepareError {
     #[error("{} is neither a file nor a directory", shown(path))]
     NotAFile {
         /// What was to be shared.
+        path: PathBuf,
+    },
+    /// One of [`PrepareOptions::outputs`] is a file of the share.
+    #[error("{} is to be shared, and would be written over", shown(path))]
+    Output {
+        /// The output.
         path: PathBuf,
     },
     /// There is no file in what was given.
@@ -260,6 +268,7 @@ pub fn prepare(
     };
     let (name, single) = listing.list(paths, options)?;
     let Listing { mut files, mut warnings, .. } = listing;
+    refuse_outputs(&files, &options.outputs)?;
     files.sort_by(|one, other| one.name.cmp(&other.name));
     check_component(&name)
         .map_err(|source| PrepareError::Name { path: PathBuf::from(&name), source })?;
@@ -280,6 +289,21 @@ pub fn prepare(
         warnings.push(cache_warning(dir, error));
     }
     assemble(name, single, size, files, outcome, warnings)
+}
+
+/// An error if one of the outputs is one of the files: links, also hard ones, lead to the same.
+fn refuse_outputs(files: &[Listed], outputs: &[PathBuf]) -> Result<(), PrepareError> {
+    for path in outputs {
+        // What is not there, or cannot be seen, was not found in the share.
+        let Ok(output) = fs::metadata(path) else { continue };
+        let is_output = |file: &Listed| {
+            (file.source.stamp.device, file.source.stamp.inode) == (output.dev(), output.ino())
+        };
+        if files.iter().any(is_output) {
+            return Err(PrepareError::Output { path: path.clone() });
+        }
+    }
+    Ok(())
 }
 
 fn cache_warning(dir: &Path, error: &io::Error) -> PrepareWarning {
@@ -730,6 +754,28 @@ mod tests {
         let options = PrepareOptions { name: Some("other".into()), ..PrepareOptions::default() };
         let share = prepare_with(&[film], &options).unwrap();
         assert_eq!((share.manifest.name(), names(&share)), ("other", vec!["other".into()]));
+    }
+
+    #[test]
+    fn a_file_of_the_share_is_no_output_by_whatever_name_and_nothing_is_hashed_to_know_that() {
+        let dir = TempDir::new().unwrap();
+        let film = put(dir.path(), "share/film.mp4", 1000);
+        let [link, hard] = ["link", "hard"].map(|name| dir.path().join(name));
+        symlink(&film, &link).unwrap();
+        fs::hard_link(&film, &hard).unwrap();
+        let paths = [dir.path().join("share")];
+        for output in [film, link, hard] {
+            let outputs = vec![dir.path().join("share/new"), output.clone()];
+            let options = PrepareOptions { outputs, ..PrepareOptions::default() };
+            let progress = |progress| assert!(matches!(progress, Progress::Listing { .. }));
+            match prepare(&paths, &options, &progress, &AtomicBool::new(false)) {
+                Err(PrepareError::Output { path }) => assert_eq!(path, output),
+                other => panic!("{other:?}"),
+            }
+        }
+        let outputs = vec![put(dir.path(), "beside", 10)];
+        let options = PrepareOptions { outputs, ..PrepareOptions::default() };
+        assert!(prepare_with(&paths, &options).is_ok());
     }
 
     #[test]

@@ -49,8 +49,10 @@ pub fn present(
     let is_wanted = |file: &FileIndex| selection[file.index()];
     let mut sources = Vec::with_capacity(selection.len());
     for file in numbered(geometry) {
-        let found = at_sight(&root, manifest, file);
-        sources.push(if is_wanted(&file) { found? } else { nowhere(&root) });
+        sources.push(match is_wanted(&file) {
+            true => at_sight(&root, manifest, file)?,
+            false => nowhere(&root),
+        });
     }
     let wanted = || numbered(geometry).filter(is_wanted);
     let total = wanted().map(|file| geometry.span(file).len).sum();
