@@ -204,11 +204,9 @@ impl World {
 
     /// Reads some of what is all over a lane's link and connection; see [`Self::fetch_lanes`].
     pub(super) fn touch_link(&self, lane: &SimLane) -> u64 {
-        let connection = self.pipes[lane.pipe as usize].as_ref().map(|pipe| {
-            let (here, there) = (&pipe.ends[lane.end], &pipe.ends[1 - lane.end]);
-            here.sending ^ there.coming.is_empty()
-        });
-        lane.mind.link().glance() ^ u64::from(connection.unwrap_or(false))
+        let sending =
+            self.pipes[lane.pipe as usize].as_ref().map(|pipe| pipe.ends[lane.end].sending);
+        lane.mind.link().glance() ^ u64::from(sending.unwrap_or(false))
     }
 
     /// The lane at the other end of a lane's connection.

@@ -12,7 +12,6 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use super::link::{CloseReason, Guiding, Link};
-use super::news::{Hearers, NewsTimes};
 use super::share::Share;
 use crate::content::PieceHasher;
 use crate::peer::{Agreed, Introduction};
@@ -23,6 +22,17 @@ use crate::swarm::{
 use crate::types::PeerId;
 use crate::wire::{LaneKey, Register};
 
+/// How long news waits for more of it, with few links; with many the wait grows, so that
+/// telling them never becomes the work.
+const NEWS_DELAY: Duration = Duration::from_millis(30);
+/// Added to [`NEWS_DELAY`] for each link.
+const NEWS_DELAY_EACH: Duration = Duration::from_micros(250);
+/// Longest that news waits.
+const NEWS_DELAY_MAX: Duration = Duration::from_millis(250);
+/// How long news waits for more of it where neither side answers the other: nothing depends on
+/// it there, and most links of a large swarm are like that. Much of it does not wait so long, for whoever has
+/// no slot with a seeder does not know otherwise what others could give.
+const NEWS_DELAY_IDLE: Duration = Duration::from_secs(1);
 /// After so long without anything to be had from anybody further peers are dialled.
 const HUNGRY: Duration = Duration::from_secs(2);
 /// The same after so long without a byte, whatever others say that they have for us.
@@ -88,7 +98,9 @@ pub struct Manager<H = PieceHasher> {
     /// Whether somebody else brings peers together, so that a seeder need not.
     has_tracker: bool,
     next_link: u32,
-    news: NewsTimes,
+    news_at: Option<Duration>,
+    /// The same for links over which nothing goes.
+    idle_news_at: Option<Duration>,
     /// When slots were chosen last.
     chosen_at: Duration,
     /// When it was looked at last whether any peer has anything for us, and since when none has.
@@ -115,10 +127,11 @@ impl<H> Manager<H> {
             neighbours,
             has_tracker,
             next_link: 1,
-            news: NewsTimes::default(),
+            news_at: None,
             chosen_at: Duration::ZERO,
             larder: (Duration::ZERO, None),
             meal: None,
+            idle_news_at: None,
             rng,
         }
     }
@@ -131,8 +144,7 @@ impl<H> Manager<H> {
     pub fn next_wake(&self, now: Duration) -> Duration {
         let dial = self.may_dial().then(|| self.neighbours.next_dial(now)).flatten();
         let look = self.choker.next_look();
-        let news = self.news.next_look(now, self.share.links().len() as u32);
-        [news, Some(self.choker.next_round()), look, dial]
+        [self.news_at, self.idle_news_at, Some(self.choker.next_round()), look, dial]
             .into_iter()
             .flatten()
             .filter(|at| *at > now)
@@ -141,9 +153,15 @@ impl<H> Manager<H> {
 
     /// Releases news and holds a round of the choker, if it is time.
     pub fn do_what_is_due(&mut self, now: Duration) {
-        let links = self.share.links().len() as u32;
-        while let Some(hearers) = self.news.due(now, links, self.share.untold()) {
-            self.share.release_news(hearers);
+        if self.idle_news_at.is_some_and(|at| now >= at) {
+            self.release_news();
+        } else if self.news_at.is_some_and(|at| now >= at) {
+            self.news_at = None;
+            if self.share.has_much_news() {
+                self.release_news();
+            } else {
+                self.share.release_news(false);
+            }
         }
         let look = self.choker.next_look().is_some_and(|at| now >= at);
         let idle = self.choker.has_waiting() && now >= self.chosen_at + TICK;
@@ -474,13 +492,17 @@ impl<H> Manager<H> {
 
     /// A piece was verified: peers hear of it soon, with what comes right after.
     pub fn schedule_news(&mut self, now: Duration) {
-        self.news.note(now, self.share.is_guided.load(Relaxed));
+        let links = self.share.links().len() as u32;
+        let delay = (NEWS_DELAY + NEWS_DELAY_EACH * links).min(NEWS_DELAY_MAX);
+        self.news_at.get_or_insert(now + delay);
+        self.idle_news_at.get_or_insert(now + NEWS_DELAY_IDLE);
     }
 
     /// Lets all peers hear what we hold by now.
     pub fn release_news(&mut self) {
-        self.news.told_all();
-        self.share.release_news(Hearers::All);
+        self.news_at = None;
+        self.idle_news_at = None;
+        self.share.release_news(true);
     }
 }
 
@@ -686,13 +708,12 @@ mod tests {
             }
             manager.schedule_news(Duration::ZERO);
             manager.do_what_is_due(wait);
-            share.released(&idle)
+            share.released(&idle, false)
         };
         // Of 64 pieces.
-        let (soon, later) = (Duration::from_millis(60), Duration::from_secs(1));
-        assert_eq!(told_after(3, soon), 0);
-        assert_eq!(told_after(3, later), 3);
-        assert_eq!(told_after(4, soon), 4);
+        assert_eq!(told_after(3, NEWS_DELAY * 2), 0);
+        assert_eq!(told_after(3, NEWS_DELAY_IDLE), 3);
+        assert_eq!(told_after(4, NEWS_DELAY * 2), 4);
     }
 
     #[test]

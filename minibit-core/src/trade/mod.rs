@@ -4,7 +4,6 @@
 //! share     what all lanes of a share have in common        (atomics and short locks)
 //! link      one link, as its lanes and the manager see it   (atomics)
 //! manager   whom to dial, link, answer, tell                (a value)
-//! news      when to tell it                                 (a value)
 //! prefixes  what has come of pieces that nobody fetches     (a value)
 //! lane      one connection                                  (a value)
 //!   telling   what the peer must hear      asking    which blocks to ask it for
@@ -25,7 +24,6 @@
 mod lane;
 mod link;
 mod manager;
-mod news;
 mod prefixes;
 mod share;
 mod strangers;

@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use super::link::{LaneStatus, Link};
 use super::lock;
-use super::news::{Hearers, Untold};
 use super::prefixes::{Mixed, Origin, Prefix, Prefixes, Sender};
 use super::strangers::{Strangers, machine_of};
 use crate::content::{HashBook, PieceHasher};
@@ -27,6 +26,9 @@ const GUIDED_MIN: u32 = 2;
 
 /// So many peers that let us down are remembered, those that did it last.
 const LET_DOWN_MAX: usize = 1024;
+
+/// One in so many of all pieces is much news.
+const MUCH_NEWS_PART: u64 = 16;
 
 /// What a shell has to hear at once, from any lane on any thread.
 pub trait Signals: Send + Sync {
@@ -100,12 +102,8 @@ pub struct Share<H = PieceHasher> {
     pub(super) signals: Box<dyn Signals>,
     /// Raised when a piece was verified and nobody has been told; the manager batches.
     pub(super) news_pending: AtomicBool,
-    /// Some seeder has dealt pieces out to us.
-    pub(super) is_guided: AtomicBool,
     /// The news log up to here may be told to peers that we trade with.
     news_released: AtomicU32,
-    /// The same for seeders that have dealt pieces out to us.
-    news_released_to_guides: AtomicU32,
     /// The same for all others.
     news_released_to_all: AtomicU32,
     /// Pieces whose source changed, in order; links tell their peers from where they are.
@@ -175,8 +173,6 @@ impl<H> Share<H> {
             signals,
             news_pending: AtomicBool::new(false),
             news_released: AtomicU32::new(0),
-            is_guided: AtomicBool::new(false),
-            news_released_to_guides: AtomicU32::new(0),
             news_released_to_all: AtomicU32::new(0),
             withdrawn: Mutex::new(Vec::new()),
             paused: AtomicBool::new(false),
@@ -544,63 +540,38 @@ impl<H> Share<H> {
         self.guide.as_ref().is_some_and(|guide| lock(guide).sent(now, link, piece.get()))
     }
 
-    /// Lets links tell what we hold by now.
-    pub(super) fn release_news(&self, hearers: Hearers) {
+    /// Lets links tell what we hold by now: all of them, or those over which anything goes.
+    pub(super) fn release_news(&self, to_all: bool) {
         // In this order: a piece verified right after the flag is lowered raises it again.
         self.news_pending.swap(false, AcqRel);
         let upto = self.ledger.news_len();
-        let release = |released: &AtomicU32, is_due: bool| {
-            if is_due { released.swap(upto, AcqRel) } else { upto }
-        };
-        let all = hearers == Hearers::All;
-        let to_trading = release(&self.news_released, all || hearers == Hearers::Trading);
-        let to_guides = release(&self.news_released_to_guides, all || hearers == Hearers::Guides);
-        let to_others = release(&self.news_released_to_all, all);
-        let first = to_trading.min(to_others);
-        let news: Vec<PieceIndex> = self.ledger.news(first).collect();
-        let holds_all = self.ledger.holds_all();
-        let is_new = |link: &Link, from: u32| {
-            let mut news = news[news.len().min((from - first) as usize)..].iter();
-            holds_all && from < upto || news.any(|piece| !link.holdings.contains(*piece))
-        };
-        let hears = |link: &Link| match self.hearer(link) {
-            // Who deals pieces out wants to know of each.
-            Hearers::Guides => to_guides < upto,
-            Hearers::Trading => is_new(link, to_trading),
-            Hearers::All => is_new(link, to_others),
-        };
-        let links = self.links();
-        // All are looked at before any is woken: what is only read comes from memory side by side.
-        let hear: Vec<&Arc<Link>> = links.values().filter(|link| hears(link)).collect();
-        hear.into_iter().for_each(|link| link.wake_first());
-    }
-
-    /// Among whom a link's peer hears news.
-    fn hearer(&self, link: &Link) -> Hearers {
-        if link.guiding.was_ever() {
-            Hearers::Guides
-        } else if link.is_trading() {
-            Hearers::Trading
+        let from = if to_all {
+            self.news_released.store(upto, Release);
+            self.news_released_to_all.swap(upto, AcqRel)
         } else {
-            Hearers::All
+            self.news_released.swap(upto, AcqRel)
+        };
+        let fresh: Vec<PieceIndex> = self.ledger.news(from).collect();
+        let holds_all = self.ledger.holds_all();
+        for link in self.links().values().filter(|link| to_all || link.is_trading()) {
+            let to_guide = to_all && link.guiding.was_ever();
+            if holds_all || to_guide || fresh.iter().any(|piece| !link.holdings.contains(*piece)) {
+                link.wake_first();
+            }
         }
     }
 
-    /// What has yet to be told.
-    pub(super) fn untold(&self) -> Untold {
-        let told = [&self.news_released, &self.news_released_to_all].map(|told| told.load(Acquire));
-        // After what was told, which is never more.
-        let [trading, all] = told.map(|told| self.ledger.news_len() - told);
-        Untold { trading, all, pieces: self.geometry.piece_count() }
+    /// Whether so much of the share has yet to be told where nothing goes that it should not wait.
+    pub(super) fn has_much_news(&self) -> bool {
+        let told = self.news_released_to_all.load(Acquire);
+        let untold = u64::from(self.ledger.news_len() - told);
+        untold * MUCH_NEWS_PART >= u64::from(self.geometry.piece_count())
     }
 
     /// Up to where the news may be told over this link.
-    pub(super) fn released(&self, link: &Link) -> u32 {
-        let released = match self.hearer(link) {
-            Hearers::Guides => &self.news_released_to_guides,
-            Hearers::Trading => &self.news_released,
-            Hearers::All => &self.news_released_to_all,
-        };
+    pub(super) fn released(&self, link: &Link, to_guide: bool) -> u32 {
+        let soon = link.is_trading() && !to_guide;
+        let released = if soon { &self.news_released } else { &self.news_released_to_all };
         released.load(Acquire).max(link.news_due.load(Acquire))
     }
 }

@@ -107,9 +107,8 @@ impl<H> Lane<H> {
     /// There may be something to ask for; and whoever has it all makes room for others.
     fn on_more_held(&self) {
         // Whoever has asked for enough finds it when that has come.
-        let has_enough = || self.link.lane_count.load(Relaxed) == 1 && !self.download.wants_more();
-        // In this order, for most do not answer us.
-        if !self.link.is_choked() && !has_enough() || self.link.declined.load(Relaxed) {
+        let has_enough = self.link.lane_count.load(Relaxed) == 1 && !self.download.wants_more();
+        if !has_enough && !self.link.is_choked() || self.link.declined.load(Relaxed) {
             self.link.wake();
         }
         if self.link.holdings.is_full() {
@@ -151,7 +150,6 @@ impl<H> Lane<H> {
                 } else {
                     lock(&self.link.suggested).extend(runs);
                     self.link.guiding.begin();
-                    self.share.is_guided.store(true, Relaxed);
                 }
                 self.link.wake();
             }

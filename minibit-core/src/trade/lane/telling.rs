@@ -162,7 +162,7 @@ impl<H> Lane<H> {
             messages.push(Message::NotInterested);
         }
         let to_guide = link.guiding.was_ever();
-        let released = share.released(link);
+        let released = share.released(link, to_guide);
         if control.told_news < released {
             let count = (released - control.told_news) as usize;
             let news = ledger.news(control.told_news).take(count);
