@@ -52,7 +52,7 @@ pub(super) async fn run(flags: &Get, session: &Session) -> Result<(), Failure> {
     let select = selection(&flags.select)?;
     let chosen = Chosen::of(share.manifest(), select.as_ref());
     opened(&share, &chosen, session);
-    written::check_apart(flags.manifest_file.as_deref(), &flags.dir, share.manifest().name())?;
+    written::check_apart(flags.manifest_file.as_deref(), &flags.dir, share.manifest())?;
     written::write(flags.manifest_file.as_deref(), || share.manifest().encode())?;
     let fetched = watch::fetch(&share, wait, Notices::about(&trackers), session).await;
     let outcome = match fetched {

@@ -7,6 +7,9 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use minibit_core::content::Manifest;
+use minibit_core::store::names_of_download;
+
 use crate::exit::{Exit, Failure};
 
 /// Those of these files that are wanted, once it is found out that each can be written later on. Leaves things as they were.
@@ -27,14 +30,18 @@ pub(super) fn outputs<const N: usize>(
     Ok(outputs)
 }
 
-/// Finds out whether the file at `path`, if one is wanted, is none of a download of this name into `dir`.
+/// Finds out whether the file at `path`, if one is wanted, is none of a download of this share into `dir`.
 ///
 /// # Errors
 /// If it is, or would be in the way of one.
-pub(super) fn check_apart(path: Option<&Path>, dir: &Path, name: &str) -> Result<(), Failure> {
+pub(super) fn check_apart(
+    path: Option<&Path>,
+    dir: &Path,
+    manifest: &Manifest,
+) -> Result<(), Failure> {
     let Some(path) = path else { return Ok(()) };
     match place_in(dir, path) {
-        Some(place) if is_of_download(&place, name) => {
+        Some(place) if names_of_download(manifest).contains(&place) => {
             let failure = Failure::usage(DownloadError { path: path.into() });
             Err(failure.hint("write it to another place"))
         }
@@ -51,11 +58,6 @@ fn place_in(dir: &Path, path: &Path) -> Option<String> {
     });
     let place = place.ok()?.strip_prefix(fs::canonicalize(dir).ok()?).ok()?.to_owned();
     place.iter().next()?.to_str().map(str::to_owned)
-}
-
-/// Whether a download of a share of this name has a thing of that one: itself, what is not done of it, its journal.
-fn is_of_download(place: &str, name: &str) -> bool {
-    place.strip_prefix(name).is_some_and(|rest| ["", ".part", ".part.minibit"].contains(&rest))
 }
 
 /// Writes the file at `path`, if one is wanted; it is made, or replaced.
@@ -109,7 +111,26 @@ struct WriteError {
 mod tests {
     use std::os::unix::fs::symlink;
 
+    use minibit_core::content::FileEntry;
+    use minibit_core::types::{Digest, PieceSize};
+
     use super::*;
+
+    #[test]
+    fn no_manifest_is_written_where_a_download_goes_however_long_its_name() {
+        let dir = tempfile::tempdir().expect("a directory");
+        for name in ["film.mp4", &"x".repeat(255)] {
+            let file = FileEntry { path: vec![name.into()], len: 5, root: Digest([1; 32]) };
+            let size = PieceSize::new(16384).expect("a size");
+            let manifest = Manifest::new(name.into(), true, size, vec![file]).expect("a share");
+            let check =
+                |place: &str| check_apart(Some(&dir.path().join(place)), dir.path(), &manifest);
+            for place in names_of_download(&manifest) {
+                assert_eq!(check(&place).expect_err(&place).exit(), Exit::Usage);
+            }
+            assert!(check("film.minibit").is_ok());
+        }
+    }
 
     #[test]
     fn whether_a_file_could_be_written_is_found_out_without_leaving_a_trace() {

@@ -95,6 +95,12 @@ impl Names {
     }
 }
 
+/// The names that a download of this share takes in its directory, at one time or another.
+pub fn names_of_download(manifest: &Manifest) -> [String; 4] {
+    let Names { last, part, journal, new_journal, .. } = Names::new(manifest);
+    [last, part, journal, new_journal]
+}
+
 /// What was found when a download's place was entered.
 #[derive(Debug)]
 pub(super) struct Entered {

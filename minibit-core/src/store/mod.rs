@@ -34,6 +34,7 @@ mod fault;
 #[cfg(test)]
 mod testing;
 
+pub use dir::names_of_download;
 pub use error::StoreError;
 pub use part::{PartOptions, PartStore, ResumeWarning, Resumed};
 pub use prepare::{PrepareError, PrepareOptions, PrepareWarning, PreparedShare, Progress, prepare};
