@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::buffers::BufferPool;
 use super::disk::DiskQueue;
 use super::share::Event;
-use super::tracker_client::Tracked;
+use super::tracker_client::{Allowance, Tracked};
 use crate::content::{HashBook, Manifest};
 use crate::store::PieceStore;
 use crate::swarm::{LinkId, Picking};
@@ -58,6 +58,8 @@ pub(super) struct NodeContext {
     pub(super) seed: u64,
     /// Around all that this node's tasks log; the field `peer` is its short id.
     pub(super) span: tracing::Span,
+    /// What trackers may say to all shares together.
+    pub(super) trackers: Arc<Allowance>,
     next_number: AtomicU64,
 }
 
@@ -72,6 +74,7 @@ impl NodeContext {
             lanes,
             seed,
             span: tracing::info_span!("node", peer = %id.short()),
+            trackers: Arc::default(),
             next_number: AtomicU64::new(1),
         }
     }

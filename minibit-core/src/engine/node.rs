@@ -397,7 +397,8 @@ impl Node {
         let register = Register { port: context.port, complete, ..register };
         let clients = addrs.iter().map(|addr| {
             let (found_by, registered) = (found_by.clone(), Arc::clone(&registered));
-            TrackerClient::spawn(*addr, register.clone(), found_by, registered, context.rng())
+            let (register, allowance) = (register.clone(), Arc::clone(&context.trackers));
+            TrackerClient::spawn(*addr, register, found_by, registered, allowance, context.rng())
         });
         (clients.collect(), found)
     }

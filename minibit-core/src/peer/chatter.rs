@@ -1,10 +1,13 @@
-//! How much a peer may say on one lane, and a tracker in all: control messages cost whoever hears them work,
+//! How much a peer may say on one lane, and trackers in all: control messages cost whoever hears them work,
 //! and nothing whoever sends them again and again.
 //!
 //! What is said is measured by what the lane sends: a request of a dozen bytes asks for thousands. Beyond
 //! that there is an allowance for news, and much for a beginning. A lane whose peer says more does not read
 //! for as long as the allowance takes to make up for it: the peer's own socket holds it up, nobody is
 //! punished, and an honest one that had much to say is heard a moment later.
+//!
+//! Trackers have one allowance for all of a node, for a ticket names sixteen. Each has a little besides, enough for a list
+//! now and then: those that flood us, who take what there is for all, do not keep us from hearing the others.
 //! Not here: what is said too often to make sense (`session`).
 
 use std::time::Duration;
@@ -15,16 +18,22 @@ const ALLOWED: u64 = 64 * 1024;
 /// So many bytes may come at once: what an honest peer may have to say of a million pieces, each a run of
 /// its own, and more than waits in sockets.
 const ALLOWED_AT_ONCE: u64 = 8 * 1024 * 1024;
-/// The same for a tracker: ten lists as long as they may be. What it says makes more work than what peers say, for
-/// each address is compared with thousands.
-const OF_TRACKER_AT_ONCE: u64 = 1024 * 1024;
+/// The same for all trackers of a node: ten lists as long as they may be. What they say makes more work than what peers
+/// say, for each address is compared with thousands.
+const OF_TRACKERS_AT_ONCE: u64 = 1024 * 1024;
+/// Each tracker's own, besides: a list as long as it may be, of a thousand peers, and the same again each half a minute.
+const OF_EACH_TRACKER_AT_ONCE: u64 = 128 * 1024;
+/// See [`OF_EACH_TRACKER_AT_ONCE`].
+const OF_EACH_TRACKER: u64 = 4 * 1024;
 /// One byte of requests for so many that are sent: blocks are 4 KiB at least, and their names 40 bytes at
 /// most.
 const SENT_PART: u64 = 64;
 
-/// The account of one lane, or tracker.
+/// The account of one lane, of a tracker, or of all trackers.
 #[derive(Clone, Copy, Debug)]
 pub struct Chatter {
+    /// Bytes that are allowed a second.
+    allowed: u64,
     /// So much may be left at most.
     at_once: u64,
     /// What may still be said, and what was too much.
@@ -36,26 +45,63 @@ pub struct Chatter {
 impl Chatter {
     /// A lane's, on which nothing was said yet.
     pub fn new(now: Duration) -> Self {
-        Self::with(ALLOWED_AT_ONCE, now)
+        Self::with(ALLOWED, ALLOWED_AT_ONCE, now)
     }
 
-    /// That of a tracker which has said nothing yet.
+    /// That of a tracker which has said nothing yet: its own.
     pub fn of_tracker(now: Duration) -> Self {
-        Self::with(OF_TRACKER_AT_ONCE, now)
+        Self::with(OF_EACH_TRACKER, OF_EACH_TRACKER_AT_ONCE, now)
     }
 
-    fn with(at_once: u64, now: Duration) -> Self {
-        Self { at_once, left: at_once, debt: 0, at: now }
+    /// That of all trackers of a node together.
+    pub fn of_trackers(now: Duration) -> Self {
+        Self::with(ALLOWED, OF_TRACKERS_AT_ONCE, now)
+    }
+
+    fn with(allowed: u64, at_once: u64, now: Duration) -> Self {
+        Self { allowed, at_once, left: at_once, debt: 0, at: now }
     }
 
     /// A control message of so many bytes has come.
     pub fn heard(&mut self, now: Duration, bytes: usize) {
-        let span = now.saturating_sub(self.at).min(Duration::from_secs(3600));
-        self.at = self.at.max(now);
-        self.allow((span.as_secs_f64() * ALLOWED as f64) as u64);
-        let bytes = bytes as u64;
+        self.catch_up(now);
+        self.charge(bytes as u64);
+    }
+
+    /// A tracker has said so many bytes. What its own allowance does not reach for is of the `common` one.
+    pub fn heard_beside(&mut self, common: &mut Self, now: Duration, bytes: usize) {
+        self.heard(now, bytes);
+        self.settle(common, now);
+    }
+
+    /// Until when nothing more is to be heard of a tracker, if that is so.
+    pub fn rests_beside(&mut self, common: &mut Self, now: Duration) -> Option<Duration> {
+        self.settle(common, now);
+        let own = self.rests_until(now)?;
+        Some(common.rests_until(now).map_or(own, |free| free.min(own)))
+    }
+
+    /// What was too much is a debt of all, if they have none.
+    fn settle(&mut self, common: &mut Self, now: Duration) {
+        common.catch_up(now);
+        if common.debt == 0 {
+            common.charge(std::mem::take(&mut self.debt));
+        }
+    }
+
+    fn charge(&mut self, bytes: u64) {
         self.debt += bytes.saturating_sub(self.left);
         self.left = self.left.saturating_sub(bytes);
+    }
+
+    fn catch_up(&mut self, now: Duration) {
+        let span = now.saturating_sub(self.at).min(Duration::from_secs(3600));
+        let allowed = (span.as_secs_f64() * self.allowed as f64) as u64;
+        // Less than a byte's worth of time is not lost.
+        if allowed > 0 {
+            self.at = self.at.max(now);
+            self.allow(allowed);
+        }
     }
 
     /// So many bytes of payload went to the peer.
@@ -74,7 +120,7 @@ impl Chatter {
         if self.debt == 0 {
             return None;
         }
-        let until = self.at + Duration::from_secs_f64(self.debt as f64 / ALLOWED as f64);
+        let until = self.at + Duration::from_secs_f64(self.debt as f64 / self.allowed as f64);
         (now < until).then_some(until)
     }
 }
@@ -103,6 +149,45 @@ mod tests {
         let minute = heard_in(Duration::from_secs(60), 0);
         let allowed = ALLOWED_AT_ONCE + 60 * ALLOWED;
         assert!(minute.abs_diff(allowed) <= 2 * FRAME as u64, "{minute} of {allowed}");
+    }
+
+    /// Bytes that are heard of each of so many trackers in so long, all of which say whatever they may.
+    fn heard_of_trackers(count: usize, span: Duration) -> Vec<u64> {
+        let mut common = Chatter::of_trackers(Duration::ZERO);
+        let mut trackers = vec![(Chatter::of_tracker(Duration::ZERO), 0); count];
+        for millis in 0..span.as_millis() as u64 {
+            let now = Duration::from_millis(millis);
+            for (own, heard) in &mut trackers {
+                while own.rests_beside(&mut common, now).is_none() {
+                    own.heard_beside(&mut common, now, FRAME);
+                    *heard += FRAME as u64;
+                }
+            }
+        }
+        trackers.into_iter().map(|(_, heard)| heard).collect()
+    }
+
+    #[test]
+    fn trackers_are_heard_at_one_allowance_for_all_and_a_little_for_each() {
+        for count in [1, 15] {
+            let all: u64 = heard_of_trackers(count, Duration::from_secs(60)).iter().sum();
+            let each = OF_EACH_TRACKER_AT_ONCE + 60 * OF_EACH_TRACKER + 2 * FRAME as u64;
+            let most = OF_TRACKERS_AT_ONCE + 60 * ALLOWED + count as u64 * each;
+            let least = OF_TRACKERS_AT_ONCE + 59 * ALLOWED;
+            assert!((least..=most).contains(&all), "{all} of {count}, at most {most}");
+        }
+    }
+
+    #[test]
+    fn a_tracker_that_says_little_is_heard_at_once_whatever_others_say() {
+        let mut common = Chatter::of_trackers(Duration::ZERO);
+        let mut own = Chatter::of_tracker(Duration::ZERO);
+        for half_minute in 0..20 {
+            let now = Duration::from_secs(30 * half_minute);
+            common.heard(now, 100 << 20);
+            own.heard_beside(&mut common, now, 100 * 1024);
+            assert_eq!(own.rests_beside(&mut common, now), None);
+        }
     }
 
     #[test]
