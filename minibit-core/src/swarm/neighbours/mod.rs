@@ -32,6 +32,9 @@ const REST: Duration = Duration::from_secs(600);
 /// The first wait after a failure; it doubles up to [`BACKOFF_MAX`], then 50 to 150 % of it.
 const BACKOFF_MIN: Duration = Duration::from_millis(500);
 const BACKOFF_MAX: Duration = Duration::from_secs(120);
+/// One in so many dials is for whoever failed before and has been ready for longest, whoever has failed less: those that
+/// are slow to say that they have no room, which is no failure for who has nothing, would else come first for ever.
+const AGAIN_EACH: u32 = 4;
 /// A link that ends sooner and has brought nothing counts as a failure: else we would dial in a circle.
 const LASTING: Duration = Duration::from_secs(10);
 /// Two connections are "at once" if the second comes so soon after the first. An older link
@@ -184,6 +187,8 @@ pub struct Neighbours {
     /// How many links there are to each IP.
     by_ip: HashMap<IpAddr, usize>,
     dialling: BTreeSet<SocketAddr>,
+    /// How many dials there have been.
+    dials: u32,
     bans: Bans,
     waiting: Waiting,
 }
@@ -201,6 +206,7 @@ impl Neighbours {
             by_peer: HashMap::new(),
             by_ip: HashMap::new(),
             dialling: BTreeSet::new(),
+            dials: 0,
             bans: Bans::default(),
             waiting: Waiting::default(),
         }
@@ -276,18 +282,33 @@ impl Neighbours {
             .map(|(addr, known, _)| (known.is_pushed(), known.failures, rng.u32(..), addr))
             .collect();
         ready.sort_unstable();
+        let mut ready = ready.into_iter().map(|(pushed, .., addr)| (pushed, addr));
+        let mut again = self.to_be_tried_again(now).into_iter();
         let mut chosen = Vec::new();
-        for (pushed, _, _, addr) in ready {
+        loop {
+            let is_for_again = (self.dials + 1).is_multiple_of(AGAIN_EACH);
+            let next = if is_for_again { again.next() } else { None };
+            let next = next.filter(|(pushed, _)| self.dials_wanted(self.aim(now, *pushed)) > 0);
+            let Some((pushed, addr)) = next.or_else(|| ready.next()) else { break };
             // The listed ones stand before the pushed ones, which have the smaller aim.
             if self.dials_wanted(self.aim(now, pushed)) == 0 {
                 break;
             }
-            if !self.dials_peer_of(addr) {
+            if !self.dialling.contains(&addr) && !self.dials_peer_of(addr) {
                 self.start_dialling(addr);
                 chosen.push(addr);
             }
         }
         chosen
+    }
+
+    /// Who failed and may be dialled by now, and whether only a push named it: who has been ready for longest comes
+    /// first.
+    fn to_be_tried_again(&self, now: Duration) -> Vec<(bool, SocketAddr)> {
+        let failed = |(_, known, from): &(_, &Known, _)| *from <= now && known.failures > 0;
+        let mut failed: Vec<_> = self.candidates().filter(failed).collect();
+        failed.sort_unstable_by_key(|(addr, known, from)| (known.is_pushed(), *from, *addr));
+        failed.into_iter().map(|(addr, known, _)| (known.is_pushed(), addr)).collect()
     }
 
     /// When [`dial`](Self::dial) will have somebody to dial, if nothing else happens; a time
@@ -347,6 +368,7 @@ impl Neighbours {
                 known.failures = 0;
             }
             self.dialling.insert(addr);
+            self.dials = self.dials.wrapping_add(1);
         }
     }
 

@@ -157,6 +157,44 @@ fn a_link_that_is_lost_soon_is_made_again_soon_as_long_as_it_brings_something() 
 }
 
 #[test]
+fn who_failed_before_has_its_turn_beside_any_number_of_nodes_that_are_slow_to_say_that_they_are_full()
+ {
+    for dials_max in [1, 16] {
+        let mut node = Node::new(Caps { dials_max, ..Caps::default() });
+        assert_eq!(node.greet(500, Direction::Accepted).1, Verdict::Keep);
+        node.learn(Source::Ticket, [1]);
+        assert_eq!(node.dial(), [addr(1)]);
+        node.fail(addr(1));
+        node.neighbours.set_hungry(node.now, true, &mut node.rng);
+        node.learn(list(), 2..=61);
+        let mut dialled_again = (0..8).map(|_| {
+            let dialled = node.dial();
+            node.after(Duration::from_secs(4));
+            for full in &dialled {
+                node.neighbours.found_no_room(node.now, *full, &mut node.rng);
+            }
+            dialled.contains(&addr(1))
+        });
+        assert!(dialled_again.any(|again| again), "{dials_max} at once");
+    }
+}
+
+#[test]
+fn of_those_who_failed_who_has_been_ready_for_longest_is_tried_again_first() {
+    let mut node = Node::new(Caps { dials_max: 1, ..Caps::default() });
+    for number in 1..=2 {
+        node.learn(list(), [number]);
+        assert_eq!(node.dial(), [addr(number)]);
+        node.fail(addr(number));
+        node.after(Duration::from_secs(1));
+    }
+    node.learn(list(), 3..=30);
+    let fresh = node.dial();
+    fresh.iter().for_each(|addr| node.fail(*addr));
+    assert_eq!(node.dial(), [addr(1)], "the fourth dial");
+}
+
+#[test]
 fn failures_wait_longer_each_time_and_then_rest() {
     let mut node = Node::new(Caps::default());
     node.learn(list(), [1]);
