@@ -59,7 +59,7 @@ pub use choker::{ChokePolicy, Choker, LinkId, MovesByRound, PeerView, ROUND, Slo
 pub use guide::Guide;
 pub use holdings::Holdings;
 pub use ledger::{Ledger, WriteLease};
-pub use neighbours::{Caps, Direction, Greeting, Neighbours, Refusal, Verdict};
+pub use neighbours::{Caps, Direction, Ending, Greeting, Neighbours, Refusal, Verdict};
 pub use past::{Past, Pasts, Recent};
 pub use picker::{PickOrder, Picking};
 pub use places::{Occupant, giving_way};

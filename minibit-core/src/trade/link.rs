@@ -23,7 +23,7 @@ const STALLED: Duration = Duration::from_secs(1);
 /// What takes so long drips: more than any slot of a working way out makes of a piece.
 const DRIPS: Duration = Duration::from_secs(30);
 
-fn micros(cell: &AtomicU64) -> Duration {
+pub(super) fn micros(cell: &AtomicU64) -> Duration {
     Duration::from_micros(cell.load(Relaxed))
 }
 
@@ -203,8 +203,12 @@ pub struct Link {
     pub(super) suggested: Mutex<VecDeque<Range<u32>>>,
     /// What was sent to it, and how much of it again.
     pub(super) repeats: Mutex<Repeats>,
-    /// It has sent a whole right piece alone since it last threw away what others had begun.
+    /// Its peer has sent a whole right piece alone, be it over earlier links, since it last threw away what others
+    /// had begun.
     pub(super) has_earned: AtomicBool,
+    /// The peer would answer us and has what we lack, and we have not asked for it: it has to wait for its turn, or to
+    /// leave it to others.
+    pub(super) held_back: AtomicBool,
     /// How often wrong bytes of its were explained by a withdrawal.
     pub(super) forgiven: AtomicU32,
     /// The address that the connection came from or went to.
@@ -221,8 +225,8 @@ pub struct Link {
     pub(super) told_unchoked: bool,
     /// When it was made.
     pub(super) made: Duration,
-    /// When its peer, on trial, was asked for a piece last, in microseconds of the shell's clock; when it was made,
-    /// if it never was.
+    /// When its peer, on trial, was asked for a piece last, in microseconds of the shell's clock; since when it has
+    /// waited, if it never was.
     pub(super) tried_us: AtomicU64,
 }
 
@@ -310,12 +314,13 @@ impl Link {
         lanes.iter().map(|lane| lane.silent(now)).min().unwrap_or(now)
     }
 
-    /// Whether the peer answers us, and what was asked of it has been coming.
+    /// Whether the peer answers us and may be asked, and what was asked of it has been coming.
     pub(super) fn could_send(&self, now: Duration) -> bool {
         let lanes = lock(&self.lanes);
         let is_asked = lanes.iter().any(|lane| lane.busy.load(Relaxed));
         let comes = lanes.iter().any(|lane| !lane.stalls(now));
-        !self.is_choked() && !self.lets_us_down() && (comes || !is_asked)
+        let may_be_asked = !self.is_choked() && !self.held_back.load(Relaxed);
+        may_be_asked && !self.lets_us_down() && (comes || !is_asked)
     }
 
     /// Ends the link; the first reason counts.

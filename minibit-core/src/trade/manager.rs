@@ -16,8 +16,8 @@ use super::share::Share;
 use crate::content::PieceHasher;
 use crate::peer::{Agreed, Introduction};
 use crate::swarm::{
-    Choker, Direction, Greeting, Holdings, KnownPeer, LinkId, MovesByRound, Neighbours, Occupant,
-    Past, Pasts, PeerView, Refusal, Source, Verdict, giving_way,
+    Choker, Direction, Ending, Greeting, Holdings, KnownPeer, LinkId, MovesByRound, Neighbours,
+    Occupant, Past, Pasts, PeerView, Refusal, Source, Verdict, giving_way,
 };
 use crate::types::PeerId;
 use crate::wire::{LaneKey, Register};
@@ -367,16 +367,17 @@ impl<H> Manager<H> {
     fn link(&self, now: Duration, id: LinkId, new: NewLink) -> Link {
         let pieces = self.share.geometry.piece_count();
         let complete = new.agreed.complete;
+        let (peer, ip) = (new.agreed.peer, new.addr.ip());
         Link {
             id,
             addr: new.addr,
             initiated: new.initiated,
             distance: new.distance,
-            past: self.pasts.of(new.agreed.peer, new.addr.ip()),
+            past: self.pasts.of(peer, ip),
             told_complete: new.told.complete,
             told_unchoked: new.told.unchoked,
             made: now,
-            tried_us: AtomicU64::new(now.as_micros() as u64),
+            tried_us: AtomicU64::new(self.share.waits_since(ip, peer, now).as_micros() as u64),
             key: new.key,
             holdings: if complete { Holdings::full(pieces) } else { Holdings::empty(pieces) },
             choking: AtomicBool::new(!new.told.unchoked),
@@ -388,9 +389,10 @@ impl<H> Manager<H> {
             suggested: Mutex::default(),
             news_due: AtomicU32::default(),
             guiding: Guiding::default(),
-            snubbed: AtomicBool::new(self.share.was_let_down_by(&new.agreed.peer)),
+            snubbed: AtomicBool::new(self.share.was_let_down_by(&peer)),
             suspect: Mutex::new(None),
-            has_earned: AtomicBool::new(false),
+            has_earned: AtomicBool::new(self.share.take_earned(ip, peer)),
+            held_back: AtomicBool::new(false),
             forgiven: AtomicU32::new(0),
             repeats: Mutex::default(),
             verified_bytes: AtomicU64::new(0),
@@ -421,7 +423,9 @@ impl<H> Manager<H> {
             self.share.forget_prefixes_of(&link);
             self.neighbours.ban(id);
         }
-        self.neighbours.closed(now, id, link.gave_at(), &mut self.rng);
+        let ending =
+            Ending { brought_at: link.gave_at(), was_held_back: link.held_back.load(Relaxed) };
+        self.neighbours.closed(now, id, ending, &mut self.rng);
         self.choose_slots(now);
         self.share.wake_all();
         Some(link)
@@ -714,6 +718,17 @@ mod tests {
         assert_eq!(told_after(3, NEWS_DELAY * 2), 0);
         assert_eq!(told_after(3, NEWS_DELAY_IDLE), 3);
         assert_eq!(told_after(4, NEWS_DELAY * 2), 4);
+    }
+
+    #[test]
+    fn whose_links_are_lost_that_we_asked_for_nothing_is_dialled_again_soon_however_often() {
+        let mut setting = Setting::new(false, Caps::default(), Slots::default());
+        for _ in 0..6 {
+            let link = setting.join(Duration::ZERO, 2, true).unwrap();
+            link.held_back.store(true, Relaxed);
+            setting.manager.remove_link(Duration::ZERO, link.id, false);
+        }
+        assert_eq!(setting.manager.dial(Duration::from_secs(1)).len(), 1);
     }
 
     #[test]

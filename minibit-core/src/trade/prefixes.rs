@@ -18,7 +18,7 @@
 //! been left alone for [`IDLE`], or takes longer than [`LONGEST`]: a liar who leaves again and again would
 //! keep a peer on a bad connection from ever ending a piece. So it is with the [`PROTECTED_MAX`] longest: an
 //! honest peer may be in doubt as well, and others leave beginnings just to keep it from them. And whoever
-//! in doubt has sent a whole right piece over the link it has now may, with nothing else to fetch, throw away one
+//! in doubt has sent a whole right piece, over however many links, may, with nothing else to fetch, throw away one
 //! beginning for it: it costs a liar more than it spoils, and a seeder whom twenty liars made doubted, new
 //! names each time, ends what they hold up.
 //!
@@ -127,6 +127,18 @@ impl Origin {
             Self::Mixed(mixed) => mixed.own,
         }
     }
+
+    /// Whether one peer has sent all of it, be it over one link after another.
+    pub(super) fn is_of_one_peer(&self) -> bool {
+        match self {
+            Self::Alone => true,
+            Self::Mixed(mixed) => are_of_one_peer(&mixed.senders),
+        }
+    }
+}
+
+fn are_of_one_peer(senders: &[Sender]) -> bool {
+    senders.windows(2).all(|two| two[0].is_same_peer(&two[1]))
 }
 
 /// What has come of a piece that nobody fetches.
@@ -327,7 +339,7 @@ impl<H> Prefixes<H> {
 
     /// A piece of that origin is right.
     pub(super) fn on_right(&mut self, origin: &Origin, by: &Sender) {
-        if *origin != Origin::Alone {
+        if !origin.is_of_one_peer() {
             return;
         }
         if let Some(doubt) = self.doubts.get(&by.machine()).copied() {
@@ -338,12 +350,11 @@ impl<H> Prefixes<H> {
     /// A piece from several links is wrong.
     pub(super) fn on_wrong(&mut self, mixed: &Mixed) {
         let senders = &mixed.senders;
-        if let [first, rest @ ..] = senders.as_slice()
-            && rest.iter().all(|sender| sender.is_same_peer(first))
+        if let [first, ..] = senders.as_slice()
+            && are_of_one_peer(senders)
         {
             self.wrong_alone.insert((first.ip, first.id), ());
-            let first = *first;
-            self.forget_from(&first);
+            self.forget_from(first);
             return;
         }
         let mut machines: Vec<Machine> = senders.iter().map(Sender::machine).collect();
@@ -361,8 +372,8 @@ impl<H> Prefixes<H> {
     /// Whether nobody may go on with it: it is of several peers, and one of them is in doubt, or of one of
     /// which nothing is kept.
     fn is_of_no_use(&self, prefix: &Prefix<H>) -> bool {
-        let [first, rest @ ..] = prefix.senders.as_slice() else { return true };
-        if rest.iter().all(|sender| sender.is_same_peer(first)) {
+        let [first, ..] = prefix.senders.as_slice() else { return true };
+        if are_of_one_peer(&prefix.senders) {
             return self.wrong_alone.get(&(first.ip, first.id)).is_some();
         }
         !prefix.senders.iter().all(|sender| self.may_mix(sender))
@@ -475,6 +486,33 @@ mod tests {
         prefixes.on_right(&Origin::Alone, &one);
         assert_eq!(prefixes.end_for(piece, &third), 4);
         assert_eq!(prefixes.end_for(piece, &other), 0, "the other has shown nothing");
+    }
+
+    #[test]
+    fn who_sent_a_right_piece_over_one_link_after_another_is_mixed_again_and_who_had_a_part_in_one_is_not()
+     {
+        let (one, other, third) = (sender(1, 1), sender(2, 2), sender(3, 3));
+        let piece = pieces(1)[0];
+        let mut prefixes = Prefixes::default();
+        prefixes.on_wrong(&mixed(one, other));
+        prefixes.keep(piece, prefix(4, &[one]));
+        let again = sender(9, 1);
+        prefixes.on_right(&Origin::Mixed(mixed(third, again)), &again);
+        assert_eq!(prefixes.end_for(piece, &third), 0, "a block of it may be all that it sent");
+        prefixes.on_right(&Origin::Mixed(mixed(one, again)), &again);
+        assert_eq!(prefixes.end_for(piece, &third), 4);
+    }
+
+    #[test]
+    fn of_those_that_are_left_alone_the_shortest_comes_first() {
+        let (honest, pieces) = (sender(100, 2), pieces(4));
+        let mut prefixes = Prefixes::default();
+        prefixes.on_wrong(&mixed(sender(1, 1), honest));
+        for (piece, end) in pieces.iter().zip([5, 2, 7, 3]) {
+            prefixes.keep(*piece, prefix(end, &[sender(50, 3)]));
+        }
+        let left = prefixes.left_alone(&honest, Duration::ZERO);
+        assert_eq!(left, [pieces[1], pieces[3], pieces[0], pieces[2]]);
     }
 
     #[test]

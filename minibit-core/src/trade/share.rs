@@ -7,12 +7,13 @@
 //! Not here: files, and what the user is told.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use super::link::{LaneStatus, Link};
+use super::link::{LaneStatus, Link, micros};
 use super::lock;
 use super::prefixes::{Mixed, Origin, Prefix, Prefixes, Sender};
 use super::strangers::{Strangers, machine_of};
@@ -249,7 +250,7 @@ impl<H> Share<H> {
         }
         let len = self.geometry.piece_len(piece);
         link.verified_bytes.fetch_add(origin.own(len).into(), Relaxed);
-        if *origin == Origin::Alone {
+        if origin.is_of_one_peer() {
             link.has_earned.store(true, Relaxed);
         }
         if self.has_prefixes() {
@@ -398,12 +399,28 @@ impl<H> Share<H> {
 
     /// A link is over: what came of it is remembered of its peer, or of its machine.
     pub(super) fn note_worth(&self, link: &Link, now: Duration) {
-        let (ip, mut strangers) = (link.addr.ip(), lock(&self.strangers));
+        let (ip, id, mut strangers) = (link.addr.ip(), link.agreed.peer, lock(&self.strangers));
+        if is_on_trial(&strangers, link, now) {
+            strangers.note_left(ip, id, micros(&link.tried_us), now);
+        }
+        if link.has_earned.load(Relaxed) {
+            strangers.note_earned(ip, id);
+        }
         if link.bytes_from() > 0 {
-            strangers.note_right(ip, link.agreed.peer);
+            strangers.note_right(ip, id);
         } else if link.gave_at() > link.made && strangers.note_failure(ip, now) {
             self.has_trials.store(true, Relaxed);
         }
+    }
+
+    /// Whether a peer that is linked anew has earned something that it has yet to make use of. It is told once.
+    pub(super) fn take_earned(&self, ip: IpAddr, id: PeerId) -> bool {
+        lock(&self.strangers).take_earned(ip, id)
+    }
+
+    /// Since when a peer that is linked now has waited for its turn.
+    pub(super) fn waits_since(&self, ip: IpAddr, id: PeerId, now: Duration) -> Duration {
+        lock(&self.strangers).waits_since(ip, id, now)
     }
 
     /// Whether a peer is to be asked for one piece at a time, in its turn, until it has sent a right one.

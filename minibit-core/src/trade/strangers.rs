@@ -10,7 +10,8 @@
 //!
 //! An honest peer of that machine is used all the same. Once it has sent a right piece, be it with others, it is
 //! asked like everybody else, also when it comes again; and a beginning that turns out right is no failure. Until then the turns go round, to whoever was
-//! asked, or linked, longest ago: new names come behind it, also when its turn came to nothing. Who does not take its turn holds up nobody
+//! asked, or linked, longest ago: new names come behind it, also when its turn came to nothing. A link that is lost
+//! before its turn came loses nothing: who is linked again within [`COMES_AGAIN`] has waited since the first. Who does not take its turn holds up nobody
 //! for longer than another turn. Half of the failures are forgotten each ten minutes.
 //!
 //! Invariant: at most [`REMEMBERED_MAX`] machines and as many peers are remembered, those that were met last.
@@ -32,6 +33,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 /// Each time so long has passed, half of a machine's failures are forgotten: an address goes from one to another.
 const HALVED_EACH: Duration = Duration::from_secs(600);
+/// Who was linked, on trial, and comes again within so long goes on waiting where it was. No longer, or whoever has many
+/// names could have them all wait while few are linked.
+const COMES_AGAIN: Duration = Duration::from_secs(10);
 /// Machines, and peers, that are remembered.
 const REMEMBERED_MAX: usize = 1024;
 
@@ -67,6 +71,10 @@ pub(super) struct Strangers {
     machines: Recent<IpAddr, Record>,
     /// Who has sent a right piece.
     proven: Recent<(IpAddr, PeerId), ()>,
+    /// Who has done so and may still throw away a beginning of others for it; see `prefixes`.
+    earned: Recent<(IpAddr, PeerId), ()>,
+    /// Since when those waited whose links were lost before they were proven, and when that was.
+    left: Recent<(IpAddr, PeerId), (Duration, Duration)>,
     pause: Duration,
 }
 
@@ -82,6 +90,8 @@ impl Strangers {
         Self {
             machines: Recent::new(REMEMBERED_MAX),
             proven: Recent::new(REMEMBERED_MAX),
+            earned: Recent::new(REMEMBERED_MAX),
+            left: Recent::new(REMEMBERED_MAX),
             pause: pause.clamp(PAUSE_MIN, PAUSE_MAX),
         }
     }
@@ -111,6 +121,27 @@ impl Strangers {
     /// A peer has sent a right piece.
     pub(super) fn note_right(&mut self, ip: IpAddr, id: PeerId) {
         self.proven.insert((machine_of(ip), id), ());
+    }
+
+    /// A link is over whose peer has sent a right piece that it has yet to make use of.
+    pub(super) fn note_earned(&mut self, ip: IpAddr, id: PeerId) {
+        self.earned.insert((machine_of(ip), id), ());
+    }
+
+    /// Whether there is such a piece of a peer that is linked again, which its link knows of from now on.
+    pub(super) fn take_earned(&mut self, ip: IpAddr, id: PeerId) -> bool {
+        self.earned.remove(&(machine_of(ip), id)).is_some()
+    }
+
+    /// The link of a peer on trial is over, which has waited since then.
+    pub(super) fn note_left(&mut self, ip: IpAddr, id: PeerId, since: Duration, now: Duration) {
+        self.left.insert((machine_of(ip), id), (since, now));
+    }
+
+    /// Since when a peer that is linked now waits.
+    pub(super) fn waits_since(&mut self, ip: IpAddr, id: PeerId, now: Duration) -> Duration {
+        let left = self.left.remove(&(machine_of(ip), id));
+        left.filter(|(_, left)| now < *left + COMES_AGAIN).map_or(now, |(since, _)| since)
     }
 
     /// Whether this peer, which has brought nothing over its link, is on trial.
@@ -160,6 +191,9 @@ mod tests {
     fn at(millis: u64) -> Duration {
         Duration::from_millis(millis)
     }
+
+    /// So long after a link is lost its peer is linked again.
+    const REDIALLED: u64 = 100;
 
     /// With pieces of 256 KiB, after as many failures of that machine.
     fn after_failures(count: u32, ip: IpAddr) -> Strangers {
@@ -258,8 +292,13 @@ mod tests {
         /// The same, and it holds everything or nothing.
         fn join_with(&mut self, now: Duration, complete: bool) -> Lane {
             self.next_number += 1;
-            let link = self.setting.join(now, self.next_number, complete).unwrap();
-            let (waker, rng) = (Waker::noop().clone(), fastrand::Rng::with_seed(self.next_number));
+            self.join_as(now, self.next_number, complete)
+        }
+
+        /// The same under a name of which something may be known.
+        fn join_as(&mut self, now: Duration, number: u64, complete: bool) -> Lane {
+            let link = self.setting.join(now, number, complete).unwrap();
+            let (waker, rng) = (Waker::noop().clone(), fastrand::Rng::with_seed(number));
             Lane::new(Arc::clone(&self.setting.share), link, true, now, waker, rng)
         }
 
@@ -369,6 +408,36 @@ mod tests {
         victim.setting.share.keep(honest.link(), first[0], honest.id(), &Origin::Alone);
         assert!(Victim::ask(&mut honest, asked) > 0);
         assert!(honest.download().pieces().len() > 1);
+    }
+
+    #[test]
+    fn whose_links_are_lost_before_its_turn_comes_is_asked_when_it_is_linked_again() {
+        let (mut victim, mut liars) = Victim::beset();
+        victim.next_number += 1;
+        let (me, mut now, mut links) = (victim.next_number, 1000, 0);
+        // Twenty turns of 50 ms are more than a link lasts.
+        let asked = loop {
+            let mut honest = victim.join_as(at(now), me, true);
+            let asked = victim.asks(&mut honest, &mut liars, now, now + 700);
+            if asked.is_some() || links == 20 {
+                break asked;
+            }
+            (now, links) = (now + 700, links + 1);
+            assert!(honest.link().held_back.load(Relaxed), "which is no failure of its");
+            victim.setting.manager.remove_link(at(now), honest.link().id, false);
+            now += REDIALLED;
+        };
+        assert!(asked.is_some_and(|asked| asked < at(3000)), "{asked:?} after {links} links");
+    }
+
+    #[test]
+    fn who_comes_again_goes_on_waiting_where_it_was_but_not_after_ten_seconds() {
+        let mut strangers = after_failures(FAILURES_MIN, NAT);
+        strangers.note_left(NAT, id(1), at(1000), at(3000));
+        assert_eq!(strangers.waits_since(NAT, id(2), at(4000)), at(4000));
+        assert_eq!(strangers.waits_since(NAT, id(1), at(12_999)), at(1000));
+        strangers.note_left(NAT, id(1), at(1000), at(3000));
+        assert_eq!(strangers.waits_since(NAT, id(1), at(13_000)), at(13_000));
     }
 
     #[test]

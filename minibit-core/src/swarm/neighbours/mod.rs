@@ -6,7 +6,8 @@
 //! Invariants:
 //! - We are never linked to ourselves, never twice to one peer, never to a banned one.
 //! - An address is dialled at most [`DIALS_MAX`] times in a row without success and then left
-//!   alone for [`REST`] (the ticket's are tried on, ever more rarely), so what a hostile list
+//!   alone for [`REST`] (the ticket's are tried on, ever more rarely, and those that we held back after half a second or
+//!   so), so what a hostile list
 //!   can make us send to one IP is bounded: that many connects for each of the book's
 //!   addresses of that IP.
 //! - Links and dials under way together never exceed what the caps allow.
@@ -130,6 +131,15 @@ impl Greeting {
     fn waiter(&self) -> Waiter {
         (block_of(self.addr.ip()), self.id)
     }
+}
+
+/// What is to be known of a link that is gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ending {
+    /// When payload that we had asked for came last.
+    pub brought_at: Duration,
+    /// It could not bring anything, for we asked it for nothing of what it had.
+    pub was_held_back: bool,
 }
 
 /// What to do with a fresh connection.
@@ -586,19 +596,22 @@ impl Neighbours {
         self.fail(now, greeting.addr, rng);
     }
 
-    /// A link is gone, over which payload that we had asked for came last at `brought_at`. Its address may
+    /// A link is gone. Its address may
     /// be dialled again: soon, if the link lasted or brought anything, for a bad connection may be lost every few
-    /// seconds, and after a longer wait each time if it did neither. An address from which a peer
+    /// seconds, and after a longer wait each time if it did neither; but after no longer one if that was our own doing. An address from which a peer
     /// connected to us is learnt here, for then it can only be reached if we dial.
-    pub fn closed(&mut self, now: Duration, link: LinkId, brought_at: Duration, rng: &mut Rng) {
+    pub fn closed(&mut self, now: Duration, link: LinkId, ending: Ending, rng: &mut Rng) {
         let Some(Link { id, addr, since, initiator }) = self.unlink(link) else { return };
         if initiator == id && addr.port() != 0 {
             self.learn(now, Source::Itself, [KnownPeer { id: Some(id), addr }]);
         }
-        if let Some(known) = self.book.get_mut(addr)
-            && (now.saturating_sub(since) >= LASTING || brought_at > since)
-        {
-            known.failures = 0;
+        if let Some(known) = self.book.get_mut(addr) {
+            if now.saturating_sub(since) >= LASTING || ending.brought_at > since {
+                known.failures = 0;
+            } else if ending.was_held_back {
+                // So that there are no more of them after the next line.
+                known.failures = known.failures.saturating_sub(1);
+            }
         }
         self.fail(now, addr, rng);
     }

@@ -56,7 +56,7 @@ impl Node {
     }
 
     fn close(&mut self, link: LinkId) {
-        self.neighbours.closed(self.now, link, Duration::ZERO, &mut self.rng);
+        self.neighbours.closed(self.now, link, Ending::default(), &mut self.rng);
     }
 }
 
@@ -135,7 +135,7 @@ fn a_push_alone_makes_us_dial_only_below_the_minimum() {
 
 #[test]
 fn a_link_that_is_lost_soon_is_made_again_soon_as_long_as_it_brings_something() {
-    let waits = |brings: bool| -> Vec<Duration> {
+    let waits = |brings: bool, was_held_back: bool| -> Vec<Duration> {
         let mut node = Node::new(Caps::default());
         node.learn(list(), [1]);
         let again = |_| {
@@ -144,7 +144,8 @@ fn a_link_that_is_lost_soon_is_made_again_soon_as_long_as_it_brings_something() 
             assert_eq!(verdict, Verdict::Keep);
             let brought_at = node.now + Duration::from_millis(u64::from(brings));
             node.now += Duration::from_secs(2);
-            node.neighbours.closed(node.now, link, brought_at, &mut node.rng);
+            let ending = Ending { brought_at, was_held_back };
+            node.neighbours.closed(node.now, link, ending, &mut node.rng);
             let next = node.neighbours.next_dial(node.now).unwrap();
             let wait = next - node.now;
             node.now = next;
@@ -152,8 +153,35 @@ fn a_link_that_is_lost_soon_is_made_again_soon_as_long_as_it_brings_something() 
         };
         (0..DIALS_MAX).map(again).collect()
     };
-    assert!(waits(true).iter().all(|wait| *wait < BACKOFF_MIN * 2));
-    assert_eq!(waits(false).last(), Some(&REST));
+    let are_short = |waits: &[Duration]| waits.iter().all(|wait| *wait < BACKOFF_MIN * 2);
+    assert!(are_short(&waits(true, false)));
+    assert!(are_short(&waits(false, true)), "we never asked it for anything");
+    assert_eq!(waits(false, false).last(), Some(&REST));
+}
+
+#[test]
+fn who_had_no_room_once_and_cannot_be_reached_any_more_is_not_tried_again_soon_for_lack_of_others()
+{
+    let next_after = |reachable: bool| {
+        let mut node = Node::new(Caps::default());
+        node.greet(2, Direction::Accepted);
+        node.learn(list(), [1]);
+        for time in 0..6 {
+            assert_eq!(node.dial(), [addr(1)]);
+            if time < 5 || reachable {
+                node.neighbours.found_no_room(node.now, addr(1), &mut node.rng);
+            } else {
+                node.fail(addr(1));
+            }
+            if time < 5 {
+                node.now = node.neighbours.next_dial(node.now).unwrap();
+            }
+        }
+        node.neighbours.set_hungry(node.now, true, &mut node.rng);
+        node.neighbours.next_dial(node.now).unwrap() - node.now
+    };
+    assert!(next_after(true) < Duration::from_secs(2));
+    assert!(next_after(false) >= Duration::from_secs(8));
 }
 
 #[test]

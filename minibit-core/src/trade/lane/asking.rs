@@ -78,8 +78,12 @@ impl<H> Lane<H> {
         }
         let is_on_trial = self.share.is_on_trial(&self.link, now);
         self.download.set_on_trial(is_on_trial);
-        self.held_back =
-            self.is_one_too_many(now) || is_on_trial && !self.share.takes_trial(&self.link, now);
+        let is_one_too_many = self.is_one_too_many(now);
+        let waits = is_on_trial && !is_one_too_many && !self.share.takes_trial(&self.link, now);
+        self.held_back = is_one_too_many || waits;
+        if waits {
+            self.link.held_back.store(true, Relaxed);
+        }
         let mut claimed = Vec::new();
         let mut spans = match self.share.setup.picking {
             // It sends what it has begun, and no more.
@@ -111,6 +115,7 @@ impl<H> Lane<H> {
             spans = self.download.top_up(&self.share.geometry, now, || once.take());
         }
         if !spans.is_empty() {
+            self.link.held_back.store(false, Relaxed);
             self.ask_for_pages(&claimed);
             self.say(Message::Request(spans.into_iter().map(RawBlock::from).collect()));
             self.publish_due(now);
@@ -189,6 +194,9 @@ impl<H> Lane<H> {
         self.held_back = spans.is_empty()
             && !left_alone.is_empty()
             && self.share.ledger.has_open_of(&self.link.holdings);
+        if self.held_back {
+            self.link.held_back.store(true, Relaxed);
+        }
         spans
     }
 
@@ -228,6 +236,9 @@ impl<H> Lane<H> {
         self.held_back =
             spans.is_empty() && self.download.is_idle() && waited < self.guide_patience();
         if self.held_back {
+            if !for_later.is_empty() {
+                self.link.held_back.store(true, Relaxed);
+            }
             // It may believe that we have enough: of what it dealt us we have some from others by now.
             let news = self.share.ledger.news_len();
             if self.link.news_due.fetch_max(news, AcqRel) < news {

@@ -357,7 +357,7 @@ fn a_lane_that_finds_only_what_it_may_not_begin_is_held_back_and_leaves_it_open(
     let (share, link) = (Arc::clone(&lane.share), Arc::clone(&lane.link));
     all_but(&share, &link, begun);
     lane.ask(Duration::ZERO);
-    assert!(lane.download().is_idle() && lane.held_back);
+    assert!(lane.download().is_idle() && lane.held_back && link.held_back.load(Relaxed));
     assert_eq!(share.ledger.owner(begun), None);
 }
 
@@ -393,6 +393,82 @@ fn for_a_right_piece_who_is_in_doubt_for_ever_may_begin_one_anew_that_others_lef
     lane.part_with(&[begun]);
     lane.ask(Duration::ZERO);
     assert!(lane.download().is_idle() && lane.held_back);
+}
+
+/// A seeder that is in doubt for ever and has sent a right piece, and the piece that another began and left, which it may
+/// begin anew for that.
+fn earned() -> (Setting, Arc<Link>, PieceIndex) {
+    let mut setting = Setting::new(false, Caps::default(), Slots::default());
+    let links: Vec<_> =
+        (2..5).map(|number| setting.join(Duration::ZERO, number, true).unwrap()).collect();
+    let share = Arc::clone(&setting.share);
+    for time in 0..3 {
+        spoil(&share, &links[0], &links[1]);
+        (0..2).for_each(|at| comes_right(&share, &links[at], (2 * time + at) as u32));
+    }
+    let (mut lost, span) = asking(&share, &links[2]);
+    comes(&mut lost, span, 5000);
+    drop(lost);
+    (setting, Arc::clone(&links[0]), span.piece())
+}
+
+fn first_lane(share: &Arc<Share>, link: &Arc<Link>) -> Lane {
+    let (waker, rng) = (Waker::noop().clone(), fastrand::Rng::with_seed(3));
+    link.choked.store(false, Relaxed);
+    Lane::new(Arc::clone(share), Arc::clone(link), true, Duration::ZERO, waker, rng)
+}
+
+#[test]
+fn what_a_peer_has_earned_is_not_lost_with_its_link_and_spent_once() {
+    let (mut setting, link, begun) = earned();
+    all_but(&setting.share, &link, begun);
+    for is_left in [true, false] {
+        let here: Vec<_> = setting.share.links().keys().copied().collect();
+        for link in here {
+            setting.manager.remove_link(Duration::ZERO, link, false);
+        }
+        let again = setting.join(Duration::ZERO, 2, true).unwrap();
+        let mut lane = first_lane(&setting.share, &again);
+        lane.ask(Duration::ZERO);
+        assert_eq!(!lane.download().is_idle(), is_left);
+        assert_eq!(again.held_back.load(Relaxed), !is_left);
+    }
+}
+
+#[test]
+fn what_was_earned_is_not_spent_while_there_is_anything_else_to_fetch() {
+    let (setting, link, begun) = earned();
+    // Of all others there are copies, so that it is the only first copy.
+    let mut out = PieceSet::full(64);
+    out.remove(begun);
+    setting.share.ledger.add_holder(&Holdings::from_set(&out));
+    let mut lane = first_lane(&setting.share, &link);
+    lane.ask(Duration::ZERO);
+    assert!(!lane.download().is_idle() && !lane.download().pieces().contains(&begun));
+}
+
+#[test]
+fn a_piece_whose_end_has_yet_to_be_reported_is_not_fetched_anew_for_what_was_earned() {
+    let (setting, link, begun) = earned();
+    all_but(&setting.share, &link, begun);
+    let mut lane = first_lane(&setting.share, &link);
+    lock(&lane.unfinished).insert(begun);
+    lane.ask(Duration::ZERO);
+    assert!(lane.download().is_idle());
+    assert!(link.has_earned.load(Relaxed), "and it has it still");
+}
+
+#[test]
+fn a_piece_from_several_peers_earns_nothing() {
+    let (share, links) = links(2);
+    let (mut lost, span) = asking(&share, &links[0]);
+    comes(&mut lost, span, 5000);
+    drop(lost);
+    let (mut next, rest) = asking(&share, &links[1]);
+    comes(&mut next, rest, rest.len());
+    let (_, origin) = next.end_piece(rest.piece()).unwrap();
+    share.keep(&links[1], rest.piece(), next.id(), &origin);
+    assert!(share.ledger.have(rest.piece()) && !links[1].has_earned.load(Relaxed));
 }
 
 /// All pieces but this one are here already.
@@ -663,6 +739,14 @@ fn what_does_not_come_is_given_up_unless_the_connection_stands_still_and_nobody_
     assert_eq!(after(false), Duration::from_secs(10));
     assert_eq!(after(true), Duration::from_secs(3));
     links[1].choked.store(false, Relaxed);
+    links[1].held_back.store(true, Relaxed);
+    assert_eq!(
+        after(false),
+        Duration::from_secs(10),
+        "liars that wait for their turn send nothing"
+    );
+    links[1].held_back.store(false, Relaxed);
+    assert_eq!(after(false), Duration::from_secs(3));
     share.note_let_down(&links[1]);
     assert_eq!(after(false), Duration::from_secs(10));
 }
