@@ -407,6 +407,34 @@ mod tests {
     }
 
     #[test]
+    fn who_is_sent_the_rest_of_a_piece_counts_when_more_slots_are_judged() {
+        let mut auto = LongPieces::new().auto;
+        auto.regular = 2;
+        auto.adapt(ROUND_AT, 500_000, 3, 10);
+        assert_eq!(auto.regular, 3);
+        // One in ten more, which is more than half of what an eleventh takes.
+        auto.adapt(2 * ROUND_AT, 530_000, 4, 11);
+        assert_eq!(auto.regular, 4);
+    }
+
+    #[test]
+    fn slots_that_long_pieces_were_proven_to_take_are_kept_until_far_less_is_carried() {
+        let mut auto = LongPieces::new().auto;
+        (auto.regular, auto.proven) = (40, 1_000_000);
+        let mut now = Duration::ZERO;
+        let mut least_of_20 = |total| {
+            let slots = (0..20).map(|_| {
+                now += ROUND_AT;
+                auto.adapt(now, total, auto.regular as u64 + 1, auto.regular as u64 + 1);
+                auto.regular
+            });
+            slots.min()
+        };
+        assert_eq!(least_of_20(900_000), Some(40));
+        assert_eq!(least_of_20(800_000), Some(SLOW_FLOOR));
+    }
+
+    #[test]
     fn a_slow_way_out_tries_a_second_slot_no_more_often_than_pieces_take() {
         // A piece takes 37 s.
         let rate = LongPieces::PIECE / 37;

@@ -293,11 +293,13 @@ impl Neighbours {
             .collect();
         ready.sort_unstable();
         let mut ready = ready.into_iter().map(|(pushed, .., addr)| (pushed, addr));
-        let mut again = self.to_be_tried_again(now).into_iter();
+        let mut again = None;
         let mut chosen = Vec::new();
         loop {
             let is_for_again = (self.dials + 1).is_multiple_of(AGAIN_EACH);
-            let next = if is_for_again { again.next() } else { None };
+            let again = is_for_again
+                .then(|| again.get_or_insert_with(|| self.to_be_tried_again(now).into_iter()));
+            let next = again.and_then(Iterator::next);
             let next = next.filter(|(pushed, _)| self.dials_wanted(self.aim(now, *pushed)) > 0);
             let Some((pushed, addr)) = next.or_else(|| ready.next()) else { break };
             // The listed ones stand before the pushed ones, which have the smaller aim.
@@ -328,10 +330,13 @@ impl Neighbours {
             let more = self.began.map(|began| began + AT_FIRST).filter(|more| *more > now);
             return more.filter(|more| self.dials_wanted(self.aim(*more, false)) > 0);
         }
+        // Once and not for each address: this is asked whenever a dial has ended.
+        let dialled = self.peers_dialled();
+        let wants = [false, true].map(|pushed| self.dials_wanted(self.aim(now, pushed)) > 0);
         self.candidates()
-            .filter(|(addr, known, _)| {
-                self.dials_wanted(self.aim(now, known.is_pushed())) > 0
-                    && !self.dials_peer_of(*addr)
+            .filter(|(_, known, _)| {
+                wants[usize::from(known.is_pushed())]
+                    && known.id.is_none_or(|id| !dialled.contains(&id))
             })
             .map(|(_, _, from)| from)
             .min()
@@ -365,9 +370,12 @@ impl Neighbours {
 
     /// Whether another address of the same peer is being dialled.
     fn dials_peer_of(&self, addr: SocketAddr) -> bool {
-        let id_of = |addr| self.book.get(addr).and_then(|known| known.id);
-        let Some(id) = id_of(addr) else { return false };
-        self.dialling.iter().any(|other| id_of(*other) == Some(id))
+        let id = self.book.get(addr).and_then(|known| known.id);
+        id.is_some_and(|id| self.peers_dialled().contains(&id))
+    }
+
+    fn peers_dialled(&self) -> Vec<PeerId> {
+        self.dialling.iter().filter_map(|addr| self.book.get(*addr)?.id).collect()
     }
 
     fn start_dialling(&mut self, addr: SocketAddr) {

@@ -750,3 +750,19 @@ fn what_does_not_come_is_given_up_unless_the_connection_stands_still_and_nobody_
     share.note_let_down(&links[1]);
     assert_eq!(after(false), Duration::from_secs(10));
 }
+
+#[test]
+fn what_is_waited_for_is_left_to_others_a_second_after_they_could_send_it() {
+    let (share, links) = links(2);
+    links[1].choked.store(true, Relaxed);
+    links[0].heard(Duration::ZERO);
+    let (mut lane, _) = asking(&share, &links[0]);
+    lane.publish_due(Duration::ZERO);
+    let answers = Duration::from_secs(5);
+    let left = (0..100).map(|step| Duration::from_millis(100) * step).find(|now| {
+        links[1].choked.store(*now < answers, Relaxed);
+        lane.check_time(*now, false).unwrap();
+        lane.download().is_idle()
+    });
+    assert!(left.is_some_and(|at| (answers..=answers + STANDS_STILL).contains(&at)), "{left:?}");
+}
