@@ -33,8 +33,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 /// Each time so long has passed, half of a machine's failures are forgotten: an address goes from one to another.
 const HALVED_EACH: Duration = Duration::from_secs(600);
-/// Who was linked, on trial, and comes again within so long goes on waiting where it was. No longer, or whoever has many
-/// names could have them all wait while few are linked.
+/// Who was linked, on trial, and comes again within so long goes on waiting where it was, as if linked so long before at
+/// most. No longer, or whoever has many names could have them all wait while few are linked: who stays linked comes before
+/// all that are linked so long after it, whatever their names.
 const COMES_AGAIN: Duration = Duration::from_secs(10);
 /// Machines, and peers, that are remembered.
 const REMEMBERED_MAX: usize = 1024;
@@ -141,7 +142,8 @@ impl Strangers {
     /// Since when a peer that is linked now waits.
     pub(super) fn waits_since(&mut self, ip: IpAddr, id: PeerId, now: Duration) -> Duration {
         let left = self.left.remove(&(machine_of(ip), id));
-        left.filter(|(_, left)| now < *left + COMES_AGAIN).map_or(now, |(since, _)| since)
+        let left = left.filter(|(_, left)| now < *left + COMES_AGAIN);
+        left.map_or(now, |(since, _)| since.max(now.saturating_sub(COMES_AGAIN)))
     }
 
     /// Whether this peer, which has brought nothing over its link, is on trial.
@@ -435,9 +437,23 @@ mod tests {
         let mut strangers = after_failures(FAILURES_MIN, NAT);
         strangers.note_left(NAT, id(1), at(1000), at(3000));
         assert_eq!(strangers.waits_since(NAT, id(2), at(4000)), at(4000));
-        assert_eq!(strangers.waits_since(NAT, id(1), at(12_999)), at(1000));
+        assert_eq!(strangers.waits_since(NAT, id(1), at(10_999)), at(1000));
         strangers.note_left(NAT, id(1), at(1000), at(3000));
         assert_eq!(strangers.waits_since(NAT, id(1), at(13_000)), at(13_000));
+    }
+
+    #[test]
+    fn names_that_come_again_and_again_have_not_waited_for_longer_than_who_was_linked_ten_seconds_before()
+     {
+        let mut strangers = after_failures(FAILURES_MIN, NAT);
+        let waits = (1..100).map(|second| {
+            let now = at(1000 * second);
+            let since = strangers.waits_since(NAT, id(1), now);
+            strangers.note_left(NAT, id(1), since, now);
+            now - since
+        });
+        let waits: Vec<_> = waits.collect();
+        assert_eq!(waits.iter().max(), Some(&COMES_AGAIN), "{waits:?}");
     }
 
     #[test]

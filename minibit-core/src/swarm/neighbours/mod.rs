@@ -11,6 +11,7 @@
 //!   can make us send to one IP is bounded: that many connects for each of the book's
 //!   addresses of that IP.
 //! - Links and dials under way together never exceed what the caps allow.
+//! - However soon dials end, no more than [`DIALS_IN_WINDOW`] begin in a [`WINDOW`].
 //!
 //! Not here: connecting, handshakes, the clock, randomness of its own.
 
@@ -36,6 +37,10 @@ const BACKOFF_MAX: Duration = Duration::from_secs(120);
 /// One in so many dials is for whoever failed before and has been ready for longest, whoever has failed less: those that
 /// are slow to say that they have no room, which is no failure for who has nothing, would else come first for ever.
 const AGAIN_EACH: u32 = 4;
+/// In each [`WINDOW`] at most so many dials begin: each walks over the book, and addresses that refuse at once, which a
+/// hostile tracker lists by the thousand, would else be dialled as fast as one core can.
+const DIALS_IN_WINDOW: u32 = 32;
+const WINDOW: Duration = Duration::from_millis(250);
 /// A link that ends sooner and has brought nothing counts as a failure: else we would dial in a circle.
 const LASTING: Duration = Duration::from_secs(10);
 /// Two connections are "at once" if the second comes so soon after the first. An older link
@@ -199,6 +204,8 @@ pub struct Neighbours {
     dialling: BTreeSet<SocketAddr>,
     /// How many dials there have been.
     dials: u32,
+    /// When the last [`WINDOW`] with a dial began, and how many there were in it.
+    window: (Duration, u32),
     bans: Bans,
     waiting: Waiting,
 }
@@ -217,6 +224,7 @@ impl Neighbours {
             by_ip: HashMap::new(),
             dialling: BTreeSet::new(),
             dials: 0,
+            window: (Duration::ZERO, 0),
             bans: Bans::default(),
             waiting: Waiting::default(),
         }
@@ -283,7 +291,7 @@ impl Neighbours {
         if self.began.is_none() && self.book.len() > 0 {
             self.began = Some(now);
         }
-        if self.dials_wanted(self.aim(now, false)) == 0 {
+        if self.dials_wanted(self.aim(now, false)) == 0 || self.rests_until(now).is_some() {
             return Vec::new();
         }
         let mut ready: Vec<_> = self
@@ -296,18 +304,18 @@ impl Neighbours {
         let mut again = None;
         let mut chosen = Vec::new();
         loop {
-            let is_for_again = (self.dials + 1).is_multiple_of(AGAIN_EACH);
+            let is_for_again = self.dials % AGAIN_EACH == AGAIN_EACH - 1;
             let again = is_for_again
                 .then(|| again.get_or_insert_with(|| self.to_be_tried_again(now).into_iter()));
             let next = again.and_then(Iterator::next);
             let next = next.filter(|(pushed, _)| self.dials_wanted(self.aim(now, *pushed)) > 0);
             let Some((pushed, addr)) = next.or_else(|| ready.next()) else { break };
             // The listed ones stand before the pushed ones, which have the smaller aim.
-            if self.dials_wanted(self.aim(now, pushed)) == 0 {
+            if self.dials_wanted(self.aim(now, pushed)) == 0 || self.rests_until(now).is_some() {
                 break;
             }
             if !self.dialling.contains(&addr) && !self.dials_peer_of(addr) {
-                self.start_dialling(addr);
+                self.start_dialling(now, addr);
                 chosen.push(addr);
             }
         }
@@ -329,6 +337,9 @@ impl Neighbours {
         if self.dials_wanted(self.aim(now, false)) == 0 {
             let more = self.began.map(|began| began + AT_FIRST).filter(|more| *more > now);
             return more.filter(|more| self.dials_wanted(self.aim(*more, false)) > 0);
+        }
+        if let Some(until) = self.rests_until(now) {
+            return Some(until);
         }
         // Once and not for each address: this is asked whenever a dial has ended.
         let dialled = self.peers_dialled();
@@ -378,7 +389,7 @@ impl Neighbours {
         self.dialling.iter().filter_map(|addr| self.book.get(*addr)?.id).collect()
     }
 
-    fn start_dialling(&mut self, addr: SocketAddr) {
+    fn start_dialling(&mut self, now: Duration, addr: SocketAddr) {
         if let Some(known) = self.book.get_mut(addr) {
             known.status = Status::Dialling;
             known.had_no_room = false;
@@ -387,7 +398,17 @@ impl Neighbours {
             }
             self.dialling.insert(addr);
             self.dials = self.dials.wrapping_add(1);
+            if now >= self.window.0 + WINDOW {
+                self.window = (now, 0);
+            }
+            self.window.1 += 1;
         }
+    }
+
+    /// Until when no dial begins, because there were as many as there may be, if that is so.
+    fn rests_until(&self, now: Duration) -> Option<Duration> {
+        let (until, begun) = (self.window.0 + WINDOW, self.window.1);
+        (now < until && begun >= DIALS_IN_WINDOW).then_some(until)
     }
 
     /// A dial came to nothing before the handshake was through.

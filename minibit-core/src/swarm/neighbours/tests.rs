@@ -208,6 +208,34 @@ fn who_failed_before_has_its_turn_beside_any_number_of_nodes_that_are_slow_to_sa
 }
 
 #[test]
+fn addresses_that_refuse_at_once_are_dialled_at_a_bounded_rate_and_those_that_come_later_all_the_same()
+{
+    let mut node = Node::new(Caps::default());
+    node.greet(2, Direction::Accepted);
+    // Of which the fourth and the last dial of all.
+    node.neighbours.dials = u32::MAX;
+    node.learn(list(), 100..=1099);
+    let (start, mut begun) = (node.now, 0);
+    while node.now < start + 4 * WINDOW {
+        let dialled = node.dial();
+        begun += dialled.len();
+        dialled.iter().for_each(|addr| node.fail(*addr));
+        let next = node.neighbours.next_dial(node.now).unwrap();
+        assert!(next <= node.now + WINDOW, "somebody is ready all the time");
+        node.now = next.max(node.now);
+    }
+    assert_eq!(begun, 4 * DIALS_IN_WINDOW as usize);
+    node.learn(list(), [3]);
+    let dialled_of_new = (0..60).any(|_| {
+        let dialled = node.dial();
+        dialled.iter().for_each(|addr| node.fail(*addr));
+        node.now = node.neighbours.next_dial(node.now).unwrap().max(node.now);
+        dialled.contains(&addr(3))
+    });
+    assert!(dialled_of_new);
+}
+
+#[test]
 fn of_those_who_failed_who_has_been_ready_for_longest_is_tried_again_first() {
     let mut node = Node::new(Caps { dials_max: 1, ..Caps::default() });
     for number in 1..=2 {
