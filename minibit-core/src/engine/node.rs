@@ -539,3 +539,55 @@ fn bind(addr: SocketAddr) -> Result<(TcpListener, Replaced), NodeError> {
     };
     open().map_err(|source| NodeError::Listen { addr, source })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{Message, PeerAddr};
+    use tokio::io::AsyncWriteExt;
+    use tokio::time::Instant;
+
+    /// A tracker that says the same as fast as it can, as long as the client stays.
+    async fn flood(listener: TcpListener, message: Vec<u8>) {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            while stream.write_all(&message).await.is_ok() {}
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn trackers_that_flood_a_node_are_read_at_one_allowance_whatever_share_they_are_asked_about()
+     {
+        let here = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let node = Node::start(NodeConfig { listen: vec![here], ..NodeConfig::default() });
+        let node = node.await.unwrap();
+        let mut out = BytesMut::new();
+        let peer = PeerAddr { id: PeerId::numbered(2), ip: here.ip(), port: 4000 };
+        Message::NewPeer(peer).encode(&mut out);
+        let (mut asked, mut floods) = (Vec::new(), Vec::new());
+        for share in 0..2 {
+            let listener = TcpListener::bind(here).await.unwrap();
+            let tracker = listener.local_addr().unwrap();
+            asked.push(node.trackers(ShareId([share; 32]), &[tracker], false));
+            floods.push(tokio::spawn(flood(listener, out.to_vec())));
+        }
+        let (start, mut heard, mut in_vain) = (Instant::now(), 0, 0);
+        // Time passes here alone, and only when nothing comes.
+        while heard < 2 * 1024 * 1024 {
+            in_vain += 1;
+            for (_, found) in &mut asked {
+                while found.try_recv().is_ok() {
+                    (heard, in_vain) = (heard + out.len(), 0);
+                }
+            }
+            if in_vain == 1000 {
+                in_vain = 0;
+                tokio::time::advance(Duration::from_millis(100)).await;
+            }
+            tokio::task::yield_now().await;
+        }
+        // A MiB and twice 128 KiB at once, and 72 KiB a second.
+        assert!(start.elapsed() >= Duration::from_secs(10), "{:?}", start.elapsed());
+        floods.iter().for_each(JoinHandle::abort);
+    }
+}
