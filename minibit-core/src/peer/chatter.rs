@@ -97,11 +97,10 @@ impl Chatter {
     fn catch_up(&mut self, now: Duration) {
         let span = now.saturating_sub(self.at).min(Duration::from_secs(3600));
         let allowed = (span.as_secs_f64() * self.allowed as f64) as u64;
-        // Less than a byte's worth of time is not lost.
-        if allowed > 0 {
-            self.at = self.at.max(now);
-            self.allow(allowed);
-        }
+        // What is worth less than a byte is not lost.
+        let worth = Duration::from_secs_f64(allowed as f64 / self.allowed as f64);
+        self.at = self.at.max(now.saturating_sub(span.saturating_sub(worth)));
+        self.allow(allowed);
     }
 
     /// So many bytes of payload went to the peer.
@@ -188,6 +187,19 @@ mod tests {
             own.heard_beside(&mut common, now, 100 * 1024);
             assert_eq!(own.rests_beside(&mut common, now), None);
         }
+    }
+
+    #[test]
+    fn time_counts_however_often_a_tracker_is_looked_after_in_it() {
+        let mut own = Chatter::of_tracker(Duration::ZERO);
+        own.heard(Duration::ZERO, (OF_EACH_TRACKER_AT_ONCE + OF_EACH_TRACKER) as usize);
+        let rests = |micros| {
+            let now = Duration::from_micros(micros);
+            own.heard(now, 0);
+            own.rests_until(now).is_some()
+        };
+        let rested = (0..2_000_000).step_by(100).map(rests).filter(|rests| *rests).count();
+        assert!((9_990..10_010).contains(&rested), "a second, and not {rested} times 100 us");
     }
 
     #[test]
