@@ -209,7 +209,7 @@ fn who_failed_before_has_its_turn_beside_any_number_of_nodes_that_are_slow_to_sa
 
 #[test]
 fn addresses_that_refuse_at_once_are_dialled_at_a_bounded_rate_and_those_that_come_later_all_the_same()
-{
+ {
     let mut node = Node::new(Caps::default());
     node.greet(2, Direction::Accepted);
     // Of which the fourth and the last dial of all.
