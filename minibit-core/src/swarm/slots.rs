@@ -6,7 +6,8 @@
 //!
 //! The rules, looked at only while somebody waits:
 //! - Those who are answered get half a second's worth of a piece each, or more: so many slots
-//!   hurt nobody, and there are more at once (see [`Auto::look`]).
+//!   hurt nobody, and there are more at once (see [`Auto::look`]), but not while some are left empty for want
+//!   of anybody who should have them: that is why the others are fast.
 //! - Slots of those who take nothing do not count: there is one more for each, and four where most take
 //!   nothing, for then the link has room. Else those who ask and do not read would keep out everybody
 //!   else, for as long as it takes to try them all in turn.
@@ -139,7 +140,8 @@ impl Auto {
         self.early_gap = EARLY_LOOK;
         self.looked = Some((now, sent));
         let total = per_second(sent.saturating_sub(before), span);
-        if self.regular >= CAP || !self.is_plenty(total, answered) {
+        let are_used = answered >= self.regular as u64;
+        if self.regular >= CAP || !are_used || !self.is_plenty(total, answered) {
             self.look_gap = (self.look_gap * 2).min(LOOK_MAX);
             return false;
         }
@@ -452,11 +454,13 @@ mod tests {
     fn on_a_fast_way_out_nobody_waits_for_a_round() {
         let mut auto = Auto::new(PIECE);
         assert!(!auto.look(Duration::ZERO, 0, 9));
+        let mut sent = 0;
         for (number, slots) in [8, 16, 32, 64, 128].into_iter().enumerate() {
-            let looks = number as u64 + 1;
-            let sent = looks << 22;
-            assert!(!auto.look(LOOK * looks as u32 - LOOK / 2, sent, 9), "too soon");
-            assert!(auto.look(LOOK * looks as u32, sent, 9));
+            let looks = number as u32 + 1;
+            let answered = auto.regular as u64 + 1;
+            sent += answered << 19;
+            assert!(!auto.look(LOOK * looks - LOOK / 2, sent, answered), "too soon");
+            assert!(auto.look(LOOK * looks, sent, answered));
             assert_eq!(auto.regular, slots);
         }
         assert!(!auto.look(LOOK * 9, 9 << 30, 9));
@@ -470,9 +474,17 @@ mod tests {
         assert!(!auto.look(EARLY_LOOK - Duration::from_millis(1), 5 << 20, 5));
         assert!(auto.look(EARLY_LOOK, 5 << 20, 5));
         // What connections hold in their buffers tells nothing.
-        assert!(!auto.look(2 * EARLY_LOOK, (10 << 20) - 1, 5));
+        assert!(!auto.look(2 * EARLY_LOOK, (14 << 20) - 1, 9));
         assert_eq!(auto.next_look(), Some(3 * EARLY_LOOK));
-        assert!(auto.look(3 * EARLY_LOOK, 10 << 20, 5));
+        assert!(auto.look(3 * EARLY_LOOK, 14 << 20, 9));
+    }
+
+    #[test]
+    fn where_some_are_left_empty_there_are_no_more_however_fast_the_others_are() {
+        let mut auto = Auto::new(PIECE);
+        auto.look(Duration::ZERO, 0, 3);
+        assert!(!auto.look(LOOK, 1 << 30, 3));
+        assert_eq!(auto.regular, FLOOR);
     }
 
     #[test]

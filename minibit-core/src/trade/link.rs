@@ -228,6 +228,8 @@ pub struct Link {
     /// When its peer, on trial, was asked for a piece last, in microseconds of the shell's clock; since when it has
     /// waited, if it never was.
     pub(super) tried_us: AtomicU64,
+    /// When a piece last began to be sent to it, in microseconds of the shell's clock.
+    pub(super) begun_us: AtomicU64,
 }
 
 #[cfg(not(loom))]
@@ -354,15 +356,27 @@ impl Link {
         lock(&self.lanes).iter().any(|lane| lane.busy.load(Relaxed))
     }
 
-    /// Whether a piece is being sent to it that is not all out, and some of it went not long ago.
+    /// Whether a piece is being sent to it that is not all out, and it began, or some of it went, not long ago.
     pub(super) fn is_amid_piece(&self, now: Duration) -> bool {
         const OF_LATE: Duration = Duration::from_secs(2);
-        micros(&self.took_us) + OF_LATE > now && self.lanes_amid_piece.load(Relaxed) > 0
+        let goes = || micros(&self.took_us).max(micros(&self.begun_us)) + OF_LATE > now;
+        self.lanes_amid_piece.load(Relaxed) > 0 && goes()
     }
 
     /// Whether either side answers the other.
     pub(super) fn is_trading(&self) -> bool {
         !self.is_choking() || !self.is_choked()
+    }
+
+    /// Whether it deals pieces out, or may: it had everything when it came. It wants to know what becomes of them, and who
+    /// passes them on, from whoever comes to hold them.
+    pub(super) fn may_deal(&self) -> bool {
+        self.agreed.complete || self.guiding.was_ever()
+    }
+
+    /// Whether it hears our news soon.
+    pub(super) fn hears_soon(&self) -> bool {
+        self.is_trading() || self.may_deal()
     }
 
     /// Whether it let us down, by silence or by one refusal after another, and has delivered nothing
@@ -409,6 +423,11 @@ impl Link {
     /// The peer's connection took some payload.
     pub fn took(&self, now: Duration) {
         self.took_us.store(now.as_micros() as u64, Relaxed);
+    }
+
+    /// A piece begins to be sent to the peer.
+    pub(super) fn begins_piece(&self, now: Duration) {
+        self.begun_us.store(now.as_micros() as u64, Relaxed);
     }
 
     /// Payload that was asked for came.

@@ -144,7 +144,8 @@ impl<H> Manager<H> {
     pub fn next_wake(&self, now: Duration) -> Duration {
         let dial = self.may_dial().then(|| self.neighbours.next_dial(now)).flatten();
         let look = self.choker.next_look();
-        [self.news_at, self.idle_news_at, Some(self.choker.next_round()), look, dial]
+        let trial = self.share.next_trial();
+        [self.news_at, self.idle_news_at, Some(self.choker.next_round()), look, trial, dial]
             .into_iter()
             .flatten()
             .filter(|at| *at > now)
@@ -165,7 +166,9 @@ impl<H> Manager<H> {
         }
         let look = self.choker.next_look().is_some_and(|at| now >= at);
         let idle = self.choker.has_waiting() && now >= self.chosen_at + TICK;
-        if look || idle || now >= self.choker.next_round() {
+        let chosen_at = self.chosen_at;
+        let trial = self.share.next_trial().is_some_and(|at| at > chosen_at && now >= at);
+        if look || idle || trial || now >= self.choker.next_round() {
             self.choose_slots(now);
         }
     }
@@ -378,6 +381,7 @@ impl<H> Manager<H> {
             told_unchoked: new.told.unchoked,
             made: now,
             tried_us: AtomicU64::new(self.share.waits_since(ip, peer, now).as_micros() as u64),
+            begun_us: AtomicU64::default(),
             key: new.key,
             holdings: if complete { Holdings::full(pieces) } else { Holdings::empty(pieces) },
             choking: AtomicBool::new(!new.told.unchoked),
@@ -712,7 +716,7 @@ mod tests {
             }
             manager.schedule_news(Duration::ZERO);
             manager.do_what_is_due(wait);
-            share.released(&idle, false)
+            share.released(&idle)
         };
         // Of 64 pieces.
         assert_eq!(told_after(3, NEWS_DELAY * 2), 0);
@@ -729,6 +733,89 @@ mod tests {
             setting.manager.remove_link(Duration::ZERO, link.id, false);
         }
         assert_eq!(setting.manager.dial(Duration::from_secs(1)).len(), 1);
+    }
+
+    #[test]
+    fn who_may_deal_pieces_out_hears_soon_who_holds_them_though_nothing_goes_there() {
+        let mut setting = Setting::new(false, FEW, ONE_SLOT);
+        let seeder = setting.join(Duration::ZERO, 2, true).unwrap();
+        seeder.choking.store(true, Relaxed);
+        seeder.choked.store(true, Relaxed);
+        let Setting { share, manager, .. } = &mut setting;
+        let (piece, lane) = (share.geometry.piece(0).unwrap(), share.ledger.new_lane());
+        assert!(share.ledger.claim_this(&seeder.holdings, lane, piece));
+        share.keep(&seeder, piece, lane, &Origin::Alone);
+        manager.schedule_news(Duration::ZERO);
+        manager.do_what_is_due(NEWS_DELAY * 2);
+        assert_eq!(share.released(&seeder), 1);
+    }
+
+    #[test]
+    fn who_begins_its_first_piece_with_a_seeder_makes_way_once_it_is_out() {
+        let mut setting = Setting::new(true, Caps::default(), Slots::Auto);
+        let join = |number| setting.join(Duration::ZERO, number, false).unwrap();
+        let links: Vec<_> = (2..12).map(join).collect();
+        let is_answered = |link: &&Arc<Link>| !link.is_choking();
+        let first: Vec<_> = links.iter().filter(is_answered).collect();
+        let now = Duration::from_secs(1);
+        setting.manager.do_what_is_due(now);
+        for (number, link) in (0..).zip(&first) {
+            link.begins_piece(now);
+            link.lanes_amid_piece.store(1, Relaxed);
+            setting.share.note_begun(now, link.id, setting.share.geometry.piece(number).unwrap());
+        }
+        let trial = setting.share.next_trial().unwrap();
+        assert!(trial > now && setting.manager.next_wake(now) <= trial);
+        setting.manager.do_what_is_due(trial);
+        assert_eq!(
+            links.iter().filter(is_answered).count(),
+            0,
+            "what was begun is sent to its end"
+        );
+        first.iter().for_each(|link| link.lanes_amid_piece.store(0, Relaxed));
+        setting.manager.choose_slots(trial);
+        assert_eq!(links.iter().filter(is_answered).count(), 5);
+        assert!(first.iter().all(|link| link.is_choking()));
+    }
+
+    #[test]
+    fn those_who_begin_a_piece_of_a_seeder_and_take_nothing_keep_nobody_waiting_nor_their_place() {
+        let mut setting = Setting::new(true, Caps::default(), Slots::Auto);
+        let deaf: Vec<_> =
+            (2..62).map(|number| setting.join(Duration::ZERO, number, false).unwrap()).collect();
+        let first: Vec<_> = deaf.iter().filter(|link| !link.is_choking()).collect();
+        for now in (0..7000).step_by(100).map(Duration::from_millis) {
+            setting.manager.do_what_is_due(now);
+            for (number, link) in (0..).zip(&deaf).filter(|(_, link)| !link.is_choking()) {
+                if link.lanes_amid_piece.swap(1, Relaxed) == 0 {
+                    link.lanes_sending.store(1, Relaxed);
+                    link.begins_piece(now);
+                    let piece = setting.share.geometry.piece(number).unwrap();
+                    setting.share.note_begun(now, link.id, piece);
+                }
+            }
+        }
+        let now = Duration::from_secs(7);
+        assert!(deaf.iter().all(|link| link.lanes_amid_piece.load(Relaxed) > 0), "all had a turn");
+        let gives_way = setting.manager.giving_way(now);
+        assert!(first.iter().all(|link| gives_way.contains(&link.id)));
+        assert!(!setting.join(now, 100, false).unwrap().is_choking());
+    }
+
+    #[test]
+    fn the_first_piece_that_a_peer_passes_on_has_it_judged_at_once_and_no_other_has() {
+        let mut setting = Setting::new(true, FEW, Slots::Auto);
+        let (tried, other) =
+            [2, 3].map(|number| setting.join(Duration::ZERO, number, false)).into();
+        let (tried, other) = (tried.unwrap(), other.unwrap());
+        for number in 0..2 {
+            let piece = setting.share.geometry.piece(number).unwrap();
+            setting.share.note_begun(Duration::ZERO, tried.id, piece);
+            let before = setting.slots_changed.load(Relaxed);
+            setting.share.note_held(other.id, number);
+            let judged = setting.slots_changed.load(Relaxed) - before;
+            assert_eq!(judged, u32::from(number == 0));
+        }
     }
 
     #[test]

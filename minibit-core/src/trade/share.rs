@@ -527,13 +527,22 @@ impl<H> Share<H> {
     /// A peer has come to hold a piece.
     pub(super) fn note_held(&self, link: LinkId, piece: u32) {
         if let Some(guide) = &self.guide {
-            lock(guide).heard_of(link, piece);
+            let has_shown = lock(guide).heard_of(link, piece);
+            if has_shown {
+                // It need not wait while others are tried.
+                self.signals.slots_changed();
+            }
         }
     }
 
     /// How a peer stands by what it passes on, if we can tell.
     pub(super) fn standing(&self, now: Duration, link: LinkId) -> Option<Standing> {
         self.guide.as_ref().map(|guide| lock(guide).standing(now, link))
+    }
+
+    /// When a peer comes to be on trial though nothing has happened, if we deal pieces out.
+    pub(super) fn next_trial(&self) -> Option<Duration> {
+        self.guide.as_ref().map(|guide| lock(guide).next_trial())
     }
 
     /// A peer has asked for blocks, and will be sent them.
@@ -570,9 +579,11 @@ impl<H> Share<H> {
         };
         let fresh: Vec<PieceIndex> = self.ledger.news(from).collect();
         let holds_all = self.ledger.holds_all();
-        for link in self.links().values().filter(|link| to_all || link.is_trading()) {
-            let to_guide = to_all && link.guiding.was_ever();
-            if holds_all || to_guide || fresh.iter().any(|piece| !link.holdings.contains(*piece)) {
+        for link in self.links().values().filter(|link| to_all || link.hears_soon()) {
+            if holds_all
+                || link.may_deal()
+                || fresh.iter().any(|piece| !link.holdings.contains(*piece))
+            {
                 link.wake_first();
             }
         }
@@ -586,9 +597,9 @@ impl<H> Share<H> {
     }
 
     /// Up to where the news may be told over this link.
-    pub(super) fn released(&self, link: &Link, to_guide: bool) -> u32 {
-        let soon = link.is_trading() && !to_guide;
-        let released = if soon { &self.news_released } else { &self.news_released_to_all };
+    pub(super) fn released(&self, link: &Link) -> u32 {
+        let released =
+            if link.hears_soon() { &self.news_released } else { &self.news_released_to_all };
         released.load(Acquire).max(link.news_due.load(Acquire))
     }
 }

@@ -1,6 +1,8 @@
-//! A share and its manager for the tests of this folder: no shell, and nobody to be woken.
+//! A share and its manager for the tests of this folder: no shell, and nobody to be woken; only how often the choker
+//! should have decided again is counted.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::{Link, Manager, Setup, Share, Signals};
@@ -12,11 +14,16 @@ use crate::types::{Digest, PeerId, PieceSet, PieceSize, ShareId};
 /// Pieces of the share.
 const PIECES: u32 = 64;
 
-struct Nobody;
+#[derive(Default)]
+struct Nobody {
+    slots_changed: Arc<AtomicU32>,
+}
 
 impl Signals for Nobody {
     fn news(&self) {}
-    fn slots_changed(&self) {}
+    fn slots_changed(&self) {
+        self.slots_changed.fetch_add(1, Relaxed);
+    }
     fn lanes_wanted(&self, _: LinkId) {}
     fn complete(&self) {}
     fn lane_gone(&self) {}
@@ -26,6 +33,8 @@ impl Signals for Nobody {
 pub(super) struct Setting {
     pub(super) share: Arc<Share>,
     pub(super) manager: Manager,
+    /// How often the share said that there may be a slot to give or to free.
+    pub(super) slots_changed: Arc<AtomicU32>,
     id: ShareId,
 }
 
@@ -43,12 +52,14 @@ impl Setting {
         let all = PieceSet::full(PIECES);
         let have = if holds_all { all.clone() } else { PieceSet::empty(PIECES) };
         let hashes = Arc::new(HashBook::new(&manifest));
-        let share = Arc::new(Share::new(setup, geometry, hashes, &have, &all, Box::new(Nobody)));
+        let nobody = Nobody::default();
+        let slots_changed = Arc::clone(&nobody.slots_changed);
+        let share = Arc::new(Share::new(setup, geometry, hashes, &have, &all, Box::new(nobody)));
         let choker = Choker::new(ChokePolicy::default(), slots, size.bytes());
         let neighbours = Neighbours::new(me, caps);
         let rng = fastrand::Rng::with_seed(1);
         let manager = Manager::new(Arc::clone(&share), choker, neighbours, false, rng);
-        Self { share, manager, id: manifest.share_id() }
+        Self { share, manager, slots_changed, id: manifest.share_id() }
     }
 
     /// Another peer connects to us; it answers us, and holds everything or nothing.

@@ -382,7 +382,8 @@ async fn everything_is_asked_for_and_nothing_read() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slots_of_those_who_read_nothing_are_not_kept_from_others() {
-    const PEERS: usize = 24;
+    // There are five slots to begin with, and each of these would hold one for two seconds.
+    const PEERS: usize = 90;
     // No kernel takes a whole piece.
     let world = World::with_pieces_of(1 << 23, 2);
     let (node, share) = world.seeder().await;
@@ -394,11 +395,9 @@ async fn slots_of_those_who_read_nothing_are_not_kept_from_others() {
         peer.wire.say(&Message::Request(blocks)).await;
         deaf.push(peer);
     }
-    // There were five slots to begin with, and each of these would hold one for two seconds.
-    let answered = || share.links().iter().filter(|link| !link.choking).count();
-    until("all of them are answered at a time", || answered() == PEERS).await;
+    until("all of them are here", || share.links().len() == PEERS).await;
     world.honest_get(addr(&node)).await;
-    assert_eq!(answered(), PEERS, "and nobody had to make room");
+    drop(deaf);
     node.shutdown().await;
 }
 

@@ -87,6 +87,24 @@ fn so_it_is_in_a_small_swarm_in_which_a_piece_takes_seconds() {
 }
 
 #[test]
+fn a_seeder_soon_knows_free_riders_in_a_swarm_that_is_over_in_seconds() {
+    for riders in [Role::FreeRider, Role::LargeView] {
+        let copies = mean(|seed| {
+            let report = run(Scenario {
+                pieces: 120,
+                upload: Rates::Same(2.5e6),
+                seeder_upload: 2.5e6,
+                hostile: vec![(riders, 0.4)],
+                ..swarm(seed)
+            });
+            last(&report);
+            report.first_copy.expect("a copy is out")
+        });
+        assert!(copies <= 1.2, "{copies} copies until one is out, {riders:?}");
+    }
+}
+
+#[test]
 fn equal_peers_have_equal_shares_after_half_an_hour() {
     let rate = 125e3;
     let report = run(Scenario {

@@ -328,15 +328,19 @@ impl Choker {
 
     /// Sets the number of slots after the last round's rates, or between rounds if there is
     /// plenty for all who are answered. Not counted is who takes nothing of what it has asked for, for long or
-    /// while the link has room; and where nobody ever took anything, none of them is.
+    /// while the link has room, or did so until its slot was lost; and where nobody ever took anything, none of them is.
     fn resize(&mut self, now: Duration, due: bool) {
         if self.slots != Slots::Auto {
             return;
         }
-        let holders = self.peers.iter().filter(|peer| peer.is_answered());
+        let is_stuck = |peer: &PeerState| peer.is_stuck(now);
+        let holders = self.peers.iter().filter(|peer| peer.is_answered() || is_stuck(peer));
         let has_room = self.slack.note(now, self.handed_over);
-        let is_deaf = |peer: &&PeerState| peer.view.in_hand && (has_room || peer.is_idle(now));
-        let never_took = |peer: &PeerState| peer.view.uploaded_to == 0 && peer.is_idle(now);
+        let is_deaf = |peer: &&PeerState| {
+            is_stuck(peer) || peer.view.in_hand && (has_room || peer.is_idle(now))
+        };
+        let never_took =
+            |peer: &PeerState| peer.view.uploaded_to == 0 && (is_stuck(peer) || peer.is_idle(now));
         let deaf = if holders.clone().all(never_took) {
             holders.clone().count()
         } else {
@@ -389,8 +393,7 @@ impl Choker {
         let mut waiting = self.peers.iter().filter(|peer| peer.is_waiting(now)).count();
         for peer in &mut self.peers {
             if waiting > 0 && peer.is_answered() && peer.is_idle(now) {
-                peer.benched_until = now + BENCHED;
-                peer.let_pass_at = Some(now);
+                peer.let_slot_pass(now);
                 peer.put(now, Slot::None);
                 waiting -= 1;
             }

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::regular::turn_score;
-use super::{ChokePolicy, IDLE, PeerView, ROUND};
+use super::{BENCHED, ChokePolicy, IDLE, PeerView, ROUND};
 use crate::swarm::Standing;
 
 /// A peer that was sent a piece, and after so long has given back less than one part in so many,
@@ -60,6 +60,9 @@ pub(super) struct PeerState {
     pub(super) benched_until: Duration,
     /// When it last lost a slot for that, if it has taken nothing since.
     pub(super) let_pass_at: Option<Duration>,
+    /// Until then it is told of as one that takes nothing, though it has no slot: it took nothing of a piece that
+    /// was to be sent to its end after a choke.
+    stuck_until: Duration,
 }
 
 impl PeerState {
@@ -77,6 +80,7 @@ impl PeerState {
             standing: Standing::New,
             benched_until: Duration::ZERO,
             let_pass_at: None,
+            stuck_until: Duration::ZERO,
         }
     }
 
@@ -90,12 +94,28 @@ impl PeerState {
         now >= self.might_take_from() + IDLE
     }
 
+    /// Whether it is choked, and has of late held up the slot that it had with a piece of which it took nothing.
+    pub(super) fn is_stuck(&self, now: Duration) -> bool {
+        !self.is_answered() && self.view.in_hand && now < self.stuck_until
+    }
+
+    /// It made no use of a slot.
+    pub(super) fn let_slot_pass(&mut self, now: Duration) {
+        self.benched_until = now + BENCHED;
+        self.let_pass_at = Some(now);
+    }
+
     /// Learns how the peer is by now.
     pub(super) fn note(&mut self, now: Duration, due: bool, view: PeerView) {
         self.was_answered = self.is_answered();
         self.let_pass_at = self.let_pass_at.filter(|at| view.took_at <= *at);
         if view.interested && !self.view.interested {
             self.since = now;
+        }
+        if self.leaving != Slot::None && view.in_hand && !view.amid_piece {
+            // Its connection has taken nothing of that piece for too long.
+            self.let_slot_pass(now);
+            self.stuck_until = now + ROUND;
         }
         if !view.amid_piece || now.saturating_sub(self.left_at) >= LEAVING_MAX {
             self.leaving = Slot::None;

@@ -33,8 +33,7 @@ impl Choker {
     /// the link is busy without.
     pub(super) fn end_vain_trials(&mut self, now: Duration) {
         let left_out = self.to_be_busy() == 0 && self.takers_had_their_part();
-        let trusted_from = self.trusted_from;
-        let waits = |peer: &&PeerState| peer.is_waiting(now) && peer.standing >= trusted_from;
+        let waits = |peer: &&PeerState| peer.is_waiting(now) && peer.standing >= Standing::New;
         let waiting = self.peers.iter().filter(waits).count();
         let is_vain =
             |peer: &&mut PeerState| peer.slot == Slot::Optimistic && peer.standing < Standing::New;

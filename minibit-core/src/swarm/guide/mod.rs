@@ -18,8 +18,8 @@
 //!   it would be sent twice.
 //! - Once nothing is left of that either, and what was sent last should have come by what a peer takes for a
 //!   piece, it chooses freely; one that has yet to show what it takes chooses at once.
-//! - A peer that has passed on nothing yet is on trial some time after its first piece began to be sent,
-//!   so that on a slow link others are tried with the next one. Of whoever
+//! - A peer that has passed on nothing yet is on trial a moment after its first piece began to be sent,
+//!   so that others are tried with the next one, unless pieces take less than that. Of whoever
 //!   passes nothing on, hardly anything that it was sent some seconds ago has come to be with
 //!   anybody else; it only takes. What it was sent is given again, as is what a peer had that left.
 //! - A peer that comes back has passed on and kept what it had before ([`Past`]).
@@ -28,8 +28,7 @@
 //! Invariant: a piece waits to be fetched by at most one peer at a time.
 //! Not here: who is answered (`choker`), what is done with a suggestion (`trade`).
 
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque, btree_map, hash_map};
 use std::time::Duration;
 
 use super::{LinkId, Past, Standing};
@@ -54,7 +53,7 @@ const PASSING_ON: Duration = Duration::from_secs(3);
 const PASSING_ON_MAX: Duration = Duration::from_secs(60);
 /// So long a peer may take what it can before it is on trial: on a fast link nothing of it can
 /// have come to be with others sooner, and been told of.
-const TRIAL_AFTER: Duration = Duration::from_millis(2500);
+const TRIAL_AFTER: Duration = Duration::from_millis(100);
 /// Between two looks for pieces that are overdue.
 const RECLAIM: Duration = Duration::from_secs(1);
 /// A peer is judged by so many pieces at least,
@@ -98,6 +97,8 @@ pub struct Guide {
     /// When it was last looked at which of those are overdue.
     reclaimed: Duration,
     tallies: BTreeMap<LinkId, Tally>,
+    /// When whoever was sent its first piece last is on trial.
+    next_trial: Duration,
 }
 
 /// What became of what a peer was sent.
@@ -271,6 +272,7 @@ impl Guide {
             first_sent: Duration::ZERO,
             reclaimed: Duration::ZERO,
             tallies: BTreeMap::new(),
+            next_trial: Duration::ZERO,
         }
     }
 
@@ -411,17 +413,20 @@ impl Guide {
     pub fn begun(&mut self, now: Duration, link: LinkId, piece: u32) {
         let Some(settled) = self.settled.get_mut(piece as usize) else { return };
         match self.with_one.entry(piece) {
-            Entry::Vacant(_) if *settled => {}
-            Entry::Vacant(entry) => {
+            hash_map::Entry::Vacant(_) if *settled => {}
+            hash_map::Entry::Vacant(entry) => {
                 entry.insert((link, now));
                 self.first_sent = now;
-                self.tallies.entry(link).or_insert_with(|| Tally::new(now));
+                if let btree_map::Entry::Vacant(tally) = self.tallies.entry(link) {
+                    tally.insert(Tally::new(now));
+                    self.next_trial = now + TRIAL_AFTER;
+                }
             }
-            Entry::Occupied(entry) if entry.get().0 != link => {
+            hash_map::Entry::Occupied(entry) if entry.get().0 != link => {
                 entry.remove();
                 *settled = true;
             }
-            Entry::Occupied(_) => {}
+            hash_map::Entry::Occupied(_) => {}
         }
         let Some(given) = self.given.get_mut(&link) else { return };
         if let Some(at) = given.waiting.iter().position(|waiting| waiting.piece == piece) {
@@ -447,8 +452,9 @@ impl Guide {
         self.given.get(&link).is_some_and(|given| !given.has_enough())
     }
 
-    /// A peer says that it holds a piece: if another was sent it, that one has passed it on.
-    pub fn heard_of(&mut self, link: LinkId, piece: u32) {
+    /// A peer says that it holds a piece: if another was sent it, that one has passed it on. True if that is
+    /// the first that it has passed on.
+    pub fn heard_of(&mut self, link: LinkId, piece: u32) -> bool {
         if let Some(given) = self.given.get_mut(&link) {
             // It has it, from whomever, and will not fetch it.
             given.waiting.retain(|waiting| waiting.piece != piece);
@@ -458,7 +464,7 @@ impl Guide {
             if self.tallies.get(&link).is_some_and(|tally| tally.passed_on > 0) {
                 self.withheld.remove(&piece);
             }
-            return;
+            return false;
         }
         if self.tallies.get(&link).is_none_or(|tally| !tally.only_takes) {
             self.withheld.remove(&piece);
@@ -469,14 +475,22 @@ impl Guide {
         {
             *settled = true;
         }
-        if let Some(tally) = sent_to.and_then(|sent_to| self.tallies.get_mut(&sent_to)) {
-            tally.passed_on += 1;
-            if tally.passed_on == 1 {
-                // What it holds beside that is as good as out.
-                let with_one = &self.with_one;
-                self.withheld.retain(|piece| with_one.get(piece).map(|(with, _)| *with) != sent_to);
-            }
+        let Some(tally) = sent_to.and_then(|sent_to| self.tallies.get_mut(&sent_to)) else {
+            return false;
+        };
+        tally.passed_on += 1;
+        let is_first = tally.passed_on == 1;
+        if is_first {
+            // What it holds beside that is as good as out.
+            let with_one = &self.with_one;
+            self.withheld.retain(|piece| with_one.get(piece).map(|(with, _)| *with) != sent_to);
         }
+        is_first
+    }
+
+    /// When a peer comes to be on trial though nothing has happened.
+    pub fn next_trial(&self) -> Duration {
+        self.next_trial
     }
 
     /// How a peer stands, by what it passes on of what it was sent.

@@ -469,3 +469,21 @@ fn who_comes_back_stands_no_better_than_it_left_and_no_worse() {
     guide.came(later, LinkId(5), Past::default());
     assert_eq!(guide.standing(later, LinkId(5)), Standing::New);
 }
+
+#[test]
+fn the_first_piece_that_a_peer_passes_on_is_news_and_those_after_are_not() {
+    let mut guide = Guide::new(100, PIECE);
+    (0..2).for_each(|piece| _ = guide.send(NOW, LinkId(1), piece));
+    assert!(!guide.heard_of(LinkId(1), 0), "that it has it itself says nothing");
+    assert!(guide.heard_of(LinkId(2), 0));
+    assert!(!guide.heard_of(LinkId(2), 1));
+}
+
+#[test]
+fn a_stranger_is_on_trial_soon_after_its_first_piece_began_and_no_later_for_its_second() {
+    let mut guide = Guide::new(100, PIECE);
+    guide.begun(NOW, LinkId(1), 0);
+    assert_eq!(guide.next_trial(), NOW + TRIAL_AFTER);
+    guide.begun(NOW + TRIAL_AFTER, LinkId(1), 1);
+    assert_eq!(guide.next_trial(), NOW + TRIAL_AFTER);
+}

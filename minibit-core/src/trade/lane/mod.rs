@@ -279,6 +279,7 @@ impl<H> Lane<H> {
             lock(&self.link.repeats).on_sending(span, &self.share.geometry);
         }
         if begins_anew {
+            self.link.begins_piece(now);
             self.share.note_begun(now, self.link.id, span.piece());
         }
         self.set_amid_piece(true);

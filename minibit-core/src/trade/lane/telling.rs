@@ -161,8 +161,8 @@ impl<H> Lane<H> {
             link.declined.store(true, Relaxed);
             messages.push(Message::NotInterested);
         }
-        let to_guide = link.guiding.was_ever();
-        let released = share.released(link, to_guide);
+        let may_deal = link.may_deal();
+        let released = share.released(link);
         if control.told_news < released {
             let count = (released - control.told_news) as usize;
             let news = ledger.news(control.told_news).take(count);
@@ -173,7 +173,7 @@ impl<H> Lane<H> {
                 vec![Run { first: 0, count: share.geometry.piece_count().into() }]
             } else {
                 // But a seeder that dealt them out learns from it who passes them on.
-                runs_of(news.filter(|piece| to_guide || !link.holdings.contains(*piece)))
+                runs_of(news.filter(|piece| may_deal || !link.holdings.contains(*piece)))
             };
             if !runs.is_empty() {
                 let holdings = Holdings::News(runs);

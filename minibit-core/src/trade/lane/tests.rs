@@ -171,6 +171,21 @@ fn a_seeder_gives_nobody_else_what_a_peer_has_asked_it_for() {
 }
 
 #[test]
+fn a_piece_that_has_just_begun_keeps_its_slot_though_its_peer_has_had_nothing_for_long() {
+    let mut setting = Setting::new(true, Caps::default(), Slots::default());
+    let link = setting.join(Duration::ZERO, 2, false).unwrap();
+    let (waker, rng) = (Waker::noop().clone(), fastrand::Rng::with_seed(1));
+    let share = Arc::clone(&setting.share);
+    let mut lane = Lane::new(share, Arc::clone(&link), true, Duration::ZERO, waker, rng);
+    let now = Duration::from_secs(60);
+    let block = RawBlock { piece: 0, offset: 0, len: 16_384 };
+    lane.on_message(Message::Request(vec![block]), now).unwrap();
+    assert!(lane.take_block(now).is_some());
+    assert!(link.is_amid_piece(now));
+    assert!(!link.is_amid_piece(now + Duration::from_secs(3)), "it reads nothing");
+}
+
+#[test]
 fn who_is_dealt_nothing_waits_once_and_not_again_after_each_piece() {
     let mut lane = guided_lane();
     let now = Duration::from_secs(3);

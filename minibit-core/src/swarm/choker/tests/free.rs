@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::super::peer::LEAVING_MAX;
 use super::super::{IDLE, ROUND};
 use super::*;
+use crate::swarm::Standing;
 use crate::swarm::slots::FLOOR;
 
 /// Five slots, one of them left by peer 0 with a piece under way, and peer 5 waits for it.
@@ -50,6 +51,32 @@ fn who_does_not_use_a_slot_gives_it_to_one_that_waits_and_comes_after_all_others
     let (on, _) = room.tick();
     assert_eq!(on.len(), 1, "with nobody else waiting one of them comes back");
     assert!(off.contains(&on[0]));
+}
+
+#[test]
+fn who_takes_nothing_of_what_is_sent_to_its_end_after_a_choke_let_its_slot_pass_and_is_not_counted()
+{
+    let mut room = Room::new(ChokePolicy::Seeder, Slots::Auto);
+    room.complete = true;
+    (0..30).for_each(|id| room.join(id));
+    room.peers.iter_mut().for_each(|peer| peer.passes_on = Some(Standing::New));
+    room.idle = (0..30).collect();
+    room.tick();
+    let first = room.unchoked();
+    for id in &first {
+        let peer = room.peer(*id);
+        (peer.amid_piece, peer.in_hand, peer.passes_on) = (true, true, Some(Standing::OnTrial));
+    }
+    let (on, off) = room.tick();
+    assert_eq!((on, off), (vec![], first.clone()), "what was begun is sent to its end");
+    room.now += IDLE;
+    first.iter().for_each(|id| room.peer(*id).amid_piece = false);
+    assert_eq!(room.tick().0.len(), 25, "all others are answered");
+    assert!(first.iter().all(|id| room.choker.lets_slots_pass(room.now, LinkId(*id))));
+    // In the round after it is forgotten.
+    room.round();
+    room.round();
+    assert!(room.choker.slots().0 <= FLOOR);
 }
 
 /// Rounds in which all answered peers together get so many bytes a second.

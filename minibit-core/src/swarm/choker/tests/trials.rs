@@ -36,6 +36,18 @@ fn a_tried_peer_that_shows_its_worth_is_promoted_without_a_pause() {
 }
 
 #[test]
+fn at_a_seeder_a_trial_that_has_shown_nothing_ends_for_whoever_had_none_yet() {
+    let mut room = Room::classic(12);
+    room.complete = true;
+    (0..12).for_each(|id| room.peer(id).passes_on = Some(Standing::New));
+    room.tick();
+    let tried = room.in_slot(Slot::Optimistic)[0];
+    room.peer(tried).passes_on = Some(Standing::OnTrial);
+    let (on, off) = room.tick();
+    assert_eq!((on.len(), off), (1, vec![tried]));
+}
+
+#[test]
 fn the_optimistic_slot_moves_on_after_three_rounds() {
     let mut room = Room::classic(12);
     room.tick();
