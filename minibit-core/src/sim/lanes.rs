@@ -7,12 +7,12 @@ use std::task::Waker;
 use super::member::at;
 use super::pipe::{Item, UNDER_WAY_MAX};
 use super::queue::Event;
-use super::ready::LaneBell;
+use super::ready::{LaneBell, LookAround};
 use super::scenario::Role;
 use super::uplink::PROGRESS_NS;
 use super::world::World;
 use crate::peer::{Arrival, Violation};
-use crate::trade::{self, Lane, LaneEnd, Link};
+use crate::trade::{self, Lane, LaneEnd, Link, Wakers};
 use crate::types::{BlockSpan, PieceIndex};
 use crate::wire::{BlockHeader, Holdings, Message, Penalty, RawBlock};
 
@@ -23,20 +23,30 @@ const FLOOD: usize = 32;
 /// are closed by then.
 const BACKLOG_NS: u64 = 1_000_000_000;
 
-/// One end of a link.
+/// How much of a lane is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Looks {
+    /// What it takes to tell news or to hear some.
+    AtNews,
+    /// All over it.
+    Around,
+}
+
+/// One end of a link. In this order in memory, for the first that is looked at of its mind is next to it.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct SimLane {
-    /// Of the piece that is coming it knows whether all was right so far.
-    pub(super) mind: Lane<bool>,
-    pub(super) member: u32,
-    pipe: u32,
-    end: usize,
-    bell: Arc<LaneBell>,
     /// The block that is coming, and how many bytes of it have.
     incoming: Option<(BlockSpan, Arrival)>,
     came: u32,
     timer: u64,
     generation: u32,
+    pub(super) member: u32,
+    pipe: u32,
+    end: u32,
+    bell: Arc<LaneBell>,
+    /// Of the piece that is coming it knows whether all was right so far.
+    pub(super) mind: Lane<bool>,
 }
 
 impl World {
@@ -49,9 +59,10 @@ impl World {
         let rng = fastrand::Rng::with_seed(self.rng.u64(..));
         let Some(active) = &mut self.members[number as usize].active else { return };
         let bell = Arc::new(LaneBell::new(place, Arc::clone(&self.ready)));
-        let waker = Waker::from(Arc::clone(&bell));
+        let all = Waker::from(Arc::new(LookAround(Arc::clone(&bell))));
+        let wakers = Wakers { all, news: Waker::from(Arc::clone(&bell)) };
         let share = Arc::clone(&active.share);
-        let mind = Lane::new(share, link, true, at(self.now), waker, rng);
+        let mind = Lane::new(share, link, true, at(self.now), wakers, rng);
         active.lanes.insert(place);
         if let Some(known) = &mut self.pipes[pipe as usize] {
             known.ends[end].lane = Some(place);
@@ -61,7 +72,7 @@ impl World {
             mind,
             member: number,
             pipe,
-            end,
+            end: end as u32,
             bell,
             incoming: None,
             came: 0,
@@ -84,7 +95,7 @@ impl World {
     pub(super) fn drop_lane(&mut self, place: u32) {
         let Some(mut lane) = self.lanes[place as usize].take() else { return };
         let wrong = self.pipes[lane.pipe as usize].as_ref().is_some_and(|pipe| {
-            let sender = pipe.ends[1 - lane.end].member;
+            let sender = pipe.ends[1 - lane.end()].member;
             self.members[sender as usize].role == Role::Corrupt
         });
         lane.take_what_came_of_block(wrong);
@@ -94,7 +105,7 @@ impl World {
         }
         member.uplink.stop(self.now, place);
         self.plan_uplink(lane.member);
-        self.close_end(lane.pipe, lane.end);
+        self.close_end(lane.pipe, lane.end());
         self.free_lanes.push(place);
     }
 
@@ -108,7 +119,7 @@ impl World {
         }
         if let Some(lane) = &self.lanes[place as usize] {
             let other = self.pipes[lane.pipe as usize].as_ref();
-            let other = other.map(|pipe| pipe.ends[1 - lane.end].member);
+            let other = other.map(|pipe| pipe.ends[1 - lane.end()].member);
             if let (Some(check), Some(other), LaneEnd::Violation(broken)) =
                 (&mut self.check, other, end)
             {
@@ -122,8 +133,22 @@ impl World {
         self.end_lane(place, ban);
     }
 
-    /// A lane looks around.
+    /// A lane that was woken does what it was woken for.
     pub(super) fn turn(&mut self, place: u32) {
+        let Some(lane) = &mut self.lanes[place as usize] else { return };
+        if !lane.bell.is_for_news() {
+            return self.look_around_on_lane(place);
+        }
+        if let Some(check) = &mut self.check {
+            check.touch(lane.member);
+        }
+        lane.bell.heard();
+        lane.mind.tell_peer();
+        self.say(place);
+    }
+
+    /// A lane looks around.
+    fn look_around_on_lane(&mut self, place: u32) {
         let now = at(self.now);
         let Some(lane) = &mut self.lanes[place as usize] else { return };
         if let Some(check) = &mut self.check {
@@ -168,7 +193,7 @@ impl World {
             return;
         }
         lane.timer = u64::MAX;
-        self.turn(place);
+        self.look_around_on_lane(place);
     }
 
     /// Sends what the lane has to say; behind the block that is being sent, if one is.
@@ -177,7 +202,7 @@ impl World {
         if !lane.mind.has_messages() {
             return;
         }
-        let (pipe, end, role) = (lane.pipe, lane.end, self.members[lane.member as usize].role);
+        let (pipe, end, role) = (lane.pipe, lane.end(), self.members[lane.member as usize].role);
         let mut messages = lane.mind.take_messages();
         match role {
             // It does not even say no.
@@ -202,17 +227,19 @@ impl World {
         }
     }
 
-    /// Reads some of what is all over a lane's link and connection; see [`Self::fetch_lanes`].
-    pub(super) fn touch_link(&self, lane: &SimLane) -> u64 {
+    /// Reads some of a lane's link and connection; see [`Self::fetch_lanes`].
+    pub(super) fn touch_link(&self, lane: &SimLane, looks: Looks) -> u64 {
         let sending =
-            self.pipes[lane.pipe as usize].as_ref().map(|pipe| pipe.ends[lane.end].sending);
-        lane.mind.link().glance() ^ u64::from(sending.unwrap_or(false))
+            self.pipes[lane.pipe as usize].as_ref().map(|pipe| pipe.ends[lane.end()].sending);
+        let link = lane.mind.link();
+        let rest = if looks == Looks::Around { link.glance_at_rest() } else { 0 };
+        rest ^ link.glance() ^ u64::from(sending.unwrap_or(false))
     }
 
     /// The lane at the other end of a lane's connection.
     pub(super) fn other_lane(&self, place: u32) -> Option<u32> {
         let lane = self.lanes[place as usize].as_ref()?;
-        self.pipes[lane.pipe as usize].as_ref()?.ends[1 - lane.end].lane
+        self.pipes[lane.pipe as usize].as_ref()?.ends[1 - lane.end()].lane
     }
 
     /// Begins to send the next block that was asked for, if the connection takes it.
@@ -221,7 +248,7 @@ impl World {
         if lane.mind.upload().is_empty() {
             return;
         }
-        let (pipe, end, number) = (lane.pipe, lane.end, lane.member);
+        let (pipe, end, number) = (lane.pipe, lane.end(), lane.member);
         let Some(known) = &mut self.pipes[pipe as usize] else { return };
         let receiver = known.ends[1 - end].member;
         let here = &mut known.ends[end];
@@ -243,7 +270,7 @@ impl World {
         let Some(lane) = &mut self.lanes[place as usize] else { return };
         lane.mind.on_taken((span.len() - credited) as usize, at(self.now));
         lane.mind.on_block_sent(span, at(self.now));
-        let (pipe, end, number) = (lane.pipe, lane.end, lane.member);
+        let (pipe, end, number) = (lane.pipe, lane.end(), lane.member);
         let wrong = self.members[number as usize].role == Role::Corrupt;
         let Some(known) = &mut self.pipes[pipe as usize] else { return };
         known.ends[end].sending = false;
@@ -284,7 +311,7 @@ impl World {
         let Some(lane) = &self.lanes[sender as usize] else { return };
         lane.mind.on_taken(bytes as usize, at(self.now));
         let Some(known) = &self.pipes[lane.pipe as usize] else { return };
-        let there = &known.ends[1 - lane.end];
+        let there = &known.ends[1 - lane.end()];
         // What is held up by the network has not come.
         if there.held_up || self.split && self.is_cut(lane.pipe) {
             return;
@@ -340,12 +367,24 @@ impl World {
 }
 
 impl SimLane {
-    /// Reads some of what is all over it; see [`World::fetch_lanes`].
-    pub(super) fn touch(&self) -> u64 {
-        self.mind.glance()
-            ^ self.timer
-            ^ u64::from(self.generation)
-            ^ u64::from(self.bell.is_rung() ^ self.incoming.is_some())
+    /// Which end of its connection it is.
+    fn end(&self) -> usize {
+        self.end as usize
+    }
+
+    /// What it will look at when its turn comes.
+    pub(super) fn will_look(&self) -> Looks {
+        if self.bell.is_for_news() { Looks::AtNews } else { Looks::Around }
+    }
+
+    /// Reads some of what it will look at; see [`World::fetch_lanes`].
+    pub(super) fn touch(&self, looks: Looks) -> u64 {
+        let rest = if looks == Looks::Around {
+            self.mind.glance_at_rest() ^ u64::from(self.bell.is_rung())
+        } else {
+            0
+        };
+        rest ^ self.mind.glance() ^ self.timer ^ u64::from(self.incoming.is_some())
     }
 
     /// The same of what is known of the pieces that a message tells of.

@@ -1,15 +1,16 @@
 //! Who has been woken: lanes and members that are to look around before time goes on.
 //!
 //! The conduct of a share wakes through `Waker` and `Signals`, as it does threads and tasks of
-//! the engine; here they put numbers on a list. Atomics and a lock only because those interfaces
-//! ask for them: there is one thread.
+//! the engine; here they put numbers on a list. Atomics only because those interfaces ask for them:
+//! there is one thread. So nothing here is locked, nor read and written in one step: either would
+//! have the processor wait until all that it reads for other wake-ups has come from memory.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::task::Wake;
 
 use crate::swarm::LinkId;
-use crate::trade::{Signals, lock};
+use crate::trade::Signals;
 
 /// Who is to look around.
 #[derive(Clone, Copy, Debug)]
@@ -18,18 +19,54 @@ pub(super) enum Ready {
     Member(u32),
 }
 
-/// The list, first come first served.
-#[derive(Debug, Default)]
-pub(super) struct ReadyList(Mutex<Vec<Ready>>);
+/// The list, first come first served. In parts that stay where they are while it grows.
+#[derive(Debug)]
+pub(super) struct ReadyList {
+    parts: [OnceLock<Box<Part>>; PARTS],
+    len: AtomicUsize,
+}
+
+/// Entries in one part of the list.
+const PART: usize = 4096;
+/// Parts at most. Nobody is on the list twice, so that is for many millions of lanes.
+const PARTS: usize = 4096;
+
+type Part = [AtomicU64; PART];
+
+impl Default for ReadyList {
+    fn default() -> Self {
+        Self { parts: [const { OnceLock::new() }; PARTS], len: AtomicUsize::new(0) }
+    }
+}
 
 impl ReadyList {
+    const MEMBER: u64 = 1 << 32;
+
     fn push(&self, ready: Ready) {
-        lock(&self.0).push(ready);
+        let at = self.len.load(Relaxed);
+        let part =
+            self.parts[at / PART].get_or_init(|| Box::new([const { AtomicU64::new(0) }; PART]));
+        let entry = match ready {
+            Ready::Lane(lane) => lane.into(),
+            Ready::Member(member) => Self::MEMBER | u64::from(member),
+        };
+        part[at % PART].store(entry, Relaxed);
+        self.len.store(at + 1, Relaxed);
     }
 
-    /// Puts all there are in place of `old`, which is to be empty.
-    pub(super) fn take(&self, old: &mut Vec<Ready>) {
-        std::mem::swap(&mut *lock(&self.0), old);
+    /// Moves all there are to `to`.
+    pub(super) fn take(&self, to: &mut Vec<Ready>) {
+        let len = self.len.load(Relaxed);
+        let entries = self.parts.iter().filter_map(OnceLock::get).flat_map(|part| part.iter());
+        to.extend(entries.take(len).map(|entry| {
+            let entry = entry.load(Relaxed);
+            if entry & Self::MEMBER == 0 {
+                Ready::Lane(entry as u32)
+            } else {
+                Ready::Member(entry as u32)
+            }
+        }));
+        self.len.store(0, Relaxed);
     }
 }
 
@@ -37,39 +74,69 @@ impl ReadyList {
 #[derive(Debug)]
 pub(super) struct LaneBell {
     lane: u32,
-    rung: AtomicBool,
+    rung: AtomicU8,
     list: Arc<ReadyList>,
 }
 
 impl LaneBell {
+    const FOR_NEWS: u8 = 1;
+    const FOR_ALL: u8 = 2;
+
     pub(super) fn new(lane: u32, list: Arc<ReadyList>) -> Self {
-        Self { lane, rung: AtomicBool::new(false), list }
+        Self { lane, rung: AtomicU8::new(0), list }
     }
 
+    /// The lane is to look around.
     pub(super) fn ring(&self) {
-        if !self.rung.swap(true, Relaxed) {
+        self.ring_for(Self::FOR_ALL);
+    }
+
+    fn ring_for(&self, what: u8) {
+        let rung = self.rung.load(Relaxed);
+        self.rung.store(rung | what, Relaxed);
+        if rung == 0 {
             self.list.push(Ready::Lane(self.lane));
         }
     }
 
     /// Whether the lane is on the list.
     pub(super) fn is_rung(&self) -> bool {
-        self.rung.load(Relaxed)
+        self.rung.load(Relaxed) != 0
     }
 
-    /// The lane looks around now.
+    /// Whether the lane is on the list only to tell news.
+    pub(super) fn is_for_news(&self) -> bool {
+        self.rung.load(Relaxed) == Self::FOR_NEWS
+    }
+
+    /// The lane's turn comes now.
     pub(super) fn heard(&self) {
-        self.rung.store(false, Relaxed);
+        self.rung.store(0, Relaxed);
     }
 }
 
+/// Wakes a lane to tell news.
 impl Wake for LaneBell {
     fn wake(self: Arc<Self>) {
-        self.ring();
+        self.wake_by_ref();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.ring();
+        self.ring_for(Self::FOR_NEWS);
+    }
+}
+
+/// Wakes a lane to look around. A step further than the bell, for it is rung less often.
+#[derive(Debug)]
+pub(super) struct LookAround(pub(super) Arc<LaneBell>);
+
+impl Wake for LookAround {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.ring();
     }
 }
 
@@ -109,13 +176,17 @@ impl MemberBell {
     }
 
     fn tell(&self, what: u8) {
-        if self.told.fetch_or(what, Relaxed) == 0 {
+        let told = self.told.load(Relaxed);
+        self.told.store(told | what, Relaxed);
+        if told == 0 {
             self.list.push(Ready::Member(self.member));
         }
     }
 
     pub(super) fn take(&self) -> Told {
-        Told(self.told.swap(0, Relaxed))
+        let told = self.told.load(Relaxed);
+        self.told.store(0, Relaxed);
+        Told(told)
     }
 }
 

@@ -20,9 +20,9 @@ use crate::content::{FileEntry, HashBook, Manifest, merge_pieces};
 use crate::swarm::LinkId;
 use crate::trade::Told;
 use crate::types::{Digest, Geometry, PieceSet};
-use crate::wire::Register;
+use crate::wire::{Message, Register};
 
-use super::lanes::SimLane;
+use super::lanes::{Looks, SimLane};
 
 /// For so many events or lanes at a time what they will touch is fetched from memory.
 const AHEAD: usize = 16;
@@ -274,13 +274,18 @@ impl World {
             })
         };
         let items = || ends().filter_map(|end| Some((end.lane?, self.transit.first(&end.coming)?)));
-        let places = events().filter_map(|event| match event {
-            Event::LaneTimer { lane, .. } => Some(lane),
-            Event::Uplink { member, .. } => self.members[member as usize].uplink.next_lane(),
+        let timers = events().filter_map(|event| match event {
+            Event::LaneTimer { lane, .. } => Some((lane, Looks::Around)),
+            Event::Uplink { member, .. } => {
+                Some((self.members[member as usize].uplink.next_lane()?, Looks::Around))
+            }
             _ => None,
         });
-        let places = places.chain(items().map(|(lane, _)| lane));
-        self.fetch_lanes(|| places.clone().filter_map(|place| self.lanes[place as usize].as_ref()));
+        let heard = items().map(|(lane, item)| match item {
+            Item::Message(Message::Have { .. }) => (lane, Looks::AtNews),
+            _ => (lane, Looks::Around),
+        });
+        self.fetch_lanes(timers.chain(heard));
         let news = items().filter_map(|(lane, item)| {
             self.lanes[lane as usize].as_ref().map(|lane| lane.touch_news(item))
         });
@@ -289,20 +294,22 @@ impl World {
 
     /// The same for the next of those that were woken.
     fn fetch_woken(&self, woken: &[Ready]) {
-        self.fetch_lanes(|| {
-            woken.iter().take(AHEAD).filter_map(|ready| match ready {
-                Ready::Lane(place) => self.lanes[*place as usize].as_ref(),
-                Ready::Member(_) => None,
-            })
-        });
+        self.fetch_lanes(woken.iter().take(AHEAD).filter_map(|ready| match ready {
+            Ready::Lane(place) => Some((*place, self.lanes[*place as usize].as_ref()?.will_look())),
+            Ready::Member(_) => None,
+        }));
     }
 
-    /// Reads a little all over some lanes and what belongs to them: a large swarm is not in the
-    /// cache, and memory answers many such reads in the time that it takes for one. Each lane alone
-    /// would wait for one after the other.
-    fn fetch_lanes<'a, L: Iterator<Item = &'a SimLane>>(&'a self, lanes: impl Fn() -> L) {
-        let seen = lanes().map(SimLane::touch).fold(0, BitXor::bitxor);
-        std::hint::black_box(lanes().map(|lane| self.touch_link(lane)).fold(seen, BitXor::bitxor));
+    /// Reads a little of all that some lanes will look at: a large swarm is not in the cache, and memory answers
+    /// many such reads in the time that it takes for one. Each lane alone would wait for one after the other.
+    fn fetch_lanes(&self, places: impl Iterator<Item = (u32, Looks)> + Clone) {
+        let lanes = || {
+            let places = places.clone();
+            places.filter_map(|(place, looks)| Some((self.lanes[place as usize].as_ref()?, looks)))
+        };
+        let seen = lanes().map(|(lane, looks)| lane.touch(looks)).fold(0, BitXor::bitxor);
+        let links = lanes().map(|(lane, looks)| self.touch_link(lane, looks));
+        std::hint::black_box(links.fold(seen, BitXor::bitxor));
     }
 
     /// Folds an event into the hash of all of them (FNV-1a over its parts).
@@ -675,6 +682,9 @@ impl World {
         uplink.in_turn = true;
         let done = uplink.take_done(self.now);
         let progress = uplink.take_progress();
+        let senders = progress.iter().map(|(lane, ..)| *lane);
+        let receivers = senders.clone().filter_map(|lane| self.other_lane(lane));
+        self.fetch_lanes(receivers.map(|lane| (lane, Looks::Around)));
         for (lane, span, fresh) in progress {
             self.credit(lane, span, fresh);
         }
@@ -783,7 +793,6 @@ mod tests {
     use super::*;
     use crate::sim::{Faults, Rates};
     use crate::types::PieceSize;
-    use crate::wire::Message;
 
     fn swarm() -> Scenario {
         Scenario {

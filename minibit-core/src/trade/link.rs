@@ -23,6 +23,22 @@ const STALLED: Duration = Duration::from_secs(1);
 /// What takes so long drips: more than any slot of a working way out makes of a piece.
 const DRIPS: Duration = Duration::from_secs(30);
 
+/// What wakes a lane. A shell that does not tell the two apart gives one [`Waker`] for both.
+#[derive(Debug, Clone)]
+pub struct Wakers {
+    /// It is to look around.
+    pub all: Waker,
+    /// There is news to tell, and nothing else has changed: [`Lane::tell_peer`](super::Lane::tell_peer)
+    /// will do. Most wake-ups of a large swarm are of this kind.
+    pub news: Waker,
+}
+
+impl From<Waker> for Wakers {
+    fn from(waker: Waker) -> Self {
+        Self { news: waker.clone(), all: waker }
+    }
+}
+
 pub(super) fn micros(cell: &AtomicU64) -> Duration {
     Duration::from_micros(cell.load(Relaxed))
 }
@@ -191,8 +207,8 @@ pub struct Link {
     pub holdings: Holdings,
     /// When payload that was asked for last came, in microseconds of the shell's clock.
     pub(super) gave_us: AtomicU64,
-    /// Wakes the first lane.
-    pub(super) first: OnceLock<Waker>,
+    /// What wakes the first lane.
+    pub(super) first: OnceLock<Wakers>,
     pub(super) lanes: Mutex<Vec<Arc<LaneStatus>>>,
     /// It sent wrong bytes; until it is judged nothing is asked of it.
     pub(super) suspect: Mutex<Option<Suspicion>>,
@@ -240,13 +256,16 @@ const _: () = {
 };
 
 impl Link {
-    /// Reads a little of what a turn of its lanes looks at; see [`Lane::glance`](super::Lane::glance).
+    /// Reads a little of what is looked at for news; see [`Lane::glance`](super::Lane::glance).
     pub fn glance(&self) -> u64 {
-        u64::from(self.is_choked() ^ self.closing().is_some() ^ self.first.get().is_some())
+        u64::from(self.is_choked()) ^ u64::from(self.holdings.len())
+    }
+
+    /// The same for the rest of what a turn of its lanes looks at.
+    pub fn glance_at_rest(&self) -> u64 {
+        u64::from(self.closing().is_some() ^ self.first.get().is_some())
             ^ u64::from(self.suspect.is_poisoned() ^ self.lanes.is_poisoned())
             ^ u64::from(self.suggested.is_poisoned())
-            ^ u64::from(self.holdings.len())
-            ^ u64::from(self.id.0)
             ^ self.gave_us.load(Relaxed)
             ^ u64::from(self.agreed.lanes_max)
             ^ u64::from(self.initiated)
@@ -259,10 +278,17 @@ impl Link {
         }
     }
 
-    /// Wakes the first lane, which has news to tell.
+    /// Wakes the first lane.
     pub(super) fn wake_first(&self) {
         if let Some(first) = self.first.get() {
-            first.wake_by_ref();
+            first.all.wake_by_ref();
+        }
+    }
+
+    /// Wakes the first lane, which has news to tell.
+    pub(super) fn wake_for_news(&self) {
+        if let Some(first) = self.first.get() {
+            first.news.wake_by_ref();
         }
     }
 

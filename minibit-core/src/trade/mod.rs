@@ -31,7 +31,7 @@ mod strangers;
 mod testing;
 
 pub use lane::{Lane, LaneEnd, MetadataWanted};
-pub use link::{CloseReason, LaneStatus, Link};
+pub use link::{CloseReason, LaneStatus, Link, Wakers};
 pub use manager::{Manager, NewLink, Told};
 pub use prefixes::Origin;
 pub use share::{Counters, Setup, Share, Signals};

@@ -579,14 +579,16 @@ impl<H> Share<H> {
         };
         let fresh: Vec<PieceIndex> = self.ledger.news(from).collect();
         let holds_all = self.ledger.holds_all();
-        for link in self.links().values().filter(|link| to_all || link.hears_soon()) {
-            if holds_all
-                || link.may_deal()
-                || fresh.iter().any(|piece| !link.holdings.contains(*piece))
-            {
-                link.wake_first();
-            }
-        }
+        let links = self.links();
+        // What is looked at of a link is read from memory side by side for many: first what says who hears,
+        // then what they hold, and what wakes them last.
+        let hears = |link: &&Arc<Link>| to_all || link.hears_soon();
+        let mut hearers: Vec<&Arc<Link>> = links.values().filter(hears).collect();
+        hearers.retain(|link| {
+            let is_new = |piece: &PieceIndex| !link.holdings.contains(*piece);
+            holds_all || link.may_deal() || fresh.iter().any(is_new)
+        });
+        hearers.into_iter().for_each(|link| link.wake_for_news());
     }
 
     /// Whether so much of the share has yet to be told where nothing goes that it should not wait.

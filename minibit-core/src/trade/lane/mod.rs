@@ -16,11 +16,10 @@ mod telling;
 use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::{Arc, Mutex};
-use std::task::Waker;
 use std::time::Duration;
 
 use self::judging::Unproven;
-use super::link::{CloseReason, LaneStatus, Link};
+use super::link::{CloseReason, LaneStatus, Link, Wakers};
 use super::lock;
 use super::prefixes::{Origin, Progress, Sender};
 use super::share::Share;
@@ -85,19 +84,25 @@ struct Control {
 
 /// One connection; see the module's header. `H` is what the shell knows of the bytes of a piece that
 /// have come so far.
+///
+/// In this order in memory: what is looked at to tell news or to hear some, which is most of what happens in a
+/// large swarm, is in the first lines of the processor's cache.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Lane<H = PieceHasher> {
     share: Arc<Share<H>>,
     link: Arc<Link>,
+    messages: Vec<Message>,
+    parted: Vec<PieceIndex>,
+    control: Option<Control>,
+    upload: Upload,
     /// Its peer, as the sender of what comes.
     sender: Sender,
     id: LaneId,
     status: Arc<LaneStatus>,
-    control: Option<Control>,
     download: Download,
     /// The piece that is coming.
     progress: Option<Progress<H>>,
-    upload: Upload,
     chatter: Chatter,
     /// A piece has begun to be sent, and there is more of it to come.
     amid_piece: bool,
@@ -115,26 +120,25 @@ pub struct Lane<H = PieceHasher> {
     /// There is something to ask for, and it is left to others for now.
     held_back: bool,
     began: Duration,
-    messages: Vec<Message>,
-    parted: Vec<PieceIndex>,
     rng: fastrand::Rng,
 }
 
 impl<H> Lane<H> {
-    /// A lane of `link`; the `first` one carries its control. It is woken through `waker`.
+    /// A lane of `link`; the `first` one carries its control. It is woken through `wakers`.
     pub fn new(
         share: Arc<Share<H>>,
         link: Arc<Link>,
         first: bool,
         now: Duration,
-        waker: Waker,
+        wakers: impl Into<Wakers>,
         rng: fastrand::Rng,
     ) -> Self {
         let id = share.ledger.new_lane();
+        let wakers = wakers.into();
+        let status = Arc::new(LaneStatus::new(wakers.all.clone()));
         if first {
-            let _ = link.first.set(waker.clone());
+            let _ = link.first.set(wakers);
         }
-        let status = Arc::new(LaneStatus::new(waker));
         share.lanes().insert(id, Arc::clone(&status));
         lock(&link.lanes).push(Arc::clone(&status));
         let agreed = &link.agreed;
@@ -213,22 +217,24 @@ impl<H> Lane<H> {
         &self.upload
     }
 
-    /// Reads a little of what a turn looks at. Whoever has many lanes take their turns, as a simulated swarm
-    /// does, calls it for the next of them, for memory answers many such reads in the time that it takes for
-    /// one; what is read means nothing.
+    /// Reads a little of what is looked at to tell news or to hear some. Whoever has many lanes take their turns,
+    /// as a simulated swarm does, calls it for the next of them, for memory answers many such reads in the time
+    /// that it takes for one; what is read means nothing.
     pub fn glance(&self) -> u64 {
-        let download = &self.download;
         let control = self.control.as_ref().map_or(0, |control| {
-            let since = [control.idle_since, control.deals_again];
-            u64::from(control.told_news)
-                ^ u64::from(control.session.next_check().subsec_nanos())
-                ^ since.iter().flatten().count() as u64
+            u64::from(control.told_news) ^ u64::from(control.session.next_check().subsec_nanos())
         });
-        let lens =
-            self.messages.len() ^ self.parted.len() ^ self.metadata.len() ^ self.unproven.len();
-        control
-            ^ lens as u64
-            ^ u64::from(self.upload.is_empty() ^ self.held_back ^ download.is_within_piece())
+        let lens = self.messages.len() ^ self.parted.len() ^ usize::from(self.upload.is_empty());
+        control ^ lens as u64
+    }
+
+    /// The same for the rest of what a turn looks at.
+    pub fn glance_at_rest(&self) -> u64 {
+        let download = &self.download;
+        let since = self.control.as_ref().map(|control| [control.idle_since, control.deals_again]);
+        let since = since.iter().flatten().flatten().count();
+        (self.metadata.len() ^ self.unproven.len() ^ since) as u64
+            ^ u64::from(self.held_back ^ download.is_within_piece())
             ^ u64::from(self.chatter.rests_until(self.began).is_some())
             ^ download.in_flight()
             ^ download.meter().rate() as u64
