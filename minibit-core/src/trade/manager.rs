@@ -752,7 +752,8 @@ mod tests {
 
     #[test]
     fn who_begins_its_first_piece_with_a_seeder_makes_way_once_it_is_out() {
-        let mut setting = Setting::new(true, Caps::default(), Slots::Auto);
+        let slots = Slots::Fixed { regular: 4, optimistic: 1 };
+        let mut setting = Setting::new(true, Caps::default(), slots);
         let join = |number| setting.join(Duration::ZERO, number, false).unwrap();
         let links: Vec<_> = (2..12).map(join).collect();
         let is_answered = |link: &&Arc<Link>| !link.is_choking();
