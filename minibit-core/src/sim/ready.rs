@@ -207,3 +207,35 @@ impl Signals for Arc<MemberBell> {
 
     fn lane_gone(&self) {}
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_woken_comes_once_in_order_and_looks_around_if_anything_asks_for_that() {
+        let list = Arc::new(ReadyList::default());
+        let count = 2 * PART as u32 + 3;
+        let bells: Vec<Arc<LaneBell>> =
+            (0..count).map(|lane| Arc::new(LaneBell::new(lane, Arc::clone(&list)))).collect();
+        for _ in 0..2 {
+            bells.iter().for_each(Wake::wake_by_ref);
+            bells[7].ring();
+            let member = Arc::new(MemberBell::new(5, Arc::clone(&list)));
+            member.news();
+            member.complete();
+            let mut woken = Vec::new();
+            list.take(&mut woken);
+            let lanes = woken.iter().map_while(|ready| match ready {
+                Ready::Lane(lane) => Some(*lane),
+                Ready::Member(_) => None,
+            });
+            assert!(lanes.eq(0..count));
+            assert!(matches!(woken[count as usize..], [Ready::Member(5)]));
+            assert!(bells.iter().all(|bell| bell.is_for_news() == (bell.lane != 7)));
+            bells.iter().for_each(|bell| bell.heard());
+            list.take(&mut woken);
+            assert_eq!(woken.len(), count as usize + 1, "nobody is left");
+        }
+    }
+}

@@ -285,7 +285,7 @@ impl World {
             Item::Message(Message::Have { .. }) => (lane, Looks::AtNews),
             _ => (lane, Looks::Around),
         });
-        self.fetch_lanes(timers.chain(heard));
+        self.fetch_lanes(&timers.chain(heard));
         let news = items().filter_map(|(lane, item)| {
             self.lanes[lane as usize].as_ref().map(|lane| lane.touch_news(item))
         });
@@ -294,7 +294,7 @@ impl World {
 
     /// The same for the next of those that were woken.
     fn fetch_woken(&self, woken: &[Ready]) {
-        self.fetch_lanes(woken.iter().take(AHEAD).filter_map(|ready| match ready {
+        self.fetch_lanes(&woken.iter().take(AHEAD).filter_map(|ready| match ready {
             Ready::Lane(place) => Some((*place, self.lanes[*place as usize].as_ref()?.will_look())),
             Ready::Member(_) => None,
         }));
@@ -302,7 +302,7 @@ impl World {
 
     /// Reads a little of all that some lanes will look at: a large swarm is not in the cache, and memory answers
     /// many such reads in the time that it takes for one. Each lane alone would wait for one after the other.
-    fn fetch_lanes(&self, places: impl Iterator<Item = (u32, Looks)> + Clone) {
+    fn fetch_lanes(&self, places: &(impl Iterator<Item = (u32, Looks)> + Clone)) {
         let lanes = || {
             let places = places.clone();
             places.filter_map(|(place, looks)| Some((self.lanes[place as usize].as_ref()?, looks)))
@@ -684,7 +684,7 @@ impl World {
         let progress = uplink.take_progress();
         let senders = progress.iter().map(|(lane, ..)| *lane);
         let receivers = senders.clone().filter_map(|lane| self.other_lane(lane));
-        self.fetch_lanes(receivers.map(|lane| (lane, Looks::Around)));
+        self.fetch_lanes(&receivers.map(|lane| (lane, Looks::Around)));
         for (lane, span, fresh) in progress {
             self.credit(lane, span, fresh);
         }

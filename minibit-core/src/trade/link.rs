@@ -29,7 +29,8 @@ pub struct Wakers {
     /// It is to look around.
     pub all: Waker,
     /// There is news to tell, and nothing else has changed: [`Lane::tell_peer`](super::Lane::tell_peer)
-    /// will do. Most wake-ups of a large swarm are of this kind.
+    /// will do. Most wake-ups of a large swarm are of this kind, and a simulated one does no more then; in the engine,
+    /// which has sockets to look at, a lane always takes a whole turn.
     pub news: Waker,
 }
 
@@ -222,9 +223,11 @@ pub struct Link {
     /// Its peer has sent a whole right piece alone, be it over earlier links, since it last threw away what others
     /// had begun.
     pub(super) has_earned: AtomicBool,
-    /// The peer would answer us and has what we lack, and we have not asked for it: it has to wait for its turn, or to
+    /// The peer would answer us and has what we lack, and we do not ask it for it: it has to wait for its turn, or to
     /// leave it to others.
-    pub(super) held_back: AtomicBool,
+    pub(super) waits_for_us: AtomicBool,
+    /// It was asked for something.
+    pub(super) was_asked: AtomicBool,
     /// How often wrong bytes of its were explained by a withdrawal.
     pub(super) forgiven: AtomicU32,
     /// The address that the connection came from or went to.
@@ -347,7 +350,7 @@ impl Link {
         let lanes = lock(&self.lanes);
         let is_asked = lanes.iter().any(|lane| lane.busy.load(Relaxed));
         let comes = lanes.iter().any(|lane| !lane.stalls(now));
-        let may_be_asked = !self.is_choked() && !self.held_back.load(Relaxed);
+        let may_be_asked = !self.is_choked() && !self.waits_for_us.load(Relaxed);
         may_be_asked && !self.lets_us_down() && (comes || !is_asked)
     }
 

@@ -396,7 +396,8 @@ impl<H> Manager<H> {
             snubbed: AtomicBool::new(self.share.was_let_down_by(&peer)),
             suspect: Mutex::new(None),
             has_earned: AtomicBool::new(self.share.take_earned(ip, peer)),
-            held_back: AtomicBool::new(false),
+            waits_for_us: AtomicBool::new(false),
+            was_asked: AtomicBool::new(false),
             forgiven: AtomicU32::new(0),
             repeats: Mutex::default(),
             verified_bytes: AtomicU64::new(0),
@@ -427,8 +428,8 @@ impl<H> Manager<H> {
             self.share.forget_prefixes_of(&link);
             self.neighbours.ban(id);
         }
-        let ending =
-            Ending { brought_at: link.gave_at(), was_held_back: link.held_back.load(Relaxed) };
+        let was_held_back = link.waits_for_us.load(Relaxed) && !link.was_asked.load(Relaxed);
+        let ending = Ending { brought_at: link.gave_at(), was_held_back };
         self.neighbours.closed(now, id, ending, &mut self.rng);
         self.choose_slots(now);
         self.share.wake_all();
@@ -726,13 +727,18 @@ mod tests {
 
     #[test]
     fn whose_links_are_lost_that_we_asked_for_nothing_is_dialled_again_soon_however_often() {
-        let mut setting = Setting::new(false, Caps::default(), Slots::default());
-        for _ in 0..6 {
-            let link = setting.join(Duration::ZERO, 2, true).unwrap();
-            link.held_back.store(true, Relaxed);
-            setting.manager.remove_link(Duration::ZERO, link.id, false);
-        }
-        assert_eq!(setting.manager.dial(Duration::from_secs(1)).len(), 1);
+        let dials = |was_asked| {
+            let mut setting = Setting::new(false, Caps::default(), Slots::default());
+            for _ in 0..6 {
+                let link = setting.join(Duration::ZERO, 2, true).unwrap();
+                link.was_asked.store(was_asked, Relaxed);
+                link.waits_for_us.store(true, Relaxed);
+                setting.manager.remove_link(Duration::ZERO, link.id, false);
+            }
+            setting.manager.dial(Duration::from_secs(1)).len()
+        };
+        assert_eq!(dials(false), 1);
+        assert_eq!(dials(true), 0, "which sent nothing of what it was asked for");
     }
 
     #[test]

@@ -103,7 +103,7 @@ pub struct Share<H = PieceHasher> {
     pub(super) signals: Box<dyn Signals>,
     /// Raised when a piece was verified and nobody has been told; the manager batches.
     pub(super) news_pending: AtomicBool,
-    /// The news log up to here may be told to peers that we trade with.
+    /// The news log up to here may be told to peers that hear it soon ([`Link::hears_soon`]).
     news_released: AtomicU32,
     /// The same for all others.
     news_released_to_all: AtomicU32,
@@ -566,7 +566,7 @@ impl<H> Share<H> {
         self.guide.as_ref().is_some_and(|guide| lock(guide).sent(now, link, piece.get()))
     }
 
-    /// Lets links tell what we hold by now: all of them, or those over which anything goes.
+    /// Lets links tell what we hold by now: all of them, or those whose peers hear it soon.
     pub(super) fn release_news(&self, to_all: bool) {
         // In this order: a piece verified right after the flag is lowered raises it again.
         self.news_pending.swap(false, AcqRel);

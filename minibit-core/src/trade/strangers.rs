@@ -425,7 +425,7 @@ mod tests {
                 break asked;
             }
             (now, links) = (now + 700, links + 1);
-            assert!(honest.link().held_back.load(Relaxed), "which is no failure of its");
+            assert!(honest.link().waits_for_us.load(Relaxed), "which is no failure of its");
             victim.setting.manager.remove_link(at(now), honest.link().id, false);
             now += REDIALLED;
         };

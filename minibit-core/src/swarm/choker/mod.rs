@@ -328,12 +328,15 @@ impl Choker {
 
     /// Sets the number of slots after the last round's rates, or between rounds if there is
     /// plenty for all who are answered. Not counted is who takes nothing of what it has asked for, for long or
-    /// while the link has room, or did so until its slot was lost; and where nobody ever took anything, none of them is.
+    /// while the link has room, or did so until its slot was lost, while nobody takes anything; and where nobody ever took anything, none of them is.
     fn resize(&mut self, now: Duration, due: bool) {
         if self.slots != Slots::Auto {
             return;
         }
-        let is_stuck = |peer: &PeerState| peer.is_stuck(now);
+        // While somebody takes what is sent the link is not idle for the sake of those who are stuck; were they
+        // counted then, each would have one more of the others answered, and all of them would wait.
+        let somebody_takes = self.peers.iter().any(|peer| peer.takes(now));
+        let is_stuck = |peer: &PeerState| !somebody_takes && peer.is_stuck(now);
         let holders = self.peers.iter().filter(|peer| peer.is_answered() || is_stuck(peer));
         let has_room = self.slack.note(now, self.handed_over);
         let is_deaf = |peer: &&PeerState| {

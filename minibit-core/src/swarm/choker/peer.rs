@@ -99,6 +99,12 @@ impl PeerState {
         !self.is_answered() && self.view.in_hand && now < self.stuck_until
     }
 
+    /// Whether what is being sent to it goes out.
+    pub(super) fn takes(&self, now: Duration) -> bool {
+        let has_place = self.is_answered() || self.leaving != Slot::None;
+        has_place && self.view.in_hand && self.view.uploaded_to > 0 && !self.is_idle(now)
+    }
+
     /// It made no use of a slot.
     pub(super) fn let_slot_pass(&mut self, now: Duration) {
         self.benched_until = now + BENCHED;

@@ -6,8 +6,8 @@
 //! Invariants:
 //! - We are never linked to ourselves, never twice to one peer, never to a banned one.
 //! - An address is dialled at most [`DIALS_MAX`] times in a row without success and then left
-//!   alone for [`REST`] (the ticket's are tried on, ever more rarely, and those that we held back after half a second or
-//!   so), so what a hostile list
+//!   alone for [`REST`] (the ticket's are tried on, ever more rarely, and those that we asked for nothing after half a
+//!   second or so), so what a hostile list
 //!   can make us send to one IP is bounded: that many connects for each of the book's
 //!   addresses of that IP.
 //! - Links and dials under way together never exceed what the caps allow.
@@ -638,7 +638,7 @@ impl Neighbours {
             if now.saturating_sub(since) >= LASTING || ending.brought_at > since {
                 known.failures = 0;
             } else if ending.was_held_back {
-                // So that there are no more of them after the next line.
+                // The next line counts one, which it was not.
                 known.failures = known.failures.saturating_sub(1);
             }
         }

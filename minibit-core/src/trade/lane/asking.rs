@@ -82,7 +82,7 @@ impl<H> Lane<H> {
         let waits = is_on_trial && !is_one_too_many && !self.share.takes_trial(&self.link, now);
         self.held_back = is_one_too_many || waits;
         if waits {
-            self.link.held_back.store(true, Relaxed);
+            self.let_peer_wait();
         }
         let mut claimed = Vec::new();
         let mut spans = match self.share.setup.picking {
@@ -114,11 +114,21 @@ impl<H> Lane<H> {
             let mut once = Some((piece, self.share.end_of_prefix(piece, &self.sender)));
             spans = self.download.top_up(&self.share.geometry, now, || once.take());
         }
+        if !self.held_back {
+            self.link.waits_for_us.store(false, Relaxed);
+        }
         if !spans.is_empty() {
-            self.link.held_back.store(false, Relaxed);
+            self.link.was_asked.store(true, Relaxed);
             self.ask_for_pages(&claimed);
             self.say(Message::Request(spans.into_iter().map(RawBlock::from).collect()));
             self.publish_due(now);
+        }
+    }
+
+    /// The peer is not asked for what it holds, for it is not its turn.
+    fn let_peer_wait(&self) {
+        if !self.link.is_busy() {
+            self.link.waits_for_us.store(true, Relaxed);
         }
     }
 
@@ -195,7 +205,7 @@ impl<H> Lane<H> {
             && !left_alone.is_empty()
             && self.share.ledger.has_open_of(&self.link.holdings);
         if self.held_back {
-            self.link.held_back.store(true, Relaxed);
+            self.let_peer_wait();
         }
         spans
     }
@@ -237,7 +247,7 @@ impl<H> Lane<H> {
             spans.is_empty() && self.download.is_idle() && waited < self.guide_patience();
         if self.held_back {
             if !for_later.is_empty() {
-                self.link.held_back.store(true, Relaxed);
+                self.let_peer_wait();
             }
             // It may believe that we have enough: of what it dealt us we have some from others by now.
             let news = self.share.ledger.news_len();

@@ -157,6 +157,7 @@ impl<H> Lane<H> {
                 // What it would have had us fetch it gives to others now.
                 lock(&self.link.suggested).clear();
                 self.link.choked.store(true, Relaxed);
+                self.link.waits_for_us.store(false, Relaxed);
                 self.link.chokes.fetch_add(1, Release);
                 self.link.wake();
             }

@@ -172,7 +172,7 @@ impl<H> Lane<H> {
             let runs = if ledger.holds_all() {
                 vec![Run { first: 0, count: share.geometry.piece_count().into() }]
             } else {
-                // But a seeder that dealt them out learns from it who passes them on.
+                // But whoever came with everything learns from it who passes on what it sent.
                 runs_of(news.filter(|piece| may_deal || !link.holdings.contains(*piece)))
             };
             if !runs.is_empty() {

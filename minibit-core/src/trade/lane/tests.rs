@@ -4,6 +4,7 @@ use super::super::testing::Setting;
 use super::*;
 use std::num::NonZeroU32;
 use std::sync::atomic::AtomicUsize;
+use std::task::Waker;
 
 use crate::peer::Arrival;
 use crate::swarm::{Caps, Holdings, Slots};
@@ -372,7 +373,7 @@ fn a_lane_that_finds_only_what_it_may_not_begin_is_held_back_and_leaves_it_open(
     let (share, link) = (Arc::clone(&lane.share), Arc::clone(&lane.link));
     all_but(&share, &link, begun);
     lane.ask(Duration::ZERO);
-    assert!(lane.download().is_idle() && lane.held_back && link.held_back.load(Relaxed));
+    assert!(lane.download().is_idle() && lane.held_back && link.waits_for_us.load(Relaxed));
     assert_eq!(share.ledger.owner(begun), None);
 }
 
@@ -446,7 +447,7 @@ fn what_a_peer_has_earned_is_not_lost_with_its_link_and_spent_once() {
         let mut lane = first_lane(&setting.share, &again);
         lane.ask(Duration::ZERO);
         assert_eq!(!lane.download().is_idle(), is_left);
-        assert_eq!(again.held_back.load(Relaxed), !is_left);
+        assert_eq!(again.waits_for_us.load(Relaxed), !is_left);
     }
 }
 
@@ -754,13 +755,13 @@ fn what_does_not_come_is_given_up_unless_the_connection_stands_still_and_nobody_
     assert_eq!(after(false), Duration::from_secs(10));
     assert_eq!(after(true), Duration::from_secs(3));
     links[1].choked.store(false, Relaxed);
-    links[1].held_back.store(true, Relaxed);
+    links[1].waits_for_us.store(true, Relaxed);
     assert_eq!(
         after(false),
         Duration::from_secs(10),
         "liars that wait for their turn send nothing"
     );
-    links[1].held_back.store(false, Relaxed);
+    links[1].waits_for_us.store(false, Relaxed);
     assert_eq!(after(false), Duration::from_secs(3));
     share.note_let_down(&links[1]);
     assert_eq!(after(false), Duration::from_secs(10));

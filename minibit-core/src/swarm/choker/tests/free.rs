@@ -79,6 +79,29 @@ fn who_takes_nothing_of_what_is_sent_to_its_end_after_a_choke_let_its_slot_pass_
     assert!(room.choker.slots().0 <= FLOOR);
 }
 
+#[test]
+fn those_who_are_stuck_have_no_more_of_the_others_answered_while_somebody_takes() {
+    let mut room = Room::new(ChokePolicy::Seeder, Slots::Auto);
+    room.complete = true;
+    (0..30).for_each(|id| room.join(id));
+    room.peers.iter_mut().for_each(|peer| peer.passes_on = Some(Standing::New));
+    room.tick();
+    let mut first = room.unchoked();
+    let takes = first.pop().unwrap();
+    room.idle = first.clone();
+    room.peers.iter_mut().for_each(|peer| peer.in_hand = peer.id == LinkId(takes));
+    room.peer(takes).uploaded_to = u64::from(PIECE) / 2;
+    for id in &first {
+        let peer = room.peer(*id);
+        (peer.amid_piece, peer.in_hand, peer.passes_on) = (true, true, Some(Standing::OnTrial));
+    }
+    room.tick();
+    room.now += IDLE;
+    first.iter().for_each(|id| room.peer(*id).amid_piece = false);
+    room.tick();
+    assert_eq!(room.unchoked().len(), FLOOR + 1);
+}
+
 /// Rounds in which all answered peers together get so many bytes a second.
 fn rounds_at(room: &mut Room, rounds: u32, rate: impl Fn(usize) -> u64) -> Vec<usize> {
     (0..rounds)
