@@ -221,6 +221,7 @@ mod tests {
         for _ in 0..2 {
             bells.iter().for_each(Wake::wake_by_ref);
             bells[7].ring();
+            bells[7].wake_by_ref();
             let member = Arc::new(MemberBell::new(5, Arc::clone(&list)));
             member.news();
             member.complete();

@@ -86,7 +86,7 @@ struct Control {
 /// have come so far.
 ///
 /// In this order in memory: what is looked at to tell news or to hear some, which is most of what happens in a
-/// large swarm, is in the first lines of the processor's cache.
+/// large swarm, is together, in the first third.
 #[derive(Debug)]
 #[repr(C)]
 pub struct Lane<H = PieceHasher> {
