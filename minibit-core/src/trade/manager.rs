@@ -741,19 +741,33 @@ mod tests {
         assert_eq!(dials(true), 0, "which sent nothing of what it was asked for");
     }
 
+    /// Counts how often a lane was woken.
+    #[derive(Default)]
+    struct Woken(AtomicU32);
+
+    impl std::task::Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Relaxed);
+        }
+    }
+
     #[test]
     fn who_may_deal_pieces_out_hears_soon_who_holds_them_though_nothing_goes_there() {
         let mut setting = Setting::new(false, FEW, ONE_SLOT);
         let seeder = setting.join(Duration::ZERO, 2, true).unwrap();
         seeder.choking.store(true, Relaxed);
         seeder.choked.store(true, Relaxed);
+        let woken = Arc::new(Woken::default());
+        let waker = std::task::Waker::from(Arc::clone(&woken));
+        assert!(seeder.first.set(waker.into()).is_ok());
         let Setting { share, manager, .. } = &mut setting;
         let (piece, lane) = (share.geometry.piece(0).unwrap(), share.ledger.new_lane());
         assert!(share.ledger.claim_this(&seeder.holdings, lane, piece));
         share.keep(&seeder, piece, lane, &Origin::Alone);
         manager.schedule_news(Duration::ZERO);
+        let before = woken.0.load(Relaxed);
         manager.do_what_is_due(NEWS_DELAY * 2);
-        assert_eq!(share.released(&seeder), 1);
+        assert_eq!((share.released(&seeder), woken.0.load(Relaxed) - before), (1, 1));
     }
 
     #[test]

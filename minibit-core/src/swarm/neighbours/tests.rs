@@ -61,6 +61,17 @@ impl Node {
 }
 
 #[test]
+fn nothing_is_due_for_an_address_of_a_peer_that_is_being_dialled_at_another() {
+    let mut node = Node::new(caps(40, 40, 0, 4));
+    let id = Some(PeerId::numbered(2));
+    let known = [2, 3].map(|number| KnownPeer { id, addr: addr(number) });
+    node.neighbours.learn(node.now, Source::Ticket, known);
+    assert_eq!(node.dial().len(), 1);
+    assert_eq!(node.dial(), []);
+    assert!(node.neighbours.next_dial(node.now).is_none_or(|due| due > node.now));
+}
+
+#[test]
 fn many_identities_of_one_ip_do_not_take_every_place() {
     let mut node = Node::new(caps(40, 0, 0, 0));
     let full = Verdict::Refuse(Refusal::Full);
