@@ -518,7 +518,7 @@ impl<H> Manager<H> {
 #[cfg(test)]
 mod tests {
     use super::super::prefixes::Origin;
-    use super::super::testing::Setting;
+    use super::super::testing::{Setting, Woken};
     use super::*;
     use crate::swarm::{Caps, Slots};
 
@@ -739,16 +739,6 @@ mod tests {
         };
         assert_eq!(dials(false), 1);
         assert_eq!(dials(true), 0, "which sent nothing of what it was asked for");
-    }
-
-    /// Counts how often a lane was woken.
-    #[derive(Default)]
-    struct Woken(AtomicU32);
-
-    impl std::task::Wake for Woken {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Relaxed);
-        }
     }
 
     #[test]

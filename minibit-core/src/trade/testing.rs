@@ -1,5 +1,5 @@
-//! A share and its manager for the tests of this folder: no shell, and nobody to be woken; only how often the choker
-//! should have decided again is counted.
+//! A share and its manager for the tests of this folder: no shell; only how often the choker should have decided again
+//! and a lane was woken is counted.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -13,6 +13,16 @@ use crate::types::{Digest, PeerId, PieceSet, PieceSize, ShareId};
 
 /// Pieces of the share.
 const PIECES: u32 = 64;
+
+/// Counts how often a lane was woken.
+#[derive(Default)]
+pub(super) struct Woken(pub(super) AtomicU32);
+
+impl std::task::Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Relaxed);
+    }
+}
 
 #[derive(Default)]
 struct Nobody {

@@ -1,9 +1,8 @@
 //! The conduct of one lane, a rule at a time: what it asks for, what it leaves behind, what it tells.
 
-use super::super::testing::Setting;
+use super::super::testing::{Setting, Woken};
 use super::*;
 use std::num::NonZeroU32;
-use std::sync::atomic::AtomicUsize;
 use std::task::Waker;
 
 use crate::peer::Arrival;
@@ -302,16 +301,6 @@ fn wrong_bytes_from_several_links_are_nobodys_and_end_none_of_them() {
     assert_eq!(share.end_of_prefix(piece, &Sender::of(&links[0])), 0);
     assert_eq!(share.ledger.owner(piece), None);
     assert!(!share.ledger.have(piece));
-}
-
-/// Counts how often a lane was woken.
-#[derive(Default)]
-struct Woken(AtomicUsize);
-
-impl std::task::Wake for Woken {
-    fn wake(self: Arc<Self>) {
-        self.0.fetch_add(1, Relaxed);
-    }
 }
 
 #[test]
