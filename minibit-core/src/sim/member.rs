@@ -25,6 +25,7 @@ const FIRST_ADDR: u32 = 0x0b00_0001;
 const EVERYBODY: Caps = Caps {
     links_max: 1 << 20,
     links_aim: 1 << 20,
+    links_made: 0,
     links_min: 1 << 20,
     links_first: 1 << 20,
     dials_max: 1 << 20,

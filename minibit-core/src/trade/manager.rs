@@ -196,7 +196,11 @@ impl<H> Manager<H> {
         if self.look_for_food(now) && self.neighbours.is_full() && self.may_dial() {
             self.make_room(now);
         }
-        if self.may_dial() { self.neighbours.dial(now, &mut self.rng) } else { Vec::new() }
+        if !self.may_dial() {
+            self.neighbours.dial_nobody();
+            return Vec::new();
+        }
+        self.neighbours.dial(now, &mut self.rng)
     }
 
     /// With nothing to be had from anybody, one who is of no use makes room for another to be
@@ -522,8 +526,14 @@ mod tests {
     use super::*;
     use crate::swarm::{Caps, Slots};
 
-    const FEW: Caps =
-        Caps { links_max: 8, links_aim: 4, links_min: 2, links_first: 4, dials_max: 1 };
+    const FEW: Caps = Caps {
+        links_max: 8,
+        links_aim: 4,
+        links_made: 0,
+        links_min: 2,
+        links_first: 4,
+        dials_max: 1,
+    };
     const ONE_SLOT: Slots = Slots::Fixed { regular: 1, optimistic: 1 };
 
     /// Lets time pass up to then; whoever `takes` takes something all the time.

@@ -87,6 +87,26 @@ fn so_it_is_in_a_small_swarm_in_which_a_piece_takes_seconds() {
 }
 
 #[test]
+fn free_riders_who_are_more_than_a_peer_wants_links_and_first_with_everybody_do_not_keep_the_honest_apart()
+ {
+    let half = |seed| Scenario {
+        leechers: 100,
+        pieces: 200,
+        hostile: vec![(Role::LargeView, 0.5)],
+        ..swarm(seed)
+    };
+    let slower = mean(|seed| {
+        let report = run(half(seed));
+        let honest = mean_rate(&report, Role::Leecher);
+        let took = mean_rate(&report, Role::LargeView);
+        assert!(took <= honest / 3.0, "{took} beside {honest} with seed {seed}");
+        let alone = run(Scenario { leechers: 50, hostile: Vec::new(), ..half(seed) });
+        seconds(&report) / seconds(&alone)
+    });
+    assert!(slower <= 1.25, "{slower} of the time that they take alone");
+}
+
+#[test]
 fn a_seeder_soon_knows_free_riders_in_a_swarm_that_is_over_in_seconds() {
     for riders in [Role::FreeRider, Role::LargeView] {
         let copies = mean(|seed| {

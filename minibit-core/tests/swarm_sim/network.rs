@@ -87,7 +87,14 @@ fn pieces_that_were_dealt_out_come_together_without_a_seeder() {
 #[test]
 fn honest_peers_do_not_push_each_other_out_where_places_are_few() {
     // Forty peers with eight places each: all are taken, and there is always somebody who asks.
-    let caps = Caps { links_max: 8, links_aim: 7, links_min: 4, links_first: 4, dials_max: 2 };
+    let caps = Caps {
+        links_max: 8,
+        links_aim: 7,
+        links_made: 2,
+        links_min: 4,
+        links_first: 4,
+        dials_max: 2,
+    };
     let crowd = Scenario { leechers: 40, pieces: 200, ..swarm() };
     let (roomy, tight) = (checked(crowd.clone()), checked(Scenario { caps, ..crowd }));
     assert!(last(&tight) <= last(&roomy).mul_f64(1.3), "{:?}, {:?}", last(&tight), last(&roomy));

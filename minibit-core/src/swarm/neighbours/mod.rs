@@ -65,6 +65,10 @@ pub struct Caps {
     pub links_max: usize,
     /// We dial listed addresses while there are fewer links than this.
     pub links_aim: usize,
+    /// And while there are fewer than this that we have made ourselves, however many others have: whoever connects to
+    /// us is not our choice, and those who take and never give may be first with everybody. As long as we dial, so many
+    /// places are for these.
+    pub links_made: usize,
     /// We dial addresses that were only pushed (NOVO_PEER) while there are fewer links than
     /// this: whoever is new dials us, so we need not both do it.
     pub links_min: usize,
@@ -91,6 +95,7 @@ impl Caps {
         Self {
             links_max,
             links_aim: self.links_aim.min(links_max.div_ceil(2)),
+            links_made: self.links_made.min(links_max / 4),
             links_min: self.links_min.min(links_max.div_ceil(2)),
             dials_max,
             ..self
@@ -105,7 +110,14 @@ impl Caps {
 
 impl Default for Caps {
     fn default() -> Self {
-        Self { links_max: 200, links_aim: 40, links_min: 8, links_first: 40, dials_max: 16 }
+        Self {
+            links_max: 200,
+            links_aim: 40,
+            links_made: 20,
+            links_min: 8,
+            links_first: 40,
+            dials_max: 16,
+        }
     }
 }
 
@@ -192,12 +204,14 @@ struct Link {
 pub struct Neighbours {
     me: PeerId,
     caps: Caps,
-    /// When there was somebody to dial first.
+    /// When there was somebody to dial first; `None` while we dial nobody.
     began: Option<Duration>,
     /// Those we are linked to have nothing for us.
     hungry: bool,
     book: Book,
     links: HashMap<LinkId, Link>,
+    /// How many of them we made.
+    made: usize,
     by_peer: HashMap<PeerId, LinkId>,
     /// How many links there are to each IP.
     by_ip: HashMap<IpAddr, usize>,
@@ -220,6 +234,7 @@ impl Neighbours {
             hungry: false,
             book: Book::default(),
             links: HashMap::new(),
+            made: 0,
             by_peer: HashMap::new(),
             by_ip: HashMap::new(),
             dialling: BTreeSet::new(),
@@ -322,6 +337,11 @@ impl Neighbours {
         chosen
     }
 
+    /// Nobody is to be dialled any more, until [`dial`](Self::dial) is called again.
+    pub fn dial_nobody(&mut self) {
+        self.began = None;
+    }
+
     /// Who failed and may be dialled by now, and whether only a push named it: who has been ready for longest comes
     /// first.
     fn to_be_tried_again(&self, now: Duration) -> Vec<(bool, SocketAddr)> {
@@ -355,9 +375,14 @@ impl Neighbours {
 
     /// Up to how many links we dial addresses of this kind.
     fn aim(&self, now: Duration, pushed: bool) -> usize {
-        let Caps { links_aim, links_min, links_first, .. } = self.caps;
-        let aim = if pushed { links_min.min(links_aim) } else { links_aim };
+        let Caps { links_aim, links_made, links_min, links_first, .. } = self.caps;
         let is_first = self.began.is_none_or(|began| now < began + AT_FIRST);
+        let with_made = links_made + self.links.len() - self.made;
+        let aim = match (pushed, is_first) {
+            (true, _) => links_min.min(links_aim),
+            (false, true) => links_aim,
+            (false, false) => links_aim.max(with_made),
+        };
         let aim = if is_first { aim.min(links_first) } else { aim };
         if self.hungry { aim.max(self.links.len() + 1) } else { aim }
     }
@@ -532,8 +557,7 @@ impl Neighbours {
             return false;
         }
         let is_crowded = self.is_crowded_for(greeting);
-        let free = self.caps.links_max.saturating_sub(self.links.len() + self.dialling.len());
-        let free = if is_crowded { 0 } else { free };
+        let free = if is_crowded { 0 } else { self.free_places() };
         let given_up = giving_way.iter().filter(|link| self.makes_room_for(**link, greeting));
         let who = greeting.waiter();
         // Where one IP has its part, the places of others are not for its own.
@@ -550,10 +574,18 @@ impl Neighbours {
         self.is_full_for(Direction::Dialled)
     }
 
-    /// For those who connect to us the dials under way count: they have their places.
     fn is_full_for(&self, direction: Direction) -> bool {
-        let dials = if direction == Direction::Accepted { self.dialling.len() } else { 0 };
-        self.links.len() + dials >= self.caps.links_max
+        match direction {
+            Direction::Accepted => self.free_places() == 0,
+            Direction::Dialled => self.links.len() >= self.caps.links_max,
+        }
+    }
+
+    /// Places for those who connect to us: not those of dials under way, nor those that are kept for dials.
+    fn free_places(&self) -> usize {
+        let kept = self.began.map_or(0, |_| self.caps.links_made.saturating_sub(self.made));
+        let taken = self.links.len() + self.dialling.len().max(kept);
+        self.caps.links_max.saturating_sub(taken)
     }
 
     fn is_crowded_for(&self, greeting: &Greeting) -> bool {
@@ -599,6 +631,7 @@ impl Neighbours {
         let initiator = self.initiator(&greeting);
         let Greeting { link, id, addr, .. } = greeting;
         self.links.insert(link, Link { id, initiator, addr, since: now });
+        self.made += usize::from(initiator == self.me);
         self.by_peer.insert(id, link);
         *self.by_ip.entry(block_of(addr.ip())).or_default() += 1;
         if let Some(known) = self.book.get_mut(addr) {
@@ -647,6 +680,7 @@ impl Neighbours {
 
     fn unlink(&mut self, link: LinkId) -> Option<Link> {
         let gone = self.links.remove(&link)?;
+        self.made -= usize::from(gone.initiator == self.me);
         self.by_peer.remove(&gone.id);
         decrement(&mut self.by_ip, block_of(gone.addr.ip()));
         if let Some(known) = self.book.get_mut(gone.addr)

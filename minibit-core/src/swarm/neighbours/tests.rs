@@ -101,7 +101,7 @@ fn list() -> Source {
 }
 
 fn caps(links_max: usize, links_aim: usize, links_min: usize, dials_max: usize) -> Caps {
-    Caps { links_max, links_aim, links_min, links_first: links_aim, dials_max }
+    Caps { links_max, links_aim, links_made: 0, links_min, links_first: links_aim, dials_max }
 }
 
 #[test]
@@ -128,6 +128,49 @@ fn listed_addresses_are_dialled_up_to_the_aim_and_so_many_at_once() {
     }
     assert_eq!((node.dial().len(), node.dial().len()), (2, 0));
     assert_eq!(node.neighbours.next_dial(node.now), None);
+}
+
+/// Room for a hundred, content with forty, of which ten are to be our choice.
+const CHOOSY: Caps = Caps {
+    links_max: 100,
+    links_aim: 40,
+    links_made: 10,
+    links_min: 8,
+    links_first: 40,
+    dials_max: 16,
+};
+
+#[test]
+fn whoever_connects_first_does_not_keep_us_from_links_of_our_own_choice() {
+    let mut node = Node::new(CHOOSY);
+    (101..=150).for_each(|n| assert_eq!(node.greet(n, Direction::Accepted).1, Verdict::Keep));
+    node.learn(list(), 1..=30);
+    assert!(node.dial().is_empty(), "it may be over before that matters");
+    node.now = node.neighbours.next_dial(node.now).expect("it will matter");
+    let dialled = node.dial();
+    assert_eq!((dialled.len(), node.dial().len()), (10, 0));
+    let numbers = (1..=30).filter(|n| dialled.contains(&addr(*n)));
+    let links: Vec<LinkId> = numbers.map(|n| node.greet(n, Direction::Dialled).0).collect();
+    assert_eq!(node.neighbours.next_dial(node.now), None);
+    node.neighbours.closed(node.now, links[0], Ending::default(), &mut node.rng);
+    assert_eq!(node.dial().len(), 1, "in place of the one that is gone");
+}
+
+#[test]
+fn as_long_as_we_dial_places_are_kept_for_links_of_our_own_choice() {
+    let mut node = Node::new(CHOOSY);
+    let full = Verdict::Refuse(Refusal::Full);
+    node.learn(list(), 1..=1);
+    let dialled = node.dial();
+    assert_eq!(dialled, [addr(1)]);
+    (101..=190).for_each(|n| assert_eq!(node.greet(n, Direction::Accepted).1, Verdict::Keep));
+    assert_eq!(node.greet(191, Direction::Accepted).1, full);
+    assert_eq!(node.greet(1, Direction::Dialled).1, Verdict::Keep);
+    assert_eq!(node.greet(192, Direction::Accepted).1, full, "nine are kept still");
+    node.neighbours.dial_nobody();
+    node.now += Duration::from_secs(60);
+    (201..=209).for_each(|n| assert_eq!(node.greet(n, Direction::Accepted).1, Verdict::Keep));
+    assert_eq!(node.greet(210, Direction::Accepted).1, full);
 }
 
 #[test]
