@@ -33,6 +33,12 @@ const NEWS_DELAY_MAX: Duration = Duration::from_millis(250);
 /// it there, and most links of a large swarm are like that. Much of it does not wait so long, for whoever has
 /// no slot with a seeder does not know otherwise what others could give.
 const NEWS_DELAY_IDLE: Duration = Duration::from_secs(1);
+/// Added to [`NEWS_DELAY_IDLE`] for each link beyond [`FEW_LINKS`].
+const NEWS_DELAY_IDLE_EACH: Duration = Duration::from_millis(50);
+/// Longest that news waits there.
+const NEWS_DELAY_IDLE_MAX: Duration = Duration::from_secs(3);
+/// With so many links there is little to be saved, and a swarm that small lacks what it does not hear of.
+const FEW_LINKS: u32 = 20;
 /// After so long without anything to be had from anybody further peers are dialled.
 const HUNGRY: Duration = Duration::from_secs(2);
 /// The same after so long without a byte, whatever others say that they have for us.
@@ -508,7 +514,8 @@ impl<H> Manager<H> {
         let links = self.share.links().len() as u32;
         let delay = (NEWS_DELAY + NEWS_DELAY_EACH * links).min(NEWS_DELAY_MAX);
         self.news_at.get_or_insert(now + delay);
-        self.idle_news_at.get_or_insert(now + NEWS_DELAY_IDLE);
+        let idle_delay = NEWS_DELAY_IDLE + NEWS_DELAY_IDLE_EACH * links.saturating_sub(FEW_LINKS);
+        self.idle_news_at.get_or_insert(now + idle_delay.min(NEWS_DELAY_IDLE_MAX));
     }
 
     /// Lets all peers hear what we hold by now.
