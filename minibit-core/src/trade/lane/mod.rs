@@ -298,6 +298,7 @@ impl<H> Lane<H> {
     pub fn not_held(&mut self, span: BlockSpan) {
         self.set_sending(false);
         self.say(Message::Refuse { blocks: vec![span.into()], reason: RefuseReason::NotHeld });
+        self.tell_peer();
     }
 
     /// The connection has taken so many bytes of the block that was taken off the queue last.
@@ -315,15 +316,19 @@ impl<H> Lane<H> {
         counters.messages_sent.fetch_add(1, Relaxed);
         counters.uploaded.fetch_add(u64::from(span.len()), Relaxed);
         self.link.uploaded_bytes.fetch_add(u64::from(span.len()), Relaxed);
-        if span.end() < self.share.geometry.piece_len(span.piece()) {
-            return;
+        if span.end() == self.share.geometry.piece_len(span.piece()) {
+            self.on_piece_sent(span.piece(), now);
         }
+        self.tell_peer();
+    }
+
+    fn on_piece_sent(&mut self, piece: PieceIndex, now: Duration) {
         self.set_amid_piece(false);
         if self.link.is_choking() {
             // Only now is its slot free.
             self.share.signals.slots_changed();
         }
-        if self.share.note_sent(now, self.link.id, span.piece()) {
+        if self.share.note_sent(now, self.link.id, piece) {
             if self.is_first() {
                 self.guide(now);
             } else {

@@ -142,9 +142,13 @@ impl<H> Lane<H> {
             || self.is_first() && self.could_relieve(now)
     }
 
-    /// Tells the peer what changed on our side: choke state, news, withdrawals.
+    /// Tells the peer what changed on our side: choke state, news, withdrawals. While a block goes out that waits:
+    /// the peer could not hear it sooner, and then hears at once of all that has come meanwhile.
     pub fn tell_peer(&mut self) {
-        let Self { control: Some(control), share, link, messages, .. } = self else { return };
+        let Self { control: Some(control), share, link, messages, is_sending: false, .. } = self
+        else {
+            return;
+        };
         // Who holds everything asks for nothing, so it need not know.
         let hears_chokes = !link.holdings.is_full();
         let times = link.times_choked.load(Acquire);

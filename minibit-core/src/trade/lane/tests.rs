@@ -6,9 +6,9 @@ use std::num::NonZeroU32;
 use std::task::Waker;
 
 use crate::peer::Arrival;
-use crate::swarm::{Caps, Holdings, Slots};
+use crate::swarm::{Caps, Holdings, PickOrder, Slots};
 use crate::types::PieceSet;
-use crate::wire::{BlockHeader, RawBlock};
+use crate::wire::{self, BlockHeader, RawBlock};
 
 /// A link to a seeder that has dialled us: nothing tells how far it is.
 fn link() -> (Arc<Share>, Arc<Link>) {
@@ -183,6 +183,57 @@ fn a_piece_that_has_just_begun_keeps_its_slot_though_its_peer_has_had_nothing_fo
     assert!(lane.take_block(now).is_some());
     assert!(link.is_amid_piece(now));
     assert!(!link.is_amid_piece(now + Duration::from_secs(3)), "it reads nothing");
+}
+
+#[test]
+fn what_there_is_to_tell_waits_for_the_block_that_goes_out_and_is_told_at_once_and_in_order() {
+    let mut setting = Setting::new(false, Caps::default(), Slots::default());
+    let link = setting.join(Duration::ZERO, 2, false).unwrap();
+    let (waker, rng) = (Waker::noop().clone(), fastrand::Rng::with_seed(1));
+    let share = Arc::clone(&setting.share);
+    let mut lane =
+        Lane::new(Arc::clone(&share), Arc::clone(&link), true, Duration::ZERO, waker, rng);
+    let get = |rng: &mut fastrand::Rng| {
+        let (seeder, owner) = (Holdings::full(64), share.ledger.new_lane());
+        let piece = share.ledger.claim(&seeder, owner, PickOrder::Random, rng).unwrap();
+        assert!(share.ledger.verified(piece, owner));
+        share.release_news(true);
+        piece
+    };
+    let mut rng = fastrand::Rng::with_seed(2);
+    let first = get(&mut rng);
+    lane.tell_peer();
+    assert_eq!(told(&mut lane), [vec![first.get()]]);
+    let block = RawBlock { piece: first.get().into(), offset: 0, len: 16_384 };
+    for is_held in [true, false] {
+        lane.on_message(Message::Request(vec![block]), Duration::ZERO).unwrap();
+        let span = lane.take_block(Duration::ZERO).expect("it is answered");
+        let mut fresh = Vec::new();
+        for _ in 0..2 {
+            fresh.push(get(&mut rng).get());
+            lane.tell_peer();
+        }
+        assert!(!lane.has_messages(), "it could not be heard before the block");
+        if is_held {
+            lane.on_block_sent(span, Duration::ZERO);
+        } else {
+            lane.not_held(span);
+        }
+        fresh.sort_unstable();
+        assert_eq!(told(&mut lane), [fresh]);
+    }
+}
+
+/// The pieces of each message of news.
+fn told(lane: &mut Lane) -> Vec<Vec<u32>> {
+    let pieces = |message| match message {
+        Message::Have { holdings: wire::Holdings::News(runs), .. } => {
+            let numbers = runs.into_iter().flat_map(|run| run.first..run.first + run.count);
+            Some(numbers.map(|number| number as u32).collect())
+        }
+        _ => None,
+    };
+    lane.take_messages().into_iter().filter_map(pieces).collect()
 }
 
 #[test]
