@@ -68,7 +68,6 @@ fn config(flags: &Swarm, role: Role, tracker: Option<Rules>) -> NodeConfig {
         policy: policy(flags.policy),
         links: Caps {
             links_aim: links.links_aim.min(links_max),
-            links_made: links.links_made.min(links_max / 4),
             links_min: links.links_min.min(links_max),
             ..links
         },
@@ -250,7 +249,7 @@ mod tests {
         let most = node(&["--max-links", "300"]).links;
         assert_eq!(most, Caps { links_max: 300, ..usual });
         let few = node(&["--max-links", "3"]).links;
-        assert_eq!((few.links_max, few.links_aim, few.links_min, few.links_made), (3, 3, 3, 0));
+        assert_eq!((few.links_max, few.links_aim, few.links_min), (3, 3, 3));
         assert_eq!(few.dials_max, usual.dials_max);
     }
 

@@ -35,8 +35,8 @@ const NEWS_DELAY_MAX: Duration = Duration::from_millis(250);
 const NEWS_DELAY_IDLE: Duration = Duration::from_secs(1);
 /// Added to [`NEWS_DELAY_IDLE`] for each link beyond [`FEW_LINKS`].
 const NEWS_DELAY_IDLE_EACH: Duration = Duration::from_millis(50);
-/// Longest that news waits there.
-const NEWS_DELAY_IDLE_MAX: Duration = Duration::from_secs(3);
+/// Longest that news waits there: who has heard of nothing for [`HUNGRY`] dials others.
+const NEWS_DELAY_IDLE_MAX: Duration = HUNGRY;
 /// With so many links there is little to be saved, and a swarm that small lacks what it does not hear of.
 const FEW_LINKS: u32 = 20;
 /// After so long without anything to be had from anybody further peers are dialled.
@@ -531,7 +531,8 @@ mod tests {
     use super::super::prefixes::Origin;
     use super::super::testing::{Setting, Woken};
     use super::*;
-    use crate::swarm::{Caps, Slots};
+    use crate::swarm::{Caps, ChokePolicy, PickOrder, Slots};
+    use fastrand::Rng;
 
     const FEW: Caps = Caps {
         links_max: 8,
@@ -565,6 +566,43 @@ mod tests {
         assert!(newcomer.is_ok());
         let gone = idle.iter().filter(|link| link.closing() == Some(&CloseReason::Displaced));
         assert_eq!(gone.count(), 1);
+    }
+
+    #[test]
+    fn the_more_links_the_longer_news_waits_where_nothing_goes_but_not_until_others_are_hungry() {
+        let waits = |links: u64| {
+            let mut setting = Setting::new(true, Caps::default(), Slots::Auto);
+            (2..2 + links).for_each(|n| drop(setting.join(Duration::ZERO, n, false).unwrap()));
+            setting.manager.schedule_news(Duration::ZERO);
+            setting.manager.idle_news_at.expect("it is planned")
+        };
+        let (few, some, many, most) = (waits(2), waits(20), waits(30), waits(150));
+        assert_eq!(few, some);
+        assert!(some < many && many < most && most <= HUNGRY, "{some:?}, {many:?}, {most:?}");
+    }
+
+    #[test]
+    fn who_has_everything_and_dials_nobody_any_more_keeps_no_places_for_dials() {
+        let caps = Caps { links_made: 2, ..FEW };
+        let mut setting = Setting::new(false, caps, ONE_SLOT);
+        let neighbours = Neighbours::new(PeerId::numbered(1), caps);
+        let (choker, rng) =
+            (Choker::new(ChokePolicy::default(), ONE_SLOT, 16_384), Rng::with_seed(1));
+        setting.manager = Manager::new(Arc::clone(&setting.share), choker, neighbours, true, rng);
+        let other = KnownPeer { id: None, addr: ([11, 0, 0, 1], 1).into() };
+        setting.manager.learn(Duration::ZERO, Source::Ticket, [other]);
+        assert_eq!(setting.manager.dial(Duration::ZERO).len(), 1);
+        (2..8).for_each(|number| drop(setting.join(Duration::ZERO, number, false).unwrap()));
+        assert_eq!(setting.join(Duration::ZERO, 8, false).err(), Some(Refusal::Full));
+        setting.manager.dial_failed(Duration::ZERO, other.addr);
+        let ledger = &setting.share.ledger;
+        let (seeder, lane, mut rng) = (Holdings::full(64), ledger.new_lane(), Rng::with_seed(1));
+        while let Some(piece) = ledger.claim(&seeder, lane, PickOrder::Random, &mut rng) {
+            assert!(ledger.verified(piece, lane));
+        }
+        let later = Duration::from_secs(30);
+        assert!(setting.manager.dial(later).is_empty());
+        (8..10).for_each(|number| drop(setting.join(later, number, false).unwrap()));
     }
 
     #[test]

@@ -54,6 +54,10 @@ const AT_FIRST: Duration = Duration::from_secs(2);
 const IP_PART: usize = 4;
 /// But so many in any case, for those behind one router.
 const IP_LINKS_MIN: usize = 8;
+/// Of all places at most this part is for links of our own choice.
+const MADE_PART: usize = 4;
+/// How often it is looked at whether there is somebody for whom to keep them.
+const CHOICE_LOOK: Duration = Duration::from_secs(1);
 /// Of all places at most this part, and one at least, is kept for those who wait: a name that knocks once waits for
 /// seconds, and may never come again.
 const KEPT_PART: usize = 4;
@@ -66,8 +70,8 @@ pub struct Caps {
     /// We dial listed addresses while there are fewer links than this.
     pub links_aim: usize,
     /// And while there are fewer than this that we have made ourselves, however many others have: whoever connects to
-    /// us is not our choice, and those who take and never give may be first with everybody. As long as we dial, so many
-    /// places are for these.
+    /// us is not our choice, and those who take and never give may be first with everybody. As long as there is
+    /// somebody to dial, so many places are for these, a quarter of all at most.
     pub links_made: usize,
     /// We dial addresses that were only pushed (NOVO_PEER) while there are fewer links than
     /// this: whoever is new dials us, so we need not both do it.
@@ -95,7 +99,6 @@ impl Caps {
         Self {
             links_max,
             links_aim: self.links_aim.min(links_max.div_ceil(2)),
-            links_made: self.links_made.min(links_max / 4),
             links_min: self.links_min.min(links_max.div_ceil(2)),
             dials_max,
             ..self
@@ -206,6 +209,9 @@ pub struct Neighbours {
     caps: Caps,
     /// When there was somebody to dial first; `None` while we dial nobody.
     began: Option<Duration>,
+    /// When it was looked at last whether there is somebody to dial, and whether places are kept for that.
+    looked: Duration,
+    keeps_places: bool,
     /// Those we are linked to have nothing for us.
     hungry: bool,
     book: Book,
@@ -229,8 +235,10 @@ impl Neighbours {
     pub fn new(me: PeerId, caps: Caps) -> Self {
         Self {
             me,
-            caps,
+            caps: Caps { links_made: caps.links_made.min(caps.links_max / MADE_PART), ..caps },
             began: None,
+            looked: Duration::ZERO,
+            keeps_places: true,
             hungry: false,
             book: Book::default(),
             links: HashMap::new(),
@@ -306,6 +314,7 @@ impl Neighbours {
         if self.began.is_none() && self.book.len() > 0 {
             self.began = Some(now);
         }
+        self.review_choice(now);
         if self.dials_wanted(self.aim(now, false)) == 0 || self.rests_until(now).is_some() {
             return Vec::new();
         }
@@ -335,6 +344,20 @@ impl Neighbours {
             }
         }
         chosen
+    }
+
+    /// Whether there is somebody to dial by our own choice, in a while at most: only then places are kept for that. While
+    /// there is room for all, that makes no difference, and to look costs a walk over the book.
+    fn review_choice(&mut self, now: Duration) {
+        if now < self.looked + CHOICE_LOOK {
+            return;
+        }
+        self.looked = now;
+        let is_tight = self.links.len() + self.caps.links_made >= self.caps.links_max;
+        let may_be_chosen = |known: &Known| !known.is_pushed() && !known.resting;
+        self.keeps_places = !is_tight
+            || !self.dialling.is_empty()
+            || self.candidates().any(|(_, known, _)| may_be_chosen(known));
     }
 
     /// Nobody is to be dialled any more, until [`dial`](Self::dial) is called again.
@@ -583,7 +606,8 @@ impl Neighbours {
 
     /// Places for those who connect to us: not those of dials under way, nor those that are kept for dials.
     fn free_places(&self) -> usize {
-        let kept = self.began.map_or(0, |_| self.caps.links_made.saturating_sub(self.made));
+        let keeps = self.began.is_some() && self.keeps_places;
+        let kept = if keeps { self.caps.links_made.saturating_sub(self.made) } else { 0 };
         let taken = self.links.len() + self.dialling.len().max(kept);
         self.caps.links_max.saturating_sub(taken)
     }
@@ -593,9 +617,13 @@ impl Neighbours {
     }
 
     /// Whether this connection could be a link if that one were given up. Where one IP has its
-    /// part, only one of its own makes room.
+    /// part, only one of its own makes room; for who connects to us, none of those we made by choice and still would.
     fn makes_room_for(&self, link: LinkId, greeting: &Greeting) -> bool {
         let Some(link) = self.links.get(&link) else { return false };
+        let is_chosen = link.initiator == self.me && self.made <= self.caps.links_made;
+        if is_chosen && greeting.direction == Direction::Accepted && self.began.is_some() {
+            return false;
+        }
         !self.is_crowded_for(greeting) || block_of(link.addr.ip()) == block_of(greeting.addr.ip())
     }
 

@@ -174,6 +174,41 @@ fn as_long_as_we_dial_places_are_kept_for_links_of_our_own_choice() {
 }
 
 #[test]
+fn who_connects_to_us_has_no_place_of_a_link_of_our_own_choice_however_useless() {
+    let mut node = Node::new(CHOOSY);
+    node.learn(list(), 1..=10);
+    let made: Vec<LinkId> = (1..=10)
+        .map(|number| {
+            node.dial();
+            node.greet(number, Direction::Dialled).0
+        })
+        .collect();
+    (101..=190).for_each(|n| assert_eq!(node.greet(n, Direction::Accepted).1, Verdict::Keep));
+    let greeting = |n| Greeting {
+        link: LinkId(1000),
+        id: PeerId::numbered(n),
+        direction: Direction::Accepted,
+        addr: addr(n),
+    };
+    let verdict = node.neighbours.greeted(node.now, greeting(200), &made, &mut node.rng);
+    assert_eq!(verdict, Verdict::Refuse(Refusal::Full));
+    let verdict = node.neighbours.greeted(node.now, greeting(200), &[LinkId(30)], &mut node.rng);
+    assert_eq!(verdict, Verdict::Displace(LinkId(30)));
+}
+
+#[test]
+fn no_places_are_kept_where_nobody_could_be_dialled_by_choice() {
+    for source in [Source::Push(addr(9999)), list()] {
+        let mut node = Node::new(CHOOSY);
+        node.learn(source, 101..=140);
+        (101..=190).for_each(|n| assert_eq!(node.greet(n, Direction::Accepted).1, Verdict::Keep));
+        node.now += Duration::from_secs(2);
+        assert!(node.dial().is_empty(), "all who are known are linked");
+        (191..=200).for_each(|n| assert_eq!(node.greet(n, Direction::Accepted).1, Verdict::Keep));
+    }
+}
+
+#[test]
 fn a_push_alone_makes_us_dial_only_below_the_minimum() {
     let push = Source::Push(addr(9999));
     let mut node = Node::new(caps(100, 40, 4, 16));

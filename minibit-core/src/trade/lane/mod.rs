@@ -298,7 +298,7 @@ impl<H> Lane<H> {
     pub fn not_held(&mut self, span: BlockSpan) {
         self.set_sending(false);
         self.say(Message::Refuse { blocks: vec![span.into()], reason: RefuseReason::NotHeld });
-        self.tell_peer();
+        self.tell_news();
     }
 
     /// The connection has taken so many bytes of the block that was taken off the queue last.
@@ -319,7 +319,7 @@ impl<H> Lane<H> {
         if span.end() == self.share.geometry.piece_len(span.piece()) {
             self.on_piece_sent(span.piece(), now);
         }
-        self.tell_peer();
+        self.tell_news();
     }
 
     fn on_piece_sent(&mut self, piece: PieceIndex, now: Duration) {

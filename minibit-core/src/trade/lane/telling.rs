@@ -142,13 +142,10 @@ impl<H> Lane<H> {
             || self.is_first() && self.could_relieve(now)
     }
 
-    /// Tells the peer what changed on our side: choke state, news, withdrawals. While a block goes out that waits:
-    /// the peer could not hear it sooner, and then hears at once of all that has come meanwhile.
+    /// Tells the peer what changed on our side: choke state, news, withdrawals.
     pub fn tell_peer(&mut self) {
-        let Self { control: Some(control), share, link, messages, is_sending: false, .. } = self
-        else {
-            return;
-        };
+        self.tell_news();
+        let Self { control: Some(control), share, link, messages, .. } = self else { return };
         // Who holds everything asks for nothing, so it need not know.
         let hears_chokes = !link.holdings.is_full();
         let times = link.times_choked.load(Acquire);
@@ -165,11 +162,37 @@ impl<H> Lane<H> {
             link.declined.store(true, Relaxed);
             messages.push(Message::NotInterested);
         }
+        let withdrawn = lock(&share.withdrawn);
+        if control.told_withdrawn < withdrawn.len() {
+            let new = withdrawn[control.told_withdrawn..].iter().copied();
+            messages.push(Message::Withdraw(runs_of(new)));
+            control.told_withdrawn = withdrawn.len();
+        }
+        drop(withdrawn);
+        // After the news: it tells what may be asked for.
+        let choking = link.choking.load(Relaxed);
+        if hears_chokes && choking != control.told_choking {
+            control.told_choking = choking;
+            messages.push(if choking { Message::Choke } else { Message::Unchoke });
+        }
+    }
+
+    /// Tells the peer what we came to hold. While a block goes out that waits: the peer would hear it behind the block,
+    /// and so hears at once of all that has come by then. Nothing else waits, for what is said of chokes and of
+    /// what is dealt has its order.
+    pub(super) fn tell_news(&mut self) {
+        let Self { control: Some(control), share, link, messages, is_sending: false, .. } = self
+        else {
+            return;
+        };
+        let ledger = &share.ledger;
         let may_deal = link.may_deal();
         let released = share.released(link);
         if control.told_news < released {
             let count = (released - control.told_news) as usize;
             let news = ledger.news(control.told_news).take(count);
+            // What was withdrawn meanwhile the peer has heard already.
+            let news = news.filter(|piece| ledger.have(*piece));
             control.told_news = released;
             // A peer that holds a piece has no use for the news that we do, too. But that we
             // hold all it must hear: else it keeps a slot for us.
@@ -183,19 +206,6 @@ impl<H> Lane<H> {
                 let holdings = Holdings::News(runs);
                 messages.push(Message::Have { id: share.setup.me, holdings });
             }
-        }
-        let withdrawn = lock(&share.withdrawn);
-        if control.told_withdrawn < withdrawn.len() {
-            let new = withdrawn[control.told_withdrawn..].iter().copied();
-            messages.push(Message::Withdraw(runs_of(new)));
-            control.told_withdrawn = withdrawn.len();
-        }
-        drop(withdrawn);
-        // After the news: it tells what may be asked for.
-        let choking = link.choking.load(Relaxed);
-        if hears_chokes && choking != control.told_choking {
-            control.told_choking = choking;
-            messages.push(if choking { Message::Choke } else { Message::Unchoke });
         }
     }
 }

@@ -186,7 +186,8 @@ fn a_piece_that_has_just_begun_keeps_its_slot_though_its_peer_has_had_nothing_fo
 }
 
 #[test]
-fn what_there_is_to_tell_waits_for_the_block_that_goes_out_and_is_told_at_once_and_in_order() {
+fn news_waits_for_the_block_that_goes_out_and_is_told_in_one_without_what_was_withdrawn_meanwhile()
+{
     let mut setting = Setting::new(false, Caps::default(), Slots::default());
     let link = setting.join(Duration::ZERO, 2, false).unwrap();
     let (waker, rng) = (Waker::noop().clone(), fastrand::Rng::with_seed(1));
@@ -214,6 +215,13 @@ fn what_there_is_to_tell_waits_for_the_block_that_goes_out_and_is_told_at_once_a
             lane.tell_peer();
         }
         assert!(!lane.has_messages(), "it could not be heard before the block");
+        let gone = share.ledger.news(0).last().expect("there is news");
+        assert!(share.ledger.withdraw(gone));
+        fresh.retain(|piece| *piece != gone.get());
+        link.times_choked.fetch_add(1, Relaxed);
+        lane.tell_peer();
+        let said = lane.take_messages();
+        assert!(matches!(said[..], [Message::Choke, Message::Unchoke]), "at once, {said:?}");
         if is_held {
             lane.on_block_sent(span, Duration::ZERO);
         } else {
