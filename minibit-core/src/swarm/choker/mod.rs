@@ -328,7 +328,8 @@ impl Choker {
 
     /// Sets the number of slots after the last round's rates, or between rounds if there is
     /// plenty for all who are answered. Not counted is who takes nothing of what it has asked for, for long or
-    /// while the link has room, or did so until its slot was lost, while nobody takes anything; and where nobody ever took anything, none of them is.
+    /// while the link has room, or did so until its slot was lost, while nobody takes anything; and where nobody ever took
+    /// anything, none of them is.
     fn resize(&mut self, now: Duration, due: bool) {
         if self.slots != Slots::Auto {
             return;

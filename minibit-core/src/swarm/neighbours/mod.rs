@@ -346,8 +346,8 @@ impl Neighbours {
         chosen
     }
 
-    /// Whether there is somebody to dial by our own choice, in a while at most: only then places are kept for that. While
-    /// there is room for all, that makes no difference, and to look costs a walk over the book.
+    /// Looks whether there is anybody to dial by our own choice, now or when a short wait is over: only then places are
+    /// kept for that. While there is room for all it makes no difference, and to look costs a walk over the book.
     fn review_choice(&mut self, now: Duration) {
         if now < self.looked + CHOICE_LOOK {
             return;

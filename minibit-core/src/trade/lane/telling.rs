@@ -169,7 +169,7 @@ impl<H> Lane<H> {
             control.told_withdrawn = withdrawn.len();
         }
         drop(withdrawn);
-        // After the news: it tells what may be asked for.
+        // After the news, if that need not wait: it tells what may be asked for.
         let choking = link.choking.load(Relaxed);
         if hears_chokes && choking != control.told_choking {
             control.told_choking = choking;
