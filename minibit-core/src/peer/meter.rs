@@ -74,14 +74,17 @@ impl RateMeter {
     }
 
     /// So many bytes should have come by now, and have not: whatever the rate was, it is less. Nothing is
-    /// learnt of a lane whose rate is unknown.
+    /// learnt of a lane whose rate is unknown, nor before the first of them could be here.
+    ///
+    /// What came in a burst before the wait ([`SAMPLE`]) says nothing of now: counted in, it would keep a lane
+    /// fast that has been silent ever since, and two such lanes would hand a piece to and fro for ever.
     pub fn overdue(&mut self, bytes: u32, now: Duration) {
-        let took = now.saturating_sub(self.sample_started);
+        let waited = now.saturating_sub(self.sample_started);
+        let took = waited.saturating_sub(self.round_trip().unwrap_or_default());
         if took < SAMPLE {
             return;
         }
-        let at_most = (self.sample_bytes + u64::from(bytes)) as f64 / took.as_secs_f64();
-        self.bytes_per_s = self.bytes_per_s.min(at_most);
+        self.bytes_per_s = self.bytes_per_s.min(f64::from(bytes) / took.as_secs_f64());
     }
 
     /// The first answer to a request on an idle lane took this long.
@@ -204,11 +207,32 @@ mod tests {
         let mut meter = steady(100 * MIB, Duration::from_millis(1));
         let asked = Duration::from_secs(10);
         meter.resume(asked);
-        meter.overdue(65_536, asked + Duration::from_secs(1));
+        meter.overdue(65_536, asked + Duration::from_millis(1001));
         assert!(meter.rate() <= 65_536.0, "{}", meter.rate());
         let mut unknown = RateMeter::new(Duration::ZERO);
         unknown.overdue(65_536, Duration::from_secs(1));
         assert_eq!(unknown.rate(), 0.0);
+    }
+
+    #[test]
+    fn a_burst_that_was_too_short_for_a_sample_does_not_keep_a_silent_lane_fast() {
+        let mut meter = steady(100 * MIB, Duration::from_millis(1));
+        let burst = Duration::from_secs(3);
+        meter.resume(burst);
+        meter.arrived(500_000, burst + Duration::from_millis(2));
+        let asked = Duration::from_secs(10);
+        meter.resume(asked);
+        meter.overdue(65_536, asked + Duration::from_millis(201));
+        assert!(meter.rate() <= 5.0 * 65_536.0, "{}", meter.rate());
+    }
+
+    #[test]
+    fn what_cannot_be_here_yet_is_not_overdue() {
+        let mut meter = steady(100 * MIB, Duration::from_millis(150));
+        let (rate, asked) = (meter.rate(), Duration::from_secs(10));
+        meter.resume(asked);
+        meter.overdue(65_536, asked + Duration::from_millis(150));
+        assert_eq!(meter.rate(), rate);
     }
 
     #[test]
