@@ -336,6 +336,27 @@ impl Download {
         Ok(Arrival::Discard)
     }
 
+    /// The block that this header is of, if it is one that was given up.
+    pub fn given_up(&self, header: &BlockHeader, geometry: &Geometry) -> Option<BlockSpan> {
+        if self.forgiven.is_empty() {
+            return None;
+        }
+        let span = geometry.block(header.piece.into(), header.offset.into(), header.len.into())?;
+        self.forgiven.contains(&span).then_some(span)
+    }
+
+    /// A block that was given up comes all the same, and is to be taken: it is before all that was asked for since.
+    /// Whoever let us wait sends again, and may be asked again.
+    pub fn take_up(&mut self, span: BlockSpan) {
+        if let Some(at) = self.forgiven.iter().position(|known| *known == span) {
+            self.forgiven.remove(at);
+        }
+        self.begun = Some(span.piece());
+        self.in_flight += u64::from(span.len());
+        self.asked.push_front(span);
+        self.rests_until = Duration::ZERO;
+    }
+
     /// Some bytes of the current block arrived.
     pub fn on_bytes(&mut self, bytes: u32, now: Duration) {
         self.meter.arrived(bytes, now);

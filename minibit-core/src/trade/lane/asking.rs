@@ -65,6 +65,7 @@ impl<H> Lane<H> {
 
     /// Asks for more, if the window has room and there is anything to be had.
     pub fn ask(&mut self, now: Duration) {
+        self.leave_late();
         let surplus = self.download.take_surplus();
         self.cancel(&surplus);
         if self.link.is_choked() && !self.download.is_within_piece() {
@@ -405,6 +406,7 @@ impl<H> Lane<H> {
     /// one stays for others. Returns the blocks that may be cancelled.
     pub(super) fn part_with(&mut self, pieces: &[PieceIndex]) -> Vec<RawBlock> {
         let mut cancelled = Vec::new();
+        self.late.take_if(|late| pieces.contains(late));
         for piece in pieces {
             cancelled.extend(self.download.give_up(*piece).into_iter().map(RawBlock::from));
             let progress = self.progress.take_if(|progress| progress.piece() == *piece);

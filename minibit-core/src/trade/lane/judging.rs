@@ -12,7 +12,7 @@ use crate::trade::link::{CloseReason, Suspicion};
 use crate::trade::lock;
 use crate::trade::prefixes::{Origin, Progress};
 use crate::types::{BlockSpan, Digest, PieceIndex};
-use crate::wire::BlockHeader;
+use crate::wire::{BlockHeader, Message, RawBlock};
 
 /// How long wrong bytes may be explained by a withdrawal that is on its way.
 const WITHDRAWAL_GRACE: Duration = Duration::from_secs(1);
@@ -39,7 +39,59 @@ impl<H> Lane<H> {
     /// # Errors
     /// As [`Download::on_block`](crate::peer::Download::on_block).
     pub fn on_block(&mut self, header: &BlockHeader, now: Duration) -> Result<Arrival, Violation> {
+        if self.late.is_some_and(|late| late.get() != header.piece) {
+            self.leave_late();
+        }
+        if let Some(span) = self.download.given_up(header, &self.share.geometry)
+            && self.claim_late(span, now)
+        {
+            self.download.take_up(span);
+            return Ok(Arrival::Take { span });
+        }
         self.download.on_block(header, &self.share.geometry, now)
+    }
+
+    /// Whether a block that was given up and comes all the same is of use: nobody fetches its piece, and what is
+    /// here of that ends where the block begins. What was asked for once and is thrown away would have to be sent
+    /// again, and a peer need not send much again.
+    ///
+    /// The piece is claimed for this block alone, for those behind it may have been cancelled in time: it is left
+    /// ([`Self::leave_late`]) unless they come as well.
+    fn claim_late(&mut self, span: BlockSpan, now: Duration) -> bool {
+        let piece = span.piece();
+        if let Some(progress) = &self.progress {
+            let goes_on = self.late == Some(piece) && progress.end() == span.offset();
+            return goes_on && progress.piece() == piece;
+        }
+        let is_free = !self.share.is_paused()
+            && self.unproven.is_empty()
+            && lock(&self.link.suspect).is_none()
+            && !lock(&self.unfinished).contains(&piece)
+            // The shell has yet to hear that it was given up, and would throw away what comes now as well.
+            && !self.parted.contains(&piece)
+            && self.share.may_begin(piece, &self.sender, now)
+            && self.share.end_of_prefix(piece, &self.sender) == span.offset();
+        let ledger = &self.share.ledger;
+        let is_ours = is_free
+            && (ledger.owner(piece) == Some(self.id)
+                || ledger.claim_this(&self.link.holdings, self.id, piece));
+        if is_ours {
+            self.late = Some(piece);
+            // If it was asked for again meanwhile, this is the answer to the first request.
+            let again = self.download.give_up(piece);
+            if !again.is_empty() {
+                self.say(Message::Cancel(again.into_iter().map(RawBlock::from).collect()));
+            }
+        }
+        is_ours
+    }
+
+    /// Of the piece of which a block came late nothing more comes: others may go on with it.
+    pub(super) fn leave_late(&mut self) {
+        let Some(piece) = self.late else { return };
+        if !self.download.pieces().contains(&piece) {
+            self.part_with(&[piece]);
+        }
     }
 
     /// The bytes of a block that is to be taken begin to come. False if they are of no use here, for not
@@ -105,7 +157,11 @@ impl<H> Lane<H> {
     /// A block that was asked for is all here; true if its piece is, too.
     pub fn on_block_done(&mut self, span: BlockSpan) -> bool {
         self.download.on_block_done(span);
-        span.end() >= self.share.geometry.piece_len(span.piece())
+        let is_whole = span.end() >= self.share.geometry.piece_len(span.piece());
+        if is_whole {
+            self.late.take_if(|late| *late == span.piece());
+        }
+        is_whole
     }
 
     /// The end of this piece will be reported later; until then it is not claimed again here.

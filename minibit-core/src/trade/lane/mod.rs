@@ -103,6 +103,8 @@ pub struct Lane<H = PieceHasher> {
     download: Download,
     /// The piece that is coming.
     progress: Option<Progress<H>>,
+    /// It was given up, and is claimed for a block of it that came all the same.
+    late: Option<PieceIndex>,
     chatter: Chatter,
     /// A piece has begun to be sent, and there is more of it to come.
     amid_piece: bool,
@@ -161,6 +163,7 @@ impl<H> Lane<H> {
             sender: Sender::of(&link),
             download,
             progress: None,
+            late: None,
             upload: Upload::default(),
             chatter: Chatter::new(now),
             amid_piece: false,

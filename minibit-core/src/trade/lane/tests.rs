@@ -679,6 +679,7 @@ impl Pair {
         self.getter.check_time(now, false).unwrap();
         self.getter.ask(now);
         self.getter.publish_due(now);
+        self.getter.take_parted();
         for message in self.getter.take_messages() {
             let is_about_blocks = matches!(message, Message::Request(_) | Message::Cancel(_));
             if is_about_blocks {
@@ -775,6 +776,18 @@ fn after_a_connection_stood_still_all_comes_at_once_and_what_was_under_way_is_of
             (format!("{done:?}, {others} others, {seconds} s"), Duration::from_secs(1));
         assert!(done.is_some_and(|done| done < soon), "{came}");
         assert_eq!(wasted, 0, "{came}");
+    }
+}
+
+#[test]
+fn what_was_given_up_and_comes_all_the_same_is_of_use() {
+    // Longer than anything is waited for, and not so long that the peer is gone. What is asked for again may be sent again, but not much of it.
+    for (others, seconds) in [(0, 11), (0, 14), (1, 14), (3, 14)] {
+        let (done, wasted) = after_standing_still(others, Duration::from_secs(seconds));
+        let (came, soon) =
+            (format!("{done:?}, {others} others, {seconds} s"), Duration::from_secs(1));
+        assert!(done.is_some_and(|done| done < soon), "{came}");
+        assert!(wasted <= 6 * 16_384, "{came}: {wasted}");
     }
 }
 
