@@ -336,13 +336,15 @@ impl Download {
         Ok(Arrival::Discard)
     }
 
-    /// The block that this header is of, if it is one that was given up.
+    /// The block that this header is of, if it is one that was given up. Not if it is the next to come all the same,
+    /// for it was asked for again.
     pub fn given_up(&self, header: &BlockHeader, geometry: &Geometry) -> Option<BlockSpan> {
         if self.forgiven.is_empty() {
             return None;
         }
         let span = geometry.block(header.piece.into(), header.offset.into(), header.len.into())?;
-        self.forgiven.contains(&span).then_some(span)
+        let is_next = self.asked.front() == Some(&span);
+        (!is_next && self.forgiven.contains(&span)).then_some(span)
     }
 
     /// A block that was given up comes all the same, and is to be taken: it is before all that was asked for since.

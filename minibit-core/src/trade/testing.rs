@@ -51,8 +51,13 @@ pub(super) struct Setting {
 impl Setting {
     /// We are peer 1, and hold everything or nothing.
     pub(super) fn new(holds_all: bool, caps: Caps, slots: Slots) -> Self {
+        Self::with_pieces_of(16384, holds_all, caps, slots)
+    }
+
+    /// The same with pieces of so many bytes.
+    pub(super) fn with_pieces_of(size: u32, holds_all: bool, caps: Caps, slots: Slots) -> Self {
         let hashes = [Digest([1; 32]); PIECES as usize];
-        let size = PieceSize::new(16384).unwrap();
+        let size = PieceSize::new(size).unwrap();
         let len = u64::from(PIECES) * u64::from(size.bytes());
         let file = FileEntry { path: vec!["film".into()], len, root: merge_pieces(&hashes) };
         let manifest = Manifest::new("film".into(), true, size, vec![file]).unwrap();

@@ -781,7 +781,8 @@ fn after_a_connection_stood_still_all_comes_at_once_and_what_was_under_way_is_of
 
 #[test]
 fn what_was_given_up_and_comes_all_the_same_is_of_use() {
-    // Longer than anything is waited for, and not so long that the peer is gone. What is asked for again may be sent again, but not much of it.
+    // Longer than anything is waited for, and not so long that the peer is gone. What is asked for again may be
+    // sent again, but not much of it.
     for (others, seconds) in [(0, 11), (0, 14), (1, 14), (3, 14)] {
         let (done, wasted) = after_standing_still(others, Duration::from_secs(seconds));
         let (came, soon) =
@@ -789,6 +790,88 @@ fn what_was_given_up_and_comes_all_the_same_is_of_use() {
         assert!(done.is_some_and(|done| done < soon), "{came}");
         assert!(wasted <= 6 * 16_384, "{came}: {wasted}");
     }
+}
+
+/// A lane that has asked for a piece of four blocks, and given it up.
+fn given_up() -> (Lane, [BlockSpan; 4]) {
+    let mut setting = Setting::with_pieces_of(4 * 16_384, false, Caps::default(), Slots::default());
+    let link = setting.join(Duration::ZERO, 2, true).unwrap();
+    let (mut lane, first) = asking(&setting.share, &link);
+    let piece = first.piece();
+    let block =
+        |number: u64| lane.share.geometry.block(piece.get().into(), number * 16_384, 16_384);
+    let blocks = [0, 1, 2, 3].map(|number| block(number).unwrap());
+    lane.cancel(&[piece]);
+    assert_eq!(lane.take_parted(), [piece]);
+    (lane, blocks)
+}
+
+/// A block comes; true if it is taken.
+fn comes_late(lane: &mut Lane, span: BlockSpan) -> bool {
+    let header = BlockHeader { piece: span.piece().get(), offset: span.offset(), len: span.len() };
+    if lane.on_block(&header, Duration::from_secs(1)).unwrap() == Arrival::Discard {
+        return false;
+    }
+    comes(lane, span, span.len());
+    lane.on_bytes(span.len(), Duration::from_secs(1));
+    lane.on_block_done(span);
+    true
+}
+
+#[test]
+fn of_a_piece_that_was_given_up_others_go_on_with_what_came_all_the_same() {
+    let (mut lane, blocks) = given_up();
+    let in_flight = lane.download.in_flight();
+    assert!(comes_late(&mut lane, blocks[0]) && comes_late(&mut lane, blocks[1]));
+    assert!(!comes_late(&mut lane, blocks[3]), "there is a gap before it");
+    assert_eq!(lane.download.in_flight(), in_flight);
+    let piece = blocks[0].piece();
+    assert_eq!(lane.share.ledger.owner(piece), Some(lane.id));
+    lane.ask(Duration::from_secs(1));
+    assert_eq!(lane.take_parted(), [piece]);
+    assert_eq!(lane.share.ledger.owner(piece), None);
+    assert_eq!(lane.share.end_of_prefix(piece, &lane.sender), 2 * 16_384);
+    assert!(comes_late(&mut lane, blocks[2]), "it follows on what is left of it");
+    assert_eq!(lane.share.ledger.owner(piece), Some(lane.id));
+}
+
+#[test]
+fn a_piece_that_comes_whole_though_it_was_given_up_stays_with_whom_it_came_to() {
+    let (mut lane, blocks) = given_up();
+    assert!(blocks.iter().all(|block| comes_late(&mut lane, *block)));
+    lane.ask(Duration::from_secs(1));
+    let piece = blocks[0].piece();
+    assert_eq!(lane.take_parted(), []);
+    assert_eq!(lane.share.ledger.owner(piece), Some(lane.id));
+    assert!(lane.end_piece(piece).is_some_and(|(_, origin)| origin == Origin::Alone));
+}
+
+#[test]
+fn what_was_given_up_is_left_to_whom_it_was_given_to() {
+    let (mut lane, blocks) = given_up();
+    let piece = blocks[0].piece();
+    let other = lane.share.ledger.new_lane();
+    assert!(lane.share.ledger.claim_this(&lane.link.holdings, other, piece));
+    assert!(!comes_late(&mut lane, blocks[0]));
+    assert_eq!(lane.share.ledger.owner(piece), Some(other));
+}
+
+#[test]
+fn a_piece_that_was_asked_for_again_comes_by_the_first_request_once_and_by_the_second_not_at_all() {
+    let (mut lane, blocks) = given_up();
+    let piece = blocks[0].piece();
+    all_but(&lane.share, &lane.link, piece);
+    // What was asked for with it is before it now.
+    let others: Vec<_> = lane.download.pieces();
+    lane.ask(Duration::ZERO);
+    lane.cancel(&others);
+    lane.take_parted();
+    lane.ask(Duration::ZERO);
+    assert_eq!(lane.download.pieces(), [piece]);
+    lane.take_messages();
+    assert!(blocks.iter().all(|block| comes_late(&mut lane, *block)));
+    assert!(lane.download.is_idle());
+    assert!(blocks.iter().all(|block| !comes_late(&mut lane, *block)));
 }
 
 /// When a lane whose peer sends nothing that was asked for gives it up; the peer may say `other things` meanwhile.
