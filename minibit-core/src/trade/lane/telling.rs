@@ -47,7 +47,9 @@ impl<H> Lane<H> {
             self.times_choked_seen = choked;
             self.upload.on_choking();
         }
-        // Before the peer hears that it may ask, or it would choose for itself.
+        // Whoever is choked forgets what it was dealt; and whoever hears that it may ask before it is dealt
+        // anything chooses for itself.
+        self.tell_choke();
         self.guide(now);
         self.tell_peer();
         self.judge_suspicion(now)
@@ -145,16 +147,8 @@ impl<H> Lane<H> {
     /// Tells the peer what changed on our side: choke state, news, withdrawals.
     pub fn tell_peer(&mut self) {
         self.tell_news();
+        self.tell_choke();
         let Self { control: Some(control), share, link, messages, .. } = self else { return };
-        // Who holds everything asks for nothing, so it need not know.
-        let hears_chokes = !link.holdings.is_full();
-        let times = link.times_choked.load(Acquire);
-        if hears_chokes && times != control.told_times_choked {
-            // Also if we answer again by now: what was asked before is void.
-            control.told_times_choked = times;
-            control.told_choking = true;
-            messages.push(Message::Choke);
-        }
         // That we hold everything shows by our news; that we want no more does not.
         let ledger = &share.ledger;
         if control.told_interested && ledger.is_complete() && !ledger.holds_all() {
@@ -171,9 +165,21 @@ impl<H> Lane<H> {
         drop(withdrawn);
         // After the news, if that need not wait: it tells what may be asked for.
         let choking = link.choking.load(Relaxed);
-        if hears_chokes && choking != control.told_choking {
+        if !link.holdings.is_full() && choking != control.told_choking {
             control.told_choking = choking;
             messages.push(if choking { Message::Choke } else { Message::Unchoke });
+        }
+    }
+
+    /// Tells the peer that it was choked, also if we answer again by now: what was asked before is void. Who holds
+    /// everything asks for nothing, so it need not know.
+    fn tell_choke(&mut self) {
+        let Self { control: Some(control), link, messages, .. } = self else { return };
+        let times = link.times_choked.load(Acquire);
+        if !link.holdings.is_full() && times != control.told_times_choked {
+            control.told_times_choked = times;
+            control.told_choking = true;
+            messages.push(Message::Choke);
         }
     }
 

@@ -171,6 +171,28 @@ fn a_seeder_gives_nobody_else_what_a_peer_has_asked_it_for() {
 }
 
 #[test]
+fn who_is_choked_and_answered_again_at_once_is_dealt_something_between_the_two() {
+    let mut setting = Setting::new(true, Caps::default(), Slots::default());
+    let mut join = |number| setting.join(Duration::ZERO, number, false).unwrap();
+    let (link, other) = (join(2), join(3));
+    for link in [&link, &other] {
+        link.interested.store(true, Relaxed);
+        link.choking.store(true, Relaxed);
+    }
+    let mut lane = first_lane(&setting.share, &link);
+    lane.heed(Duration::ZERO).unwrap();
+    lane.take_messages();
+    link.times_choked.fetch_add(1, Relaxed);
+    link.choking.store(false, Relaxed);
+    lane.heed(Duration::ZERO).unwrap();
+    let said = lane.take_messages();
+    assert!(
+        matches!(said[..], [Message::Choke, Message::Suggest(_), Message::Unchoke]),
+        "whoever is choked forgets what it was dealt: {said:?}"
+    );
+}
+
+#[test]
 fn a_piece_that_has_just_begun_keeps_its_slot_though_its_peer_has_had_nothing_for_long() {
     let mut setting = Setting::new(true, Caps::default(), Slots::default());
     let link = setting.join(Duration::ZERO, 2, false).unwrap();
