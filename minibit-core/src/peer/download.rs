@@ -6,7 +6,8 @@
 //! for.
 //!
 //! Invariant: [`Arrival::Take`] is only answered for the oldest block asked for and not yet
-//! received, cancelled or given up; anything else is thrown away or is a violation.
+//! received, cancelled or given up, which one that was given up becomes again if it is taken up
+//! ([`Download::take_up`]); anything else is thrown away or is a violation.
 //! Not here: the bytes and their hash (`content`), which piece to take next (`swarm`), what came of a piece
 //! before, and who is to blame if it is wrong (`trade`).
 
@@ -151,7 +152,8 @@ impl Download {
     /// fast and is not any more would take from others what they take back, for ever.
     pub fn overdue(&mut self, now: Duration) {
         if let Some(first) = self.asked.front() {
-            self.meter.overdue(first.len(), now);
+            // The last bytes of a file may be a few, and to owe them says little.
+            self.meter.overdue(first.len().max(limits::BLOCK_LEN_MIN), now);
         }
     }
 
@@ -336,8 +338,8 @@ impl Download {
         Ok(Arrival::Discard)
     }
 
-    /// The block that this header is of, if it is one that was given up. Not if it is the next to come all the same,
-    /// for it was asked for again.
+    /// The block that this header is of, if it is one that was given up. Not if it is the next that is to come all
+    /// the same: it was asked for again, and this is the answer, for most of what is given up is dropped without a word.
     pub fn given_up(&self, header: &BlockHeader, geometry: &Geometry) -> Option<BlockSpan> {
         if self.forgiven.is_empty() {
             return None;
@@ -347,15 +349,23 @@ impl Download {
         (!is_next && self.forgiven.contains(&span)).then_some(span)
     }
 
-    /// A block that was given up comes all the same, and is to be taken: it is before all that was asked for since.
-    /// Whoever let us wait sends again, and may be asked again.
-    pub fn take_up(&mut self, span: BlockSpan) {
+    /// A block that was given up comes all the same, before what is asked for, and is to be taken.
+    pub fn take_up(&mut self, span: BlockSpan, now: Duration) {
         if let Some(at) = self.forgiven.iter().position(|known| *known == span) {
             self.forgiven.remove(at);
+        }
+        if self.asked.is_empty() {
+            // It is waited for from now on; how long it was on its way is known already.
+            self.last_progress = now;
+            self.meter.resume(now);
         }
         self.begun = Some(span.piece());
         self.in_flight += u64::from(span.len());
         self.asked.push_front(span);
+    }
+
+    /// Whoever let us wait has sent something all the same, and may be asked again at once.
+    pub fn end_rest(&mut self) {
         self.rests_until = Duration::ZERO;
     }
 

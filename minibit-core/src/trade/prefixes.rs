@@ -39,8 +39,8 @@ use super::link::Link;
 use crate::swarm::{LinkId, Recent, block_of};
 use crate::types::{PeerId, PieceIndex};
 
-/// Prefixes kept: a lane leaves one at a time, and there are 200 links at most. With a hash's state
-/// of two KiB, half a MiB.
+/// Prefixes kept: a lane leaves one at a time, blocks that come late may leave more, and there are 200 links at
+/// most. With a hash's state of two KiB, half a MiB.
 const PREFIXES_MAX: usize = 256;
 /// Links that a prefix may have come over: 64 with a block each have sent a MiB at least.
 const SENDERS_MAX: usize = 64;

@@ -205,7 +205,7 @@ impl Lane {
         header: &BlockHeader,
         now: Duration,
     ) -> Result<(), LaneEnd> {
-        let mut arrival = self.mind.on_block(header, now)?;
+        let mut arrival = self.decide(|mind| mind.on_block(header, now))?;
         if let Arrival::Take { span } = arrival
             && !self.begin_piece(span)
         {

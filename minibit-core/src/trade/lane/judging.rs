@@ -45,7 +45,7 @@ impl<H> Lane<H> {
         if let Some(span) = self.download.given_up(header, &self.share.geometry)
             && self.claim_late(span, now)
         {
-            self.download.take_up(span);
+            self.download.take_up(span, now);
             return Ok(Arrival::Take { span });
         }
         self.download.on_block(header, &self.share.geometry, now)
@@ -77,7 +77,7 @@ impl<H> Lane<H> {
                 || ledger.claim_this(&self.link.holdings, self.id, piece));
         if is_ours {
             self.late = Some(piece);
-            // If it was asked for again meanwhile, this is the answer to the first request.
+            // If it was asked for again meanwhile, behind other pieces, it comes sooner than that.
             let again = self.download.give_up(piece);
             if !again.is_empty() {
                 self.say(Message::Cancel(again.into_iter().map(RawBlock::from).collect()));
@@ -157,6 +157,9 @@ impl<H> Lane<H> {
     /// A block that was asked for is all here; true if its piece is, too.
     pub fn on_block_done(&mut self, span: BlockSpan) -> bool {
         self.download.on_block_done(span);
+        if self.late == Some(span.piece()) {
+            self.download.end_rest();
+        }
         let is_whole = span.end() >= self.share.geometry.piece_len(span.piece());
         if is_whole {
             self.late.take_if(|late| *late == span.piece());

@@ -879,21 +879,66 @@ fn what_was_given_up_is_left_to_whom_it_was_given_to() {
 }
 
 #[test]
-fn a_piece_that_was_asked_for_again_comes_by_the_first_request_once_and_by_the_second_not_at_all() {
+fn a_piece_that_was_asked_for_again_behind_others_comes_by_the_first_request_and_the_second_is_cancelled()
+ {
+    let (mut lane, blocks) = given_up();
+    let piece = blocks[0].piece();
+    let before = lane.download.pieces();
+    assert!(!before.is_empty());
+    assert!(lane.share.ledger.claim_this(&lane.link.holdings, lane.id, piece));
+    let mut again = Some((piece, 0));
+    lane.download.on_bytes(1 << 20, Duration::from_millis(100));
+    let spans = lane.download.top_up(&lane.share.geometry, Duration::ZERO, || again.take());
+    assert!(spans.iter().any(|span| span.piece() == piece), "{spans:?}");
+    lane.take_messages();
+    assert!(blocks.iter().all(|block| comes_late(&mut lane, *block)));
+    let said = lane.take_messages();
+    assert!(
+        matches!(&said[..], [Message::Cancel(cancelled)] if cancelled[0].piece == u64::from(piece.get()))
+    );
+    assert_eq!(lane.download.pieces(), before);
+    assert!(lane.end_piece(piece).is_some());
+}
+
+#[test]
+fn the_answer_to_a_second_request_is_none_to_the_first_which_was_cancelled_in_time() {
     let (mut lane, blocks) = given_up();
     let piece = blocks[0].piece();
     all_but(&lane.share, &lane.link, piece);
-    // What was asked for with it is before it now.
-    let others: Vec<_> = lane.download.pieces();
-    lane.ask(Duration::ZERO);
+    let others = lane.download.pieces();
     lane.cancel(&others);
     lane.take_parted();
     lane.ask(Duration::ZERO);
-    assert_eq!(lane.download.pieces(), [piece]);
     lane.take_messages();
-    assert!(blocks.iter().all(|block| comes_late(&mut lane, *block)));
-    assert!(lane.download.is_idle());
-    assert!(blocks.iter().all(|block| !comes_late(&mut lane, *block)));
+    for block in blocks {
+        assert_eq!(lane.download.pieces(), [piece]);
+        assert!(comes_late(&mut lane, block));
+        lane.ask(Duration::from_secs(1));
+        assert!(
+            !lane.has_messages(),
+            "what is about to come is not cancelled, nor asked for again"
+        );
+    }
+    assert!(lane.end_piece(piece).is_some());
+}
+
+#[test]
+fn who_let_us_wait_is_waited_for_anew_when_it_sends_and_asked_again_when_something_is_here() {
+    let (mut lane, blocks) = given_up();
+    let others = lane.download.pieces();
+    lane.cancel(&others);
+    lane.take_parted();
+    let now = Duration::from_secs(100);
+    lane.download.set_back(now);
+    let header = BlockHeader { piece: blocks[0].piece().get(), offset: 0, len: blocks[0].len() };
+    assert_eq!(lane.on_block(&header, now).unwrap(), Arrival::Take { span: blocks[0] });
+    lane.check_time(now, false).unwrap();
+    assert!(!lane.download.is_idle(), "it has only begun to come");
+    assert!(lane.download.rests_until(now).is_some(), "it has only said that it will");
+    comes(&mut lane, blocks[0], blocks[0].len());
+    lane.on_bytes(blocks[0].len(), now);
+    lane.on_block_done(blocks[0]);
+    assert!(lane.download.rests_until(now).is_none());
 }
 
 /// When a lane whose peer sends nothing that was asked for gives it up; the peer may say `other things` meanwhile.
