@@ -214,6 +214,8 @@ pub struct Neighbours {
     keeps_places: bool,
     /// Those we are linked to have nothing for us.
     hungry: bool,
+    /// Up to so many links we dial for that.
+    one_more: usize,
     book: Book,
     links: HashMap<LinkId, Link>,
     /// How many of them we made.
@@ -240,6 +242,7 @@ impl Neighbours {
             looked: Duration::ZERO,
             keeps_places: true,
             hungry: false,
+            one_more: 0,
             book: Book::default(),
             links: HashMap::new(),
             made: 0,
@@ -295,7 +298,8 @@ impl Neighbours {
     // ---- dialling -------------------------------------------------------------------------
 
     /// Whether those we are linked to have nothing for us. Then we dial one more, however many
-    /// there are: a few peers that lack the same pieces would else be content with each other. Who had no
+    /// there are, each time that we are told so: a few peers that lack the same pieces would else be content with each
+    /// other. No more, for where all begin at once all are hungry, and to know more of the hungry helps nobody. Who had no
     /// room for us while we were content is tried again soon: that may have been the one who has them.
     pub fn set_hungry(&mut self, now: Duration, hungry: bool, rng: &mut Rng) {
         if hungry && !self.hungry {
@@ -306,6 +310,7 @@ impl Neighbours {
             }
         }
         self.hungry = hungry;
+        self.one_more = if hungry { self.links.len() + 1 } else { 0 };
     }
 
     /// Whom to dial now: each address returned counts as being dialled until it is reported
@@ -407,7 +412,7 @@ impl Neighbours {
             (false, false) => links_aim.max(with_made),
         };
         let aim = if is_first { aim.min(links_first) } else { aim };
-        if self.hungry { aim.max(self.links.len() + 1) } else { aim }
+        aim.max(self.one_more)
     }
 
     /// How many more dials would be right for that number of links.

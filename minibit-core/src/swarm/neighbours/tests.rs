@@ -407,6 +407,26 @@ fn who_was_full_while_we_were_content_is_tried_again_soon_once_we_lack_something
 }
 
 #[test]
+fn who_has_nothing_from_anybody_dials_one_more_each_time_that_it_is_found_so() {
+    let mut node = Node::new(Caps { links_aim: 2, links_made: 0, ..Caps::default() });
+    node.learn(list(), 10..20);
+    node.greet(2, Direction::Accepted);
+    node.greet(3, Direction::Accepted);
+    assert_eq!(node.dial(), [], "there are enough");
+    for _ in 0..3 {
+        node.neighbours.set_hungry(node.now, true, &mut node.rng);
+        let dialled = node.dial();
+        assert_eq!(dialled.len(), 1);
+        let number = (10..20).find(|number| addr(*number) == dialled[0]).unwrap();
+        assert_eq!(node.greet(number, Direction::Dialled).1, Verdict::Keep);
+        assert_eq!(node.dial(), [], "it may have something");
+    }
+    node.neighbours.set_hungry(node.now, true, &mut node.rng);
+    node.neighbours.set_hungry(node.now, false, &mut node.rng);
+    assert_eq!(node.dial(), []);
+}
+
+#[test]
 fn the_ticket_is_never_given_up() {
     let mut node = Node::new(Caps::default());
     node.learn(Source::Ticket, [1]);
