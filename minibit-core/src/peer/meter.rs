@@ -76,7 +76,7 @@ impl RateMeter {
     /// So many bytes should have come by now, and have not: whatever the rate was, it is less. Nothing is
     /// learnt of a lane whose rate is unknown, nor before the first of them could be here.
     ///
-    /// What came in a burst before the wait ([`SAMPLE`]) says nothing of now: counted in, it would keep a lane
+    /// What came in a burst of 5 ms before the wait says nothing of now: counted in, it would keep a lane
     /// fast that has been silent ever since, and two such lanes would hand a piece to and fro for ever.
     pub fn overdue(&mut self, bytes: u32, now: Duration) {
         let waited = now.saturating_sub(self.sample_started);
