@@ -359,6 +359,8 @@ impl Download {
             self.last_progress = now;
             self.meter.resume(now);
         }
+        // What is asked for waits for it, so how long that takes says nothing of the distance.
+        self.asked_when_idle = None;
         self.begun = Some(span.piece());
         self.in_flight += u64::from(span.len());
         self.asked.push_front(span);
@@ -452,8 +454,8 @@ impl Download {
                 pieces.push(span.piece());
             }
         }
-        // A piece claimed but with no block asked for does not exist: the first block is
-        // asked for when it is claimed. One whose later blocks are still to be asked for is
+        // A piece claimed but with no block asked for does not exist, but for one of which blocks come late: the first
+        // block is asked for when it is claimed. One whose later blocks are still to be asked for is
         // the last in the queue, or all its asked blocks have come.
         if let Some((piece, _)) = self.asking
             && pieces.last() != Some(&piece)

@@ -284,6 +284,11 @@ impl<H> Prefixes<H> {
         }
     }
 
+    /// Whether there is a prefix of a piece, whoever may go on with it.
+    pub(super) fn holds(&self, piece: PieceIndex) -> bool {
+        self.kept.contains_key(&piece)
+    }
+
     /// From where on this peer is to be asked for a piece.
     pub(super) fn end_for(&self, piece: PieceIndex, by: &Sender) -> u32 {
         let prefix = self.kept.get(&piece).filter(|prefix| self.may_go_on(prefix, by));

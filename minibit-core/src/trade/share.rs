@@ -313,6 +313,16 @@ impl<H> Share<H> {
         lock(&self.prefixes).end_for(piece, by)
     }
 
+    /// Where what is here of a piece ends, if this peer may go on with it or there is nothing.
+    pub(super) fn ends_at(&self, piece: PieceIndex, by: &Sender) -> Option<u32> {
+        if !self.has_prefixes() {
+            return Some(0);
+        }
+        let prefixes = lock(&self.prefixes);
+        let end = prefixes.end_for(piece, by);
+        (end > 0 || !prefixes.holds(piece)).then_some(end)
+    }
+
     /// Whether this peer may be asked for a piece that was claimed, or would throw away what others began.
     pub(super) fn may_begin(&self, piece: PieceIndex, by: &Sender, now: Duration) -> bool {
         !self.has_prefixes() || lock(&self.prefixes).may_begin(piece, by, now)

@@ -323,10 +323,15 @@ impl Neighbours {
         if self.dials_wanted(self.aim(now, false)) == 0 || self.rests_until(now).is_some() {
             return Vec::new();
         }
+        // Every other time, so that it keeps its turn there, and those that are slow to say no do not keep it from others.
+        let knocks = self.hungry && self.dials.is_multiple_of(2);
         let mut ready: Vec<_> = self
             .candidates()
             .filter(|(_, _, from)| *from <= now)
-            .map(|(addr, known, _)| (known.is_pushed(), known.failures, rng.u32(..), addr))
+            .map(|(addr, known, _)| {
+                let comes_later = knocks && !known.had_no_room;
+                (known.is_pushed(), comes_later, known.failures, rng.u32(..), addr)
+            })
             .collect();
         ready.sort_unstable();
         let mut ready = ready.into_iter().map(|(pushed, .., addr)| (pushed, addr));

@@ -427,6 +427,32 @@ fn who_has_nothing_from_anybody_dials_one_more_each_time_that_it_is_found_so() {
 }
 
 #[test]
+fn who_has_nothing_from_anybody_keeps_its_turn_with_who_was_full_beside_any_number_of_others() {
+    let mut node = Node::new(Caps { links_aim: 2, links_made: 0, ..Caps::default() });
+    node.learn(list(), [1]);
+    assert_eq!(node.dial(), [addr(1)]);
+    node.neighbours.found_no_room(node.now, addr(1), &mut node.rng);
+    node.learn(list(), 10..80);
+    node.greet(2, Direction::Accepted);
+    node.greet(3, Direction::Accepted);
+    let mut knocked = 0;
+    for _ in 0..20 {
+        node.after(Duration::from_secs(1));
+        node.neighbours.set_hungry(node.now, true, &mut node.rng);
+        while let [dialled] = node.dial()[..] {
+            if dialled == addr(1) {
+                knocked += 1;
+                node.neighbours.found_no_room(node.now, dialled, &mut node.rng);
+            } else {
+                let number = (10..80).find(|number| addr(*number) == dialled).unwrap();
+                assert_eq!(node.greet(number, Direction::Dialled).1, Verdict::Keep);
+            }
+        }
+    }
+    assert!(knocked >= 10, "{knocked} times in 20 s");
+}
+
+#[test]
 fn the_ticket_is_never_given_up() {
     let mut node = Node::new(Caps::default());
     node.learn(Source::Ticket, [1]);

@@ -9,7 +9,7 @@ use super::Lane;
 use crate::peer::{FAR, LANE_WORTH};
 use crate::swarm::{LaneId, PickOrder, Picking, leave_to_others};
 use crate::trade::lock;
-use crate::types::{BlockSpan, PieceIndex};
+use crate::types::{BlockSpan, PieceIndex, limits};
 use crate::wire::{Message, RawBlock};
 
 /// The first pieces are taken at random: to have anything to trade counts more than rarity.
@@ -359,9 +359,10 @@ impl<H> Lane<H> {
             // is known: one after another would begin the piece anew.
             return None;
         }
-        let own = meter
-            .time_for(u64::from(self.share.geometry.piece_len(piece)))
-            .unwrap_or(UNKNOWN_PIECE_TIME)
+        // By no less than what it is judged by if it does not come ([`Download::overdue`]), or a short last piece
+        // would go to and fro between two that are busy with others.
+        let len = self.share.geometry.piece_len(piece).max(limits::BLOCK_LEN_MIN);
+        let own = meter.time_for(len.into()).unwrap_or(UNKNOWN_PIECE_TIME)
             + meter.round_trip().unwrap_or_default();
         let margin = if has_begun { TAKE_BEGUN } else { TAKE_WAITING };
         if rest <= own * margin || !self.share.ledger.take_over(piece, owner, self.id) {

@@ -43,7 +43,7 @@ impl<H> Lane<H> {
             self.leave_late();
         }
         if let Some(span) = self.download.given_up(header, &self.share.geometry)
-            && self.claim_late(span, now)
+            && self.claim_late(span)
         {
             self.download.take_up(span, now);
             return Ok(Arrival::Take { span });
@@ -56,21 +56,26 @@ impl<H> Lane<H> {
     /// again, and a peer need not send much again.
     ///
     /// The piece is claimed for this block alone, for those behind it may have been cancelled in time: it is left
-    /// ([`Self::leave_late`]) unless they come as well.
-    fn claim_late(&mut self, span: BlockSpan, now: Duration) -> bool {
+    /// ([`Self::leave_late`]) unless they begin to come by the lane's next turn, and what is here of it goes on from
+    /// there, with them or with others.
+    fn claim_late(&mut self, span: BlockSpan) -> bool {
         let piece = span.piece();
         if let Some(progress) = &self.progress {
-            let goes_on = self.late == Some(piece) && progress.end() == span.offset();
-            return goes_on && progress.piece() == piece;
+            let goes_on = progress.piece() == piece && progress.end() == span.offset();
+            let is_ours =
+                self.late == Some(piece) && self.share.ledger.owner(piece) == Some(self.id);
+            return goes_on && is_ours;
         }
-        let is_free = !self.share.is_paused()
+        // Of a stranger no part is taken: if it is wrong, whoever goes on with it would fetch the rest in vain.
+        let is_whole = span.offset() == 0 && span.end() == self.share.geometry.piece_len(piece);
+        let is_free = (is_whole || self.link.bytes_from() > 0)
+            && !self.share.is_paused()
             && self.unproven.is_empty()
             && lock(&self.link.suspect).is_none()
             && !lock(&self.unfinished).contains(&piece)
             // The shell has yet to hear that it was given up, and would throw away what comes now as well.
             && !self.parted.contains(&piece)
-            && self.share.may_begin(piece, &self.sender, now)
-            && self.share.end_of_prefix(piece, &self.sender) == span.offset();
+            && self.share.ends_at(piece, &self.sender) == Some(span.offset());
         let ledger = &self.share.ledger;
         let is_ours = is_free
             && (ledger.owner(piece) == Some(self.id)

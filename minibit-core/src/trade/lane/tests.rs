@@ -814,7 +814,7 @@ fn what_was_given_up_and_comes_all_the_same_is_of_use() {
     }
 }
 
-/// A lane that has asked for a piece of four blocks, and given it up.
+/// A lane that has asked a peer which has sent right pieces for one of four blocks, and given it up.
 fn given_up() -> (Lane, [BlockSpan; 4]) {
     let mut setting = Setting::with_pieces_of(4 * 16_384, false, Caps::default(), Slots::default());
     let link = setting.join(Duration::ZERO, 2, true).unwrap();
@@ -825,6 +825,7 @@ fn given_up() -> (Lane, [BlockSpan; 4]) {
     let blocks = [0, 1, 2, 3].map(|number| block(number).unwrap());
     lane.cancel(&[piece]);
     assert_eq!(lane.take_parted(), [piece]);
+    link.verified_bytes.store(4 * 16_384, Relaxed);
     (lane, blocks)
 }
 
@@ -858,6 +859,14 @@ fn of_a_piece_that_was_given_up_others_go_on_with_what_came_all_the_same() {
 }
 
 #[test]
+fn of_a_stranger_no_beginning_that_comes_late_is_left_to_others() {
+    let (mut lane, blocks) = given_up();
+    lane.link.verified_bytes.store(0, Relaxed);
+    assert!(!comes_late(&mut lane, blocks[0]));
+    assert_eq!(lane.share.ledger.owner(blocks[0].piece()), None);
+}
+
+#[test]
 fn a_piece_that_comes_whole_though_it_was_given_up_stays_with_whom_it_came_to() {
     let (mut lane, blocks) = given_up();
     assert!(blocks.iter().all(|block| comes_late(&mut lane, *block)));
@@ -876,6 +885,20 @@ fn what_was_given_up_is_left_to_whom_it_was_given_to() {
     assert!(lane.share.ledger.claim_this(&lane.link.holdings, other, piece));
     assert!(!comes_late(&mut lane, blocks[0]));
     assert_eq!(lane.share.ledger.owner(piece), Some(other));
+}
+
+#[test]
+fn a_late_block_does_not_end_what_others_have_begun() {
+    let (mut lane, blocks) = given_up();
+    let piece = blocks[0].piece();
+    let (share, other) = (Arc::clone(&lane.share), lane.share.ledger.new_lane());
+    assert!(share.ledger.claim_this(&lane.link.holdings, other, piece));
+    let stranger = Sender::of(&links(1).1[0]);
+    let mut begun = Progress::new(piece, new_hasher(), Duration::ZERO);
+    begun.take_in(3 * 16_384);
+    share.leave(piece, other, begun.into_prefix(stranger, Duration::ZERO));
+    assert!(!comes_late(&mut lane, blocks[0]), "it is here already");
+    assert_eq!(share.ledger.owner(piece), None);
 }
 
 #[test]
