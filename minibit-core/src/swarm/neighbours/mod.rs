@@ -323,7 +323,8 @@ impl Neighbours {
         if self.dials_wanted(self.aim(now, false)) == 0 || self.rests_until(now).is_some() {
             return Vec::new();
         }
-        // Every other time, so that it keeps its turn there, and those that are slow to say no do not keep it from others.
+        // Whoever was found full comes first every other time while we are hungry: so we keep our turn there, and those
+        // that are slow to say that they are full do not keep us from others.
         let knocks = self.hungry && self.dials.is_multiple_of(2);
         let mut ready: Vec<_> = self
             .candidates()

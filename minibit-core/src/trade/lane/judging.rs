@@ -1,5 +1,5 @@
-//! What the bytes bring that come over this lane: blocks that were asked for, pieces that prove
-//! right or wrong.
+//! What the bytes bring that come over this lane: blocks that were asked for, or had been given up and come all the
+//! same, pieces that prove right or wrong.
 
 use std::collections::HashSet;
 use std::sync::atomic::Ordering::Relaxed;
@@ -162,12 +162,12 @@ impl<H> Lane<H> {
     /// A block that was asked for is all here; true if its piece is, too.
     pub fn on_block_done(&mut self, span: BlockSpan) -> bool {
         self.download.on_block_done(span);
+        let is_whole = span.end() >= self.share.geometry.piece_len(span.piece());
         if self.late == Some(span.piece()) {
             self.download.end_rest();
-        }
-        let is_whole = span.end() >= self.share.geometry.piece_len(span.piece());
-        if is_whole {
-            self.late.take_if(|late| *late == span.piece());
+            if is_whole {
+                self.late = None;
+            }
         }
         is_whole
     }
