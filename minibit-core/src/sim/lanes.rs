@@ -232,7 +232,11 @@ impl World {
         let sending =
             self.pipes[lane.pipe as usize].as_ref().map(|pipe| pipe.ends[lane.end()].sending);
         let link = lane.mind.link();
-        let rest = if looks == Looks::Around { link.glance_at_rest() } else { 0 };
+        let rest = if looks == Looks::Around {
+            link.glance_at_rest() ^ lane.mind.glance_at_status()
+        } else {
+            0
+        };
         rest ^ link.glance() ^ u64::from(sending.unwrap_or(false))
     }
 
@@ -394,8 +398,7 @@ impl SimLane {
         };
         let (share, held) = (self.mind.share(), &self.mind.link().holdings);
         let pieces = runs.iter().filter_map(|run| share.geometry.piece(run.first as u32));
-        let known = |piece| u64::from(share.ledger.have(piece)) ^ u64::from(held.contains(piece));
-        pieces.map(known).fold(0, BitXor::bitxor)
+        pieces.map(|piece| share.ledger.glance(held, piece)).fold(0, BitXor::bitxor)
     }
 
     /// What was given up does not count any more.

@@ -59,6 +59,8 @@ pub struct World {
     pub(super) wanting: u32,
     /// What honest leechers had received when it was last looked at, and since when it is no more.
     received: (u64, u64),
+    /// See [`Self::end`].
+    ends_at: u64,
     pub(super) events: u64,
     hash: u64,
 }
@@ -122,6 +124,7 @@ impl World {
             out,
             wanting: members.iter().filter(|member| is_awaited(member)).count() as u32,
             received: (0, 0),
+            ends_at: 0,
             events: 0,
             hash: 0xcbf2_9ce4_8422_2325,
             common,
@@ -129,6 +132,7 @@ impl World {
             rng,
             scenario,
         };
+        world.ends_at = world.end().as_nanos() as u64;
         world.plan();
         world
     }
@@ -180,15 +184,16 @@ impl World {
 
     /// Whether every honest leecher is done, the swarm has stopped, or time is over.
     pub fn is_done(&self) -> bool {
-        self.wanting == 0 || self.has_stopped() || at(self.now) >= self.scenario.time_max
+        self.wanting == 0 || self.now >= self.ends_at
     }
 
-    /// Whether nothing has come to an honest leecher for so long that nothing will: all who are to come
-    /// are here, and the network is whole.
-    fn has_stopped(&self) -> bool {
-        let Scenario { joining, faults, .. } = &self.scenario;
+    /// When it is over at the latest: nothing has come to an honest leecher for so long that nothing will, though all who
+    /// are to come are here, and the network is whole.
+    fn end(&self) -> Duration {
+        let Scenario { joining, faults, time_max, .. } = &self.scenario;
         let whole = faults.partition.map_or(Duration::ZERO, |(_, to)| to);
-        self.now() >= at(self.received.1).max(*joining).max(whole) + STOPPED_AFTER
+        let stopped = at(self.received.1).max(*joining).max(whole) + STOPPED_AFTER;
+        stopped.min(*time_max)
     }
 
     /// What came of it so far.
@@ -715,6 +720,7 @@ impl World {
         let received = leechers.map(|member| member.sums().downloaded).sum();
         if received != self.received.0 {
             self.received = (received, self.now);
+            self.ends_at = self.end().as_nanos() as u64;
         }
     }
 

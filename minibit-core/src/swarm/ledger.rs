@@ -166,6 +166,16 @@ impl Ledger {
         new
     }
 
+    /// Reads a little of what [`Self::gain`] will look at. Whoever simulates many peers calls it ahead, for memory
+    /// answers many such reads in the time that it takes for one; what is read means nothing.
+    pub fn glance(&self, holdings: &Holdings, piece: PieceIndex) -> u64 {
+        let cell = self.cell(piece);
+        let (word, _) = place(piece);
+        let shelves = [shelf(cell), shelf(cell.with_one_holder_more())];
+        let words = shelves.into_iter().flatten().map(|number| self.bitmaps[number].word(word));
+        words.fold(u64::from(holdings.contains(piece)), |all, one| all ^ one)
+    }
+
     /// A peer says that it holds all pieces of a set; returns how many are new. Cheaper than
     /// one by one, and a peer that held nothing and now everything counts as a seeder.
     ///

@@ -243,7 +243,12 @@ impl<H> Lane<H> {
             ^ download.meter().rate() as u64
             ^ u64::from(download.last_progress().subsec_nanos())
             ^ u64::from(download.rests_until(self.began).is_some())
-            ^ u64::from(self.progress.is_some() ^ self.status.taken_over.load(Relaxed))
+            ^ u64::from(self.progress.is_some())
+    }
+
+    /// The same of what others know of it, which is a step further in memory.
+    pub fn glance_at_status(&self) -> u64 {
+        u64::from(self.status.taken_over.load(Relaxed))
     }
 
     // ---- what the shell carries out ----
