@@ -198,11 +198,11 @@ fn choking(criterion: &mut Criterion) {
                     view.verified_from += rng.u64(..1 << 20);
                     view.uploaded_to += 1 << 20;
                 });
-                black_box(choker.tick(now, false, &views, &mut rng))
+                black_box(choker.tick(now, false, views.iter().copied(), &mut rng))
             });
         });
         group.bench_function(BenchmarkId::new(name, "event"), |bencher| {
-            bencher.iter(|| black_box(choker.tick(now, false, &views, &mut rng)));
+            bencher.iter(|| black_box(choker.tick(now, false, views.iter().copied(), &mut rng)));
         });
     }
     group.finish();

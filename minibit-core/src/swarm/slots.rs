@@ -78,6 +78,9 @@ pub(super) struct Auto {
     hold_until: Duration,
     /// When there was a look last, and what had been sent in all by then.
     looked: Option<(Duration, u64)>,
+    /// How many were answered then, and what had been sent by then to whoever was ever here.
+    answered: u64,
+    sent_to_all: u64,
     look_gap: Duration,
     /// How long after the last look there is an early one.
     early_gap: Duration,
@@ -103,6 +106,8 @@ impl Auto {
             proven: 0,
             hold_until: Duration::ZERO,
             looked: None,
+            answered: 0,
+            sent_to_all: 0,
             look_gap: LOOK,
             early_gap: EARLY_LOOK,
             extra: 0,
@@ -132,9 +137,7 @@ impl Auto {
         let (since, before) = *self.looked.get_or_insert((now, sent));
         let span = now.saturating_sub(since);
         if span < self.look_gap && !self.is_fast(span, sent.saturating_sub(before), answered) {
-            if span >= self.early_gap {
-                self.early_gap *= 2;
-            }
+            self.put_off_early_look(span);
             return false;
         }
         self.early_gap = EARLY_LOOK;
@@ -168,6 +171,34 @@ impl Auto {
         self.looked = None;
         self.look_gap = LOOK;
         self.early_gap = EARLY_LOOK;
+    }
+
+    /// Whether it is time to look: also early, if by what was sent so far to whoever was ever here that would not be
+    /// in vain.
+    pub(super) fn is_look_due(&mut self, now: Duration, sent_to_all: u64) -> bool {
+        let Some((since, _)) = self.looked.filter(|_| self.regular < CAP) else { return false };
+        let span = now.saturating_sub(since);
+        let sent = sent_to_all.saturating_sub(self.sent_to_all);
+        if span >= self.look_gap || self.is_fast(span, sent, self.answered) {
+            return true;
+        }
+        self.put_off_early_look(span);
+        false
+    }
+
+    /// The early look after so long would be in vain: the next comes after twice as long, or more if that is over too.
+    fn put_off_early_look(&mut self, span: Duration) {
+        while span >= self.early_gap {
+            self.early_gap *= 2;
+        }
+    }
+
+    /// There was a look: so many had been answered, and so much sent to whoever was ever here.
+    pub(super) fn note_look(&mut self, now: Duration, answered: u64, sent_to_all: u64) {
+        self.answered = answered;
+        if self.looked.is_some_and(|(since, _)| since == now) {
+            self.sent_to_all = sent_to_all;
+        }
     }
 
     /// When to look next, if there is a reason to.
@@ -477,6 +508,18 @@ mod tests {
         assert!(!auto.look(2 * EARLY_LOOK, (14 << 20) - 1, 9));
         assert_eq!(auto.next_look(), Some(3 * EARLY_LOOK));
         assert!(auto.look(3 * EARLY_LOOK, 14 << 20, 9));
+    }
+
+    #[test]
+    fn an_early_look_that_could_find_nothing_is_left_out_and_the_next_comes_later() {
+        let before = 1 << 30;
+        let mut auto = Auto::new(PIECE);
+        auto.look(Duration::ZERO, 0, 5);
+        auto.note_look(Duration::ZERO, 5, before);
+        assert!(!auto.is_look_due(EARLY_LOOK, before + (5 << 20) - 1));
+        assert_eq!(auto.next_look(), Some(2 * EARLY_LOOK));
+        assert!(auto.is_look_due(2 * EARLY_LOOK, before + (5 << 20)));
+        assert!(auto.is_look_due(LOOK, before), "the usual one is not left out");
     }
 
     #[test]

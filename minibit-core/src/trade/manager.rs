@@ -96,8 +96,6 @@ impl NewLink {
 pub struct Manager<H = PieceHasher> {
     share: Arc<Share<H>>,
     choker: Choker,
-    /// What the choker looked at last; kept for its room.
-    views: Vec<PeerView>,
     neighbours: Neighbours,
     /// What passed with those that were here before.
     pasts: Pasts,
@@ -129,7 +127,6 @@ impl<H> Manager<H> {
             pasts: Pasts::new(share.geometry.piece_size().bytes().into()),
             share,
             choker,
-            views: Vec::new(),
             neighbours,
             has_tracker,
             next_link: 1,
@@ -151,7 +148,8 @@ impl<H> Manager<H> {
         let dial = self.may_dial().then(|| self.neighbours.next_dial(now)).flatten();
         let look = self.choker.next_look();
         let trial = self.share.next_trial();
-        [self.news_at, self.idle_news_at, Some(self.choker.next_round()), look, trial, dial]
+        let (round, idle) = (Some(self.choker.next_round()), Some(self.chosen_at + TICK));
+        [self.news_at, self.idle_news_at, round, idle, look, trial, dial]
             .into_iter()
             .flatten()
             .filter(|at| *at > now)
@@ -170,8 +168,9 @@ impl<H> Manager<H> {
                 self.share.release_news(false);
             }
         }
-        let look = self.choker.next_look().is_some_and(|at| now >= at);
-        let idle = self.choker.has_waiting() && now >= self.chosen_at + TICK;
+        self.note_sent();
+        let look = self.choker.is_look_due(now);
+        let idle = now >= self.chosen_at + TICK;
         let chosen_at = self.chosen_at;
         let trial = self.share.next_trial().is_some_and(|at| at > chosen_at && now >= at);
         if look || idle || trial || now >= self.choker.next_round() {
@@ -466,19 +465,20 @@ impl<H> Manager<H> {
         self.chosen_at = now;
         let complete = self.share.ledger.is_complete();
         let rarity = self.choker.looks_at_rarity(complete);
-        let mut views = std::mem::take(&mut self.views);
-        views.clear();
         // First and by itself: so little for each link is read from memory side by side for many, and the
         // views find it in the cache.
         let audience = self.share.links().values().filter(|link| link.is_audience()).count();
-        views.extend(self.share.links().values().map(|link| self.view(now, link, rarity)));
         if self.share.note_audience(audience as u32) {
             // Whoever is alone now may choose.
             self.share.links().values().for_each(|link| link.wake_first());
         }
-        self.choker.note_handed_over(self.share.counters.handed_over.load(Relaxed));
-        let changes = self.choker.tick(now, complete, &views, &mut self.rng);
-        self.views = views;
+        self.note_sent();
+        let changes = {
+            let links = self.share.links();
+            let views = links.values().map(|link| view(&self.share, now, link, rarity));
+            self.choker.tick(now, complete, views, &mut self.rng)
+        };
+        self.share.heed_newcomers(self.choker.may_heed_newcomers());
         for (id, unchoke) in changes {
             let Some(link) = self.share.links().get(&id).cloned() else { continue };
             link.choking.store(!unchoke, Relaxed);
@@ -490,23 +490,11 @@ impl<H> Manager<H> {
         }
     }
 
-    fn view(&self, now: Duration, link: &Link, rarity: bool) -> PeerView {
-        let ledger = &self.share.ledger;
-        PeerView {
-            id: link.id,
-            interested: link.is_audience(),
-            verified_from: link.verified_bytes.load(Relaxed),
-            uploaded_to: link.uploaded_bytes.load(Relaxed),
-            held: link.holdings.len(),
-            rare_pieces: if rarity { ledger.rare_held(&link.holdings) } else { 0 },
-            amid_piece: link.is_amid_piece(now),
-            in_hand: link.lanes_sending.load(Relaxed) > 0,
-            took_at: Duration::from_micros(link.took_us.load(Relaxed)),
-            snubbed: link.snubbed.load(Relaxed),
-            answers_us: !link.choked.load(Relaxed) && !link.snubbed.load(Relaxed),
-            past: link.past,
-            passes_on: self.share.standing(now, link.id),
-        }
+    fn note_sent(&mut self) {
+        let counters = &self.share.counters;
+        let (handed_over, uploaded) =
+            (counters.handed_over.load(Relaxed), counters.uploaded.load(Relaxed));
+        self.choker.note_sent(handed_over, uploaded);
     }
 
     /// A piece was verified: peers hear of it soon, with what comes right after.
@@ -523,6 +511,25 @@ impl<H> Manager<H> {
         self.news_at = None;
         self.idle_news_at = None;
         self.share.release_news(true);
+    }
+}
+
+/// What the choker looks at of a link.
+fn view<H>(share: &Share<H>, now: Duration, link: &Link, rarity: bool) -> PeerView {
+    PeerView {
+        id: link.id,
+        interested: link.is_audience(),
+        verified_from: link.verified_bytes.load(Relaxed),
+        uploaded_to: link.uploaded_bytes.load(Relaxed),
+        held: link.holdings.len(),
+        rare_pieces: if rarity { share.ledger.rare_held(&link.holdings) } else { 0 },
+        amid_piece: link.is_amid_piece(now),
+        in_hand: link.lanes_sending.load(Relaxed) > 0,
+        took_at: Duration::from_micros(link.took_us.load(Relaxed)),
+        snubbed: link.snubbed.load(Relaxed),
+        answers_us: !link.choked.load(Relaxed) && !link.snubbed.load(Relaxed),
+        past: link.past,
+        passes_on: share.standing(now, link.id),
     }
 }
 
@@ -882,6 +889,28 @@ mod tests {
             let judged = setting.slots_changed.load(Relaxed) - before;
             assert_eq!(judged, u32::from(number == 0));
         }
+    }
+
+    #[test]
+    fn who_comes_or_goes_where_no_slot_may_change_hands_is_looked_at_a_second_later() {
+        let mut setting = Setting::new(false, FEW, ONE_SLOT);
+        let [first, second] = [2, 3].map(|number| setting.join(Duration::ZERO, number, false));
+        let (first, second) = (first.unwrap(), second.unwrap());
+        for link in [&first, &second] {
+            link.verified_bytes.store(1 << 20, Relaxed);
+        }
+        let waits = setting.join(Duration::ZERO, 4, false).unwrap();
+        assert!(!first.is_choking() && !second.is_choking() && waits.is_choking());
+        let tell = |link: &Arc<Link>, interested| {
+            let before = setting.slots_changed.load(Relaxed);
+            link.interested.store(interested, Relaxed);
+            setting.share.note_interest(link);
+            setting.slots_changed.load(Relaxed) - before
+        };
+        assert_eq!([tell(&waits, false), tell(&waits, true)], [0, 0]);
+        assert_eq!(tell(&first, false), 1, "it leaves a slot");
+        setting.manager.do_what_is_due(TICK);
+        assert!(!waits.is_choking() && first.is_choking(), "nobody had to be told");
     }
 
     #[test]

@@ -35,8 +35,8 @@ const MUCH_NEWS_PART: u64 = 16;
 pub trait Signals: Send + Sync {
     /// A piece was verified: [`Manager::schedule_news`](super::Manager::schedule_news).
     fn news(&self);
-    /// There may be a slot to give or to free:
-    /// [`Manager::choose_slots`](super::Manager::choose_slots).
+    /// There may be a slot to give or to free: [`Manager::choose_slots`](super::Manager::choose_slots). Not told where
+    /// a look within a second is soon enough.
     fn slots_changed(&self);
     /// A link that we made should have more lanes.
     fn lanes_wanted(&self, link: LinkId);
@@ -101,6 +101,8 @@ pub struct Share<H = PieceHasher> {
     /// What has been moved so far.
     pub counters: Counters,
     pub(super) signals: Box<dyn Signals>,
+    /// See [`Choker::may_heed_newcomers`](crate::swarm::Choker::may_heed_newcomers).
+    heeds_newcomers: AtomicBool,
     /// Raised when a piece was verified and nobody has been told; the manager batches.
     pub(super) news_pending: AtomicBool,
     /// The news log up to here may be told to peers that hear it soon ([`Link::hears_soon`]).
@@ -172,6 +174,7 @@ impl<H> Share<H> {
             geometry,
             counters: Counters::default(),
             signals,
+            heeds_newcomers: AtomicBool::new(true),
             news_pending: AtomicBool::new(false),
             news_released: AtomicU32::new(0),
             news_released_to_all: AtomicU32::new(0),
@@ -513,6 +516,25 @@ impl<H> Share<H> {
     /// Whether there are too few who want something of us to deal pieces out.
     pub(super) fn serves_one_alone(&self) -> bool {
         self.audience.load(Relaxed) < GUIDED_MIN
+    }
+
+    /// Whether to hear of who comes to want something: by the manager's last decision.
+    pub(super) fn heed_newcomers(&self, may: bool) {
+        self.heeds_newcomers.store(may, Relaxed);
+    }
+
+    /// A peer has come to want something of us, or wants nothing any more. Most often that changes nothing: with all slots
+    /// taken who comes waits for the next look, a second or so, and who goes from among those who wait leaves no slot. A
+    /// seeder has to know how many there are to deal to.
+    pub(super) fn note_interest(&self, link: &Link) {
+        let may_get_or_leave_slot = if link.is_audience() {
+            self.heeds_newcomers.load(Relaxed)
+        } else {
+            !link.is_choking()
+        };
+        if may_get_or_leave_slot || self.guide.is_some() {
+            self.signals.slots_changed();
+        }
     }
 
     /// What a peer did not fetch of what we gave it may be given to others.

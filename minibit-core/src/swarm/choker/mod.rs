@@ -49,7 +49,6 @@ mod regular;
 mod tests;
 mod trials;
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -160,8 +159,10 @@ pub struct Choker {
     piece_len: u64,
     auto: Auto,
     slack: Slack,
-    /// See [`Self::note_handed_over`].
+    /// See [`Self::note_sent`].
     handed_over: u64,
+    /// See [`Self::note_sent`].
+    uploaded: u64,
     /// Ascending by link. In one piece and found by their place, for a decision goes over all of
     /// them many times.
     peers: Vec<PeerState>,
@@ -171,6 +172,10 @@ pub struct Choker {
     rounds: MovesByRound,
     /// Who stands worse is answered only as far as it needs them to keep the link busy.
     trusted_from: Standing,
+    /// Counts the decisions: who was not seen in the last is gone.
+    decisions: u32,
+    /// See [`Self::may_heed_newcomers`].
+    may_heed_newcomers: bool,
 }
 
 impl Choker {
@@ -185,11 +190,14 @@ impl Choker {
             auto,
             slack: Slack::default(),
             handed_over: 0,
+            uploaded: 0,
             peers: Vec::new(),
             last_round: None,
             moved: 0,
             rounds: [0; MOVES_COUNTED],
             trusted_from: Standing::New,
+            decisions: 0,
+            may_heed_newcomers: true,
         }
     }
 
@@ -198,15 +206,28 @@ impl Choker {
         self.last_round.map_or(Duration::ZERO, |last| last + ROUND)
     }
 
-    /// So many payload bytes have been handed to all connections by now, those of peers that left included.
-    /// To be told before [`Self::tick`].
-    pub fn note_handed_over(&mut self, bytes: u64) {
-        self.handed_over = bytes;
+    /// So many payload bytes have been handed to all connections by now, those of peers that left included, and so many of
+    /// them in blocks that are out whole. To be told before [`Self::is_look_due`] and [`Self::tick`].
+    pub fn note_sent(&mut self, handed_over: u64, uploaded: u64) {
+        (self.handed_over, self.uploaded) = (handed_over, uploaded);
     }
 
     /// When to decide again between rounds, if nothing happens before: there may be more slots.
     pub fn next_look(&self) -> Option<Duration> {
         self.auto.next_look()
+    }
+
+    /// Whether [`Self::next_look`] has come, and there may be more slots by what has been sent by now. Most
+    /// often it has not been enough by far, and to decide again is the most work that there is between rounds.
+    pub fn is_look_due(&mut self, now: Duration) -> bool {
+        self.auto.is_look_due(now, self.uploaded)
+    }
+
+    /// Whether it makes a difference before the next look that somebody comes to want something: a slot is free, or one of
+    /// those who are answered stands worse than a peer can, or nobody waits, so that who is idle has kept its slot and it was
+    /// not looked at whether there should be more. By the last decision.
+    pub fn may_heed_newcomers(&self) -> bool {
+        self.may_heed_newcomers
     }
 
     /// Whether the peer is unchoked at the moment.
@@ -271,16 +292,29 @@ impl Choker {
         &mut self,
         now: Duration,
         complete: bool,
-        peers: &[PeerView],
+        peers: impl IntoIterator<Item = PeerView>,
         rng: &mut Rng,
     ) -> Vec<(LinkId, bool)> {
+        self.decide(now, complete, peers, rng);
+        let may_give_way = self.peers.iter().any(PeerState::may_give_way);
+        self.may_heed_newcomers = may_give_way || !self.has_waiting() || self.has_free_slot();
+        self.changes()
+    }
+
+    fn decide(
+        &mut self,
+        now: Duration,
+        complete: bool,
+        peers: impl IntoIterator<Item = PeerView>,
+        rng: &mut Rng,
+    ) {
         let policy = if complete { ChokePolicy::Seeder } else { self.policy };
         let due = now >= self.next_round();
         if due {
             self.begin_round();
         }
         self.take_note(now, due, policy, peers);
-        let passing_on_shows = peers.iter().any(|view| view.passes_on.is_some());
+        let passing_on_shows = self.peers.iter().any(|peer| peer.view.passes_on.is_some());
         self.trusted_from = if passing_on_shows { Standing::Giver } else { Standing::New };
         self.resize(now, due);
         self.free_lost_slots(now, policy);
@@ -288,7 +322,7 @@ impl Choker {
         self.end_vain_trials(now);
         let is_judged = self.peers.iter().any(|peer| peer.standing != Standing::New);
         if !due && !is_judged && !self.has_free_slot() {
-            return self.changes();
+            return;
         }
         let mut ranking = self.rank(now, policy, rng);
         self.make_way(now, &mut ranking);
@@ -303,26 +337,34 @@ impl Choker {
         if due {
             self.note_round(now);
         }
-        self.changes()
     }
 
     /// Learns of joins, leaves, interest, and of who gives. A round that is `due` has begun by then: what
     /// no longer counts in it must not count for the choice that it begins with.
-    fn take_note(&mut self, now: Duration, due: bool, policy: ChokePolicy, peers: &[PeerView]) {
-        for (place, view) in peers.iter().enumerate() {
+    fn take_note(
+        &mut self,
+        now: Duration,
+        due: bool,
+        policy: ChokePolicy,
+        peers: impl IntoIterator<Item = PeerView>,
+    ) {
+        self.decisions = self.decisions.wrapping_add(1);
+        let mut count = 0;
+        for (place, view) in peers.into_iter().enumerate() {
             // Most often nobody came or went since the last time.
             let is_in_place = self.peers.get(place).is_some_and(|peer| peer.view.id == view.id);
             let found = if is_in_place { Ok(place) } else { self.place_of(view.id) };
             let at = found.unwrap_or_else(|at| {
-                self.peers.insert(at, PeerState::new(now, *view));
+                self.peers.insert(at, PeerState::new(now, view));
                 at
             });
-            self.peers[at].note(now, due, *view);
+            self.peers[at].note(now, due, view);
             self.peers[at].judge(now, self.piece_len, policy);
+            self.peers[at].seen_in = self.decisions;
+            count = place + 1;
         }
-        if self.peers.len() > peers.len() {
-            let here: BTreeSet<_> = peers.iter().map(|view| view.id).collect();
-            self.peers.retain(|peer| here.contains(&peer.view.id));
+        if self.peers.len() > count {
+            self.peers.retain(|peer| peer.seen_in == self.decisions);
         }
     }
 
@@ -368,6 +410,7 @@ impl Choker {
             _ => {
                 let sent = self.peers.iter().map(|peer| peer.view.uploaded_to).sum();
                 self.auto.look(now, sent, answered);
+                self.auto.note_look(now, answered, self.uploaded);
             }
         }
     }

@@ -63,6 +63,8 @@ pub(super) struct PeerState {
     /// Until then it is told of as one that takes nothing, though it has no slot: it took nothing of a piece that
     /// was to be sent to its end after a choke.
     stuck_until: Duration,
+    /// The decision in which it was last seen.
+    pub(super) seen_in: u32,
 }
 
 impl PeerState {
@@ -81,6 +83,7 @@ impl PeerState {
             benched_until: Duration::ZERO,
             let_pass_at: None,
             stuck_until: Duration::ZERO,
+            seen_in: 0,
         }
     }
 
@@ -159,6 +162,15 @@ impl PeerState {
 
     pub(super) fn is_answered(&self) -> bool {
         self.slot != Slot::None
+    }
+
+    /// Whether it has a slot that it may lose before the next round for somebody who stands better.
+    pub(super) fn may_give_way(&self) -> bool {
+        match self.slot {
+            Slot::None => false,
+            Slot::Regular => self.standing < Standing::Giver,
+            Slot::Optimistic => self.standing < Standing::New,
+        }
     }
 
     /// Whether it wants something and has no slot.

@@ -112,7 +112,7 @@ impl<H> Lane<H> {
             self.link.wake();
         }
         if self.link.holdings.is_full() {
-            self.share.signals.slots_changed();
+            self.share.note_interest(&self.link);
         }
     }
 
@@ -167,7 +167,7 @@ impl<H> Lane<H> {
             }
             Fact::Interested(interested) => {
                 if self.link.interested.swap(interested, Relaxed) != interested {
-                    self.share.signals.slots_changed();
+                    self.share.note_interest(&self.link);
                 }
             }
             Fact::WantsLanes(lanes) => {

@@ -145,6 +145,39 @@ fn between_rounds_more_are_answered_where_there_is_plenty() {
 }
 
 #[test]
+fn newcomers_are_heeded_unless_some_wait_in_vain_for_slots_that_nobody_has_to_leave() {
+    let mut room = Room::classic(6);
+    room.tick();
+    assert!(room.choker.may_heed_newcomers(), "nobody who is answered has given anything");
+    (0..6).for_each(|id| room.peer(id).verified_from = PIECE.into());
+    room.tick();
+    assert!(!room.choker.may_heed_newcomers());
+    let waits = (0..6).find(|id| !room.choker.is_unchoked(LinkId(*id))).unwrap();
+    room.peer(waits).interested = false;
+    room.tick();
+    assert!(room.choker.may_heed_newcomers(), "nobody waits");
+    room.peer(waits).interested = true;
+    room.tick();
+    assert!(!room.choker.may_heed_newcomers());
+    let answered = room.unchoked();
+    answered[..2].iter().for_each(|id| room.leave(*id));
+    room.tick();
+    assert!(room.choker.may_heed_newcomers(), "a slot is free");
+}
+
+#[test]
+fn where_one_comes_and_another_goes_at_once_both_are_noticed() {
+    let mut room = Room::classic(3);
+    room.tick();
+    room.leave(1);
+    room.join(7);
+    room.peers.swap(0, 2);
+    room.tick();
+    let known: Vec<u32> = room.choker.peers.iter().map(|peer| peer.view.id.0).collect();
+    assert_eq!(known, [0, 2, 7]);
+}
+
+#[test]
 fn nothing_is_learnt_from_rounds_in_which_nobody_waits() {
     let mut room = Room::new(ChokePolicy::Contribution, Slots::Auto);
     (0..5).for_each(|id| room.join(id));

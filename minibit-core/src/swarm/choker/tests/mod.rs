@@ -79,7 +79,10 @@ impl Room {
         for peer in self.peers.iter_mut().filter(|peer| !self.idle.contains(&peer.id.0)) {
             peer.took_at = self.now;
         }
-        let changes = self.choker.tick(self.now, self.complete, &self.peers, &mut self.rng);
+        let uploaded = self.peers.iter().map(|peer| peer.uploaded_to).sum();
+        self.choker.note_sent(uploaded, uploaded);
+        let changes =
+            self.choker.tick(self.now, self.complete, self.peers.iter().copied(), &mut self.rng);
         let (on, off): (Vec<_>, Vec<_>) = changes.into_iter().partition(|(_, on)| *on);
         let ids = |list: Vec<(LinkId, bool)>| list.into_iter().map(|(id, _)| id.0).collect();
         let (on, off): (Vec<u32>, Vec<u32>) = (ids(on), ids(off));
