@@ -430,7 +430,7 @@ impl Choker {
     }
 
     /// Whether anybody waits for a slot.
-    pub fn has_waiting(&self) -> bool {
+    fn has_waiting(&self) -> bool {
         self.peers.iter().any(PeerState::has_no_slot)
     }
 
