@@ -122,16 +122,13 @@ impl Timeline {
     }
 
     pub(super) fn look(world: &World) -> Moment {
-        let mut counts = vec![0u32; world.scenario.pieces as usize];
         let (mut have, mut want, mut done) = (0u64, 0u64, 0);
         for member in world.members.iter().filter(|member| member.role == Role::Leecher) {
             have += u64::from(member.verified.len());
             want += u64::from(member.verified.capacity());
             done += u32::from(member.completed.is_some());
-            if member.active.is_some() {
-                member.verified.iter().for_each(|piece| counts[piece as usize] += 1);
-            }
         }
+        let counts = &world.copies;
         let sum: u64 = counts.iter().map(|count| u64::from(*count)).sum();
         Moment {
             at: world.now(),

@@ -52,6 +52,8 @@ pub struct World {
     pub(super) split: bool,
     pub(super) timeline: Timeline,
     pub(super) check: Option<Check>,
+    /// Of each piece, honest leechers that are there and hold it.
+    pub(super) copies: Vec<u32>,
     /// Pieces that are with some honest leecher, verified.
     pub(super) out: PieceSet,
     /// What the seeders had sent when the last piece was with some honest leecher.
@@ -121,6 +123,7 @@ impl World {
             timeline: Timeline::default(),
             check: None,
             first_copy: out.is_full().then_some(0),
+            copies: vec![0; scenario.pieces as usize],
             out,
             wanting: members.iter().filter(|member| is_awaited(member)).count() as u32,
             received: (0, 0),
@@ -367,6 +370,7 @@ impl World {
         member.join(&self.scenario, &self.common, &self.ready, rng);
         member.joined.get_or_insert(self.now);
         let life = member.life;
+        self.count_copies_of(number, |copies| *copies += 1);
         self.queue.push(self.now, Event::Announce { member: number, life });
         self.look_around(number);
     }
@@ -446,6 +450,15 @@ impl World {
             }
         }
         self.members[number as usize].leave();
+        self.count_copies_of(number, |copies| *copies -= 1);
+    }
+
+    /// Counts what a member that comes or goes holds, if it is an honest leecher.
+    fn count_copies_of(&mut self, number: u32, count: impl Fn(&mut u32)) {
+        let member = &self.members[number as usize];
+        if member.role == Role::Leecher {
+            member.verified.iter().for_each(|piece| count(&mut self.copies[piece as usize]));
+        }
     }
 
     // ---- connections ----
@@ -727,11 +740,12 @@ impl World {
     /// A leecher has verified a piece.
     pub(super) fn note_piece(&mut self, number: u32, piece: crate::types::PieceIndex) {
         let member = &mut self.members[number as usize];
-        member.verified.insert(piece);
+        let is_new = member.verified.insert(piece);
         member.first_piece.get_or_insert(self.now);
         if member.role != Role::Leecher {
             return;
         }
+        self.copies[piece.index()] += u32::from(is_new);
         if self.out.insert(piece) && self.out.is_full() {
             let seeders = self.members.iter().filter(|m| m.role == Role::Seeder);
             self.first_copy = Some(seeders.map(|m| m.sums().uploaded).sum());
@@ -854,5 +868,21 @@ mod tests {
             assert_eq!(useless, 0, "of {} at {:?}", world.pipes.len(), world.now());
         }
         assert_eq!(world.wanting, 0);
+    }
+
+    #[test]
+    fn copies_are_counted_as_they_come_and_while_their_holders_are_there() {
+        let faults = Faults { churn: 20.0, ..Faults::default() };
+        let mut world = World::new(Scenario { faults, start: Start::Random(0.3), ..swarm() });
+        let mut most = 0;
+        while !world.is_done() && world.step() {
+            let here = || world.members.iter().filter(|member| member.active.is_some());
+            let leechers = || here().filter(|member| member.role == Role::Leecher);
+            let holders = |piece| leechers().filter(move |member| member.verified.contains(piece));
+            let copies = world.common.geometry.pieces().map(|piece| holders(piece).count() as u32);
+            assert!(copies.eq(world.copies.iter().copied()), "at {:?}", world.now());
+            most = most.max(here().count());
+        }
+        assert_eq!(most, 13, "nobody is ever all alone");
     }
 }
