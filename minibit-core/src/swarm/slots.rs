@@ -8,6 +8,9 @@
 //! - Those who are answered get half a second's worth of a piece each, or more: so many slots
 //!   hurt nobody, and there are more at once (see [`Auto::look`]), but not while some are left empty for want
 //!   of anybody who should have them: that is why the others are fast.
+//! - None of this is for the sake of those who only take, where those who may give fill the slots of the classic setting:
+//!   then there are never more, and after a round no more than these want. More would be for takers, who would have what the
+//!   others lack (see `Choker::enough`).
 //! - Slots of those who take nothing do not count: there is one more for each, and four where most take
 //!   nothing, for then the link has room. Else those who ask and do not read would keep out everybody
 //!   else, for as long as it takes to try them all in turn.
@@ -86,6 +89,19 @@ pub(super) struct Auto {
     early_gap: Duration,
     /// Beyond `regular`, for those who take nothing.
     extra: usize,
+}
+
+/// A round in which somebody waited.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Round {
+    /// Bytes a second that went out to all together.
+    pub(super) total: u64,
+    /// Those who were sent anything.
+    pub(super) takers: u64,
+    /// Those who are answered by now and take what they are sent.
+    pub(super) answered: u64,
+    /// So many slots are enough, for all others would be for those who only take; `None` if there is no such number.
+    pub(super) enough: Option<usize>,
 }
 
 /// Slots, those who took anything, and bytes per second before a change whose effect is not known yet.
@@ -168,6 +184,11 @@ impl Auto {
         if due {
             self.extra = 0;
         }
+        self.put_off_looks();
+    }
+
+    /// There is no reason to look until somebody waits for whom there should be more slots.
+    pub(super) fn put_off_looks(&mut self) {
         self.looked = None;
         self.look_gap = LOOK;
         self.early_gap = EARLY_LOOK;
@@ -207,27 +228,44 @@ impl Auto {
         self.looked.filter(|_| self.regular < CAP).map(|(since, _)| since + gap)
     }
 
-    /// After a round in which somebody waited and `takers`, of whom so many are still `answered`, were sent `total` bytes a
-    /// second all together.
-    pub(super) fn adapt(&mut self, now: Duration, total: u64, answered: u64, takers: u64) {
-        let floor = self.floor(total);
+    /// After a round in which somebody waited.
+    pub(super) fn adapt(&mut self, now: Duration, round: Round) {
+        let floor = self.floor(round.total);
         self.regular = self.regular.max(floor);
-        if total < self.proven - self.proven / 8 {
+        if round.total < self.proven - self.proven / 8 {
             self.proven = 0;
         }
-        if total * LONG_SECONDS < self.piece_len {
-            return self.adapt_to_long(now, total, takers, floor);
+        let is_long = round.total * LONG_SECONDS < self.piece_len;
+        if is_long {
+            self.adapt_to_long(now, round, floor);
+        } else {
+            self.adapt_to_rate(now, round, floor);
         }
+        let enough = round.enough.map_or(CAP, |enough| enough.max(FLOOR));
+        if self.regular > enough {
+            // With fewer less is carried.
+            self.proven = self.proven * enough as u64 / self.regular as u64;
+            self.regular = enough;
+            self.trial = None;
+            if !is_long {
+                // Or those who take slowly had half of them each third round.
+                self.hold_until = now + HOLD;
+            }
+        }
+    }
+
+    fn adapt_to_rate(&mut self, now: Duration, round: Round, floor: usize) {
+        let Round { total, answered, .. } = round;
         if let Some(trial) = self.trial.take() {
             if self.regular < trial.slots && total < trial.total - trial.total / 8 {
                 self.regular = trial.slots;
-                self.try_slots(self.more(), trial.total, takers, floor);
+                self.try_more(Round { total: trial.total, ..round }, floor);
                 return;
             }
             let more = (self.regular.saturating_sub(trial.slots)) as u64;
             let wanted = trial.total + trial.total * more / (2 * trial.slots as u64);
             if more > 0 && total >= wanted {
-                self.try_slots(self.more(), total, takers, floor);
+                self.try_more(round, floor);
                 return;
             }
             if more > 0 {
@@ -236,18 +274,22 @@ impl Auto {
                 return;
             }
         }
-        if self.is_plenty(total, answered) {
+        if round.enough.is_none() && self.is_plenty(total, answered) {
             self.regular = self.more().min(CAP);
         } else if now >= self.hold_until {
             let tries_fewer =
                 self.is_thin(total, answered) && self.regular > floor && self.proven == 0;
-            let slots = if tries_fewer { self.regular / 2 } else { self.more() };
-            self.try_slots(slots, total, takers, floor);
+            if tries_fewer {
+                self.try_slots(self.regular / 2, round, floor);
+            } else {
+                self.try_more(round, floor);
+            }
         }
     }
 
     /// The same where less than a piece goes out in a round.
-    fn adapt_to_long(&mut self, now: Duration, total: u64, takers: u64, floor: usize) {
+    fn adapt_to_long(&mut self, now: Duration, round: Round, floor: usize) {
+        let total = round.total;
         let trial = self.trial.take();
         if total * LONG_SECONDS < TELLING_BYTES {
             self.regular = (self.regular / 2).max(floor);
@@ -264,7 +306,7 @@ impl Auto {
         let may_try = now >= self.hold_until && (tried.is_none() || carries_more);
         // With as many as may be nothing is to be tried, and what they are of use for is judged anew.
         if may_try && self.regular < CAP {
-            return self.try_slots(self.more(), total, takers, floor);
+            return self.try_more(round, floor);
         }
         if tried.is_some() {
             let pieces = Duration::from_secs(HOLD_PIECES * self.piece_len / total.max(1));
@@ -290,9 +332,16 @@ impl Auto {
         self.regular + (self.regular / 4).max(1)
     }
 
-    fn try_slots(&mut self, slots: usize, total: u64, takers: u64, floor: usize) {
+    fn try_more(&mut self, round: Round, floor: usize) {
+        if round.enough.is_none() {
+            self.try_slots(self.more(), round, floor);
+        }
+    }
+
+    fn try_slots(&mut self, slots: usize, round: Round, floor: usize) {
         let slots = slots.clamp(floor, CAP);
         if slots != self.regular {
+            let Round { takers, total, .. } = round;
             self.trial = Some(Trial { slots: self.regular, takers, total });
             self.regular = slots;
         }
@@ -313,6 +362,10 @@ mod tests {
     const PIECE: u32 = 256 * 1024;
     const ROUND_AT: Duration = Duration::from_secs(10);
 
+    fn shown(total: u64, answered: u64, takers: u64) -> Round {
+        Round { total, takers, answered, enough: None }
+    }
+
     #[test]
     fn slots_for_those_who_take_nothing_are_gone_when_nobody_waits_any_more() {
         let mut auto = Auto::new(PIECE);
@@ -324,11 +377,48 @@ mod tests {
     }
 
     #[test]
+    fn there_are_as_many_slots_as_those_who_may_give_want_whoever_else_waits_and_no_more() {
+        let piece = u64::from(PIECE);
+        // So that there is plenty, so that slow receivers leave room, and so that less than a piece goes out in a round.
+        for (piece_len, each) in [(PIECE, 20 * piece), (PIECE, 100 << 10), (64 * PIECE, 125_000)] {
+            for (givers, before) in [(4, FLOOR), (6, FLOOR), (6, 40), (11, FLOOR), (11, 12)] {
+                let mut auto = Auto { regular: before, ..Auto::new(piece_len) };
+                let slots = (1..=80).map(|number| {
+                    let (regular, answered) = (auto.regular, auto.regular as u64);
+                    let is_enough = givers <= regular && regular >= FLOOR;
+                    let enough = is_enough.then_some(givers);
+                    let total = each * answered;
+                    auto.adapt(
+                        ROUND_AT * number,
+                        Round { enough, ..shown(total, answered, answered) },
+                    );
+                    auto.regular
+                });
+                let slots: Vec<usize> = slots.skip(40).collect();
+                let what = format!("{givers} of {before} at {each}: {slots:?}");
+                // Now and then fewer are tried, and one trial more when these are found too few.
+                assert!(slots.iter().filter(|slots| **slots == givers).count() >= 30, "{what}");
+                assert!(slots.iter().all(|slots| *slots <= givers + givers / 4), "{what}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_tried_is_forgotten_where_slots_go_because_there_are_enough() {
+        let mut auto = Auto { regular: 40, ..Auto::new(PIECE) };
+        let enough = Some(10);
+        auto.adapt(ROUND_AT, Round { enough, ..shown(40 << 10, 40, 40) });
+        assert_eq!(auto.regular(), 10);
+        auto.adapt(ROUND_AT * 2, shown(30 << 10, 10, 10));
+        assert!(auto.regular() <= 12, "{}", auto.regular());
+    }
+
+    #[test]
     fn a_link_too_slow_to_tell_anything_by_keeps_to_the_fewest_slots() {
         let mut auto = Auto::new(PIECE);
         let rounds = [0, 1638, 0, 3276, 0, 1638].into_iter().enumerate();
         let slots = rounds.map(|(round, total)| {
-            auto.adapt(Duration::from_secs(10 * round as u64), total, 5, 5);
+            auto.adapt(Duration::from_secs(10 * round as u64), shown(total, 5, 5));
             auto.regular()
         });
         assert_eq!(slots.collect::<Vec<_>>(), [2, 1, 1, 1, 1, 1]);
@@ -342,9 +432,7 @@ mod tests {
                 let answered = auto.regular as u64 + 1;
                 auto.adapt(
                     Duration::from_secs(10 * round as u64),
-                    rate(answered),
-                    answered,
-                    answered,
+                    shown(rate(answered), answered, answered),
                 );
                 auto.regular
             })
@@ -361,9 +449,9 @@ mod tests {
         let slow = u64::from(PIECE) / 2;
         assert_eq!(rounds(9, |_| slow), [2, 3, 2, 2, 2, 2, 2, 2, 3]);
         let mut auto = Auto::new(PIECE);
-        auto.adapt(ROUND_AT, slow, 5, 5);
+        auto.adapt(ROUND_AT, shown(slow, 5, 5));
         assert_eq!(auto.regular, SLOW_FLOOR);
-        auto.adapt(2 * ROUND_AT, 4 * slow, 3, 3);
+        auto.adapt(2 * ROUND_AT, shown(4 * slow, 3, 3));
         assert!(auto.regular >= FLOOR, "{}", auto.regular);
     }
 
@@ -410,7 +498,8 @@ mod tests {
                 self.begun.iter_mut().for_each(|left| *left = left.saturating_sub(rate * seconds));
                 self.begun.retain(|left| *left > 0);
                 self.round += 1;
-                self.auto.adapt(ROUND_AT * self.round, rate * takers, answered as u64, takers);
+                self.auto
+                    .adapt(ROUND_AT * self.round, shown(rate * takers, answered as u64, takers));
                 self.auto.regular
             };
             (0..count).map(round).collect()
@@ -443,10 +532,10 @@ mod tests {
     fn who_is_sent_the_rest_of_a_piece_counts_when_more_slots_are_judged() {
         let mut auto = LongPieces::new().auto;
         auto.regular = 2;
-        auto.adapt(ROUND_AT, 500_000, 3, 10);
+        auto.adapt(ROUND_AT, shown(500_000, 3, 10));
         assert_eq!(auto.regular, 3);
         // One in ten more, which is more than half of what an eleventh takes.
-        auto.adapt(2 * ROUND_AT, 530_000, 4, 11);
+        auto.adapt(2 * ROUND_AT, shown(530_000, 4, 11));
         assert_eq!(auto.regular, 4);
     }
 
@@ -458,7 +547,7 @@ mod tests {
         let mut least_of_20 = |total| {
             let slots = (0..20).map(|_| {
                 now += ROUND_AT;
-                auto.adapt(now, total, auto.regular as u64 + 1, auto.regular as u64 + 1);
+                auto.adapt(now, shown(total, auto.regular as u64 + 1, auto.regular as u64 + 1));
                 auto.regular
             });
             slots.min()
@@ -558,7 +647,7 @@ mod tests {
             let mut auto = Auto::new(piece_len);
             for round in 1..=20 {
                 let answered = auto.regular as u64 + 1;
-                auto.adapt(Duration::from_secs(10 * round), 20 << 20, answered, answered);
+                auto.adapt(Duration::from_secs(10 * round), shown(20 << 20, answered, answered));
             }
             auto.regular
         };

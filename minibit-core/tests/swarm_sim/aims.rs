@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use minibit_core::sim::{Rates, Report, Role, Scenario, SlowCost, run};
 use minibit_core::swarm::Picking;
+use minibit_core::types::PieceSize;
 
 use super::{last, mean_rate};
 
@@ -83,6 +84,21 @@ fn so_it_is_in_a_small_swarm_in_which_a_piece_takes_seconds() {
     for riders in [Role::FreeRider, Role::LargeView] {
         let slower = slower_with(riders, small);
         assert!(slower <= 1.1, "{slower} of the time that they take alone, {riders:?}");
+    }
+}
+
+#[test]
+fn where_pieces_take_a_hundredth_of_a_second_there_are_not_more_slots_for_the_sake_of_free_riders()
+{
+    let fast = |seed| Scenario {
+        leechers: 30,
+        pieces: 1000,
+        piece_size: PieceSize::new(16 * 1024).expect("a size"),
+        ..swarm(seed)
+    };
+    for riders in [Role::FreeRider, Role::LargeView] {
+        let slower = slower_with(riders, fast);
+        assert!(slower <= 1.2, "{slower} of the time that they take alone, {riders:?}");
     }
 }
 

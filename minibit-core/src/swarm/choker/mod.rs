@@ -56,7 +56,7 @@ use fastrand::Rng;
 use self::peer::{PeerState, Slot};
 use self::regular::may_hold_regular;
 use super::slack::Slack;
-use super::slots::{Auto, per_second};
+use super::slots::{Auto, FLOOR, Round, per_second};
 use super::{Past, Standing};
 
 /// Time between two full rounds.
@@ -223,9 +223,9 @@ impl Choker {
         self.auto.is_look_due(now, self.uploaded)
     }
 
-    /// Whether it makes a difference before the next look that somebody comes to want something: a slot is free, or one of
-    /// those who are answered stands worse than a peer can, or nobody waits, so that who is idle has kept its slot and it was
-    /// not looked at whether there should be more. By the last decision.
+    /// Whether it makes a difference before the next look, which is a second away at most, that somebody comes to want
+    /// something: a slot is free, or one of those who are answered stands worse than a peer can, or nobody waits, so that
+    /// who is idle has kept its slot and it was not looked at whether there should be more. By the last decision.
     pub fn may_heed_newcomers(&self) -> bool {
         self.may_heed_newcomers
     }
@@ -316,7 +316,7 @@ impl Choker {
         self.take_note(now, due, policy, peers);
         let passing_on_shows = self.peers.iter().any(|peer| peer.view.passes_on.is_some());
         self.trusted_from = if passing_on_shows { Standing::Giver } else { Standing::New };
-        self.resize(now, due);
+        self.resize(now, due, policy);
         self.free_lost_slots(now, policy);
         self.bench_idle(now);
         self.end_vain_trials(now);
@@ -372,7 +372,7 @@ impl Choker {
     /// plenty for all who are answered. Not counted is who takes nothing of what it has asked for, for long or
     /// while the link has room, or did so until its slot was lost, while nobody takes anything; and where nobody ever took
     /// anything, none of them is.
-    fn resize(&mut self, now: Duration, due: bool) {
+    fn resize(&mut self, now: Duration, due: bool, policy: ChokePolicy) {
         if self.slots != Slots::Auto {
             return;
         }
@@ -399,14 +399,16 @@ impl Choker {
         self.auto.some_are_deaf(due, deaf, answered);
         // Who takes nothing tells nothing of what the link carries.
         let answered = (answered - deaf).max(1) as u64;
+        let enough = self.enough(now, policy);
         match self.last_round {
             Some(last) if due => {
                 let of_late = |peer: &PeerState| peer.view.uploaded_to - peer.uploaded_mark;
                 let sent: u64 = self.peers.iter().map(of_late).sum();
                 let takers = self.peers.iter().filter(|peer| of_late(peer) > 0).count() as u64;
                 let total = per_second(sent, now.saturating_sub(last));
-                self.auto.adapt(now, total, answered, takers);
+                self.auto.adapt(now, Round { total, takers, answered, enough });
             }
+            _ if enough.is_some() => self.auto.put_off_looks(),
             _ => {
                 let sent = self.peers.iter().map(|peer| peer.view.uploaded_to).sum();
                 self.auto.look(now, sent, answered);
@@ -432,6 +434,23 @@ impl Choker {
     /// Whether anybody waits for a slot.
     fn has_waiting(&self) -> bool {
         self.peers.iter().any(PeerState::has_no_slot)
+    }
+
+    /// So many slots are enough for all who may give and want something; `None` if there are fewer slots, those for who
+    /// takes nothing counted, or where so few of these are answered, under four however slow the link, that it may have room
+    /// for everybody. And where nobody can
+    /// show that it gives: who comes to a peer that is done, which does not deal pieces out, has nothing for it.
+    fn enough(&self, now: Duration, policy: ChokePolicy) -> Option<usize> {
+        if policy != ChokePolicy::Contribution && self.trusted_from != Standing::Giver {
+            return None;
+        }
+        let (mut wanting, mut answered) = (0, 0);
+        for peer in self.peers.iter().filter(|peer| peer.may_give()) {
+            let may_have_one = may_hold_regular(policy, &peer.view) && now >= peer.benched_until;
+            wanting += usize::from(may_have_one);
+            answered += usize::from(peer.is_answered());
+        }
+        (wanting <= self.slots().0 && answered >= FLOOR).then_some(wanting)
     }
 
     /// Takes slots from those that do not use them, as far as others wait. Else those who ask

@@ -173,6 +173,18 @@ impl PeerState {
         }
     }
 
+    /// Whether it gives, or may come to. A seeder that deals pieces out cannot know before it has seen what becomes of
+    /// them; a receiver has reason to doubt who holds something and does not answer it.
+    pub(super) fn may_give(&self) -> bool {
+        let is_promising = self.view.passes_on.is_some() || self.promise() != Promise::Nothing;
+        match self.standing {
+            Standing::Giver => true,
+            Standing::New => is_promising,
+            Standing::OnTrial => self.view.passes_on.is_some(),
+            Standing::Taker => false,
+        }
+    }
+
     /// Whether it wants something and has no slot.
     pub(super) fn has_no_slot(&self) -> bool {
         self.view.interested && self.slot == Slot::None

@@ -6,7 +6,7 @@ use super::super::peer::LEAVING_MAX;
 use super::super::{IDLE, ROUND};
 use super::*;
 use crate::swarm::Standing;
-use crate::swarm::slots::FLOOR;
+use crate::swarm::slots::{CAP, FLOOR};
 
 /// Five slots, one of them left by peer 0 with a piece under way, and peer 5 waits for it.
 fn one_is_leaving() -> Room {
@@ -184,4 +184,59 @@ fn nothing_is_learnt_from_rounds_in_which_nobody_waits() {
     room.tick();
     assert_eq!(rounds_at(&mut room, 5, |_| 1000), [FLOOR; 5]);
     assert_eq!(room.unchoked().len(), 5);
+}
+
+/// Regular slots, and how many of the second kind are answered, after twelve seconds and a round on a fast link with so
+/// many that give and thirty who do not answer us, come to hold something, and only take.
+fn on_a_fast_link_with(givers: u32, complete: bool) -> (usize, usize) {
+    let mut room = Room::new(ChokePolicy::Contribution, Slots::Auto);
+    (0..givers).for_each(|id| room.join(id));
+    (0..givers).for_each(|id| room.peer(id).verified_from = 1 << 24);
+    room.complete = complete;
+    (givers..givers + 30).for_each(|id| room.join(id));
+    room.tick();
+    for step in 0..56 {
+        room.now += Duration::from_millis(250);
+        room.unchoked().iter().for_each(|id| room.peer(*id).uploaded_to += 1 << 24);
+        if !complete {
+            (0..givers).for_each(|id| room.peer(id).verified_from += 1 << 24);
+        }
+        if step == 8 {
+            (givers..givers + 30).for_each(|id| room.peer(id).held = 1);
+        }
+        room.tick();
+    }
+    let takers = room.unchoked().iter().filter(|id| **id >= givers).count();
+    (room.choker.slots().0, takers)
+}
+
+#[test]
+fn a_fast_link_has_slots_for_all_who_may_give_and_in_the_end_none_for_those_who_only_take() {
+    assert_eq!(on_a_fast_link_with(12, false), (12, 0));
+}
+
+#[test]
+fn where_fewer_give_than_keep_a_link_busy_those_who_only_take_have_slots_as_well() {
+    let (slots, takers) = on_a_fast_link_with(3, false);
+    assert!(slots > 30 && takers > 10, "{slots} slots, {takers} answered");
+}
+
+#[test]
+fn who_comes_when_we_are_done_has_nothing_for_us_and_is_answered_all_the_same() {
+    let (slots, takers) = on_a_fast_link_with(4, true);
+    assert!(slots > 30 && takers == 30, "{slots} slots, {takers} answered");
+}
+
+#[test]
+fn where_rarity_counts_nobody_can_show_that_it_gives_and_slots_are_for_all() {
+    let mut room = crowd(ChokePolicy::Rarity);
+    let ids: Vec<u32> = room.peers.iter().map(|peer| peer.id.0).collect();
+    ids.iter().for_each(|id| room.peer(*id).held = 1);
+    ids[..6].iter().for_each(|id| room.peer(*id).answers_us = true);
+    for _ in 0..8 {
+        room.now += Duration::from_millis(300);
+        room.unchoked().iter().for_each(|id| room.peer(*id).uploaded_to += 1 << 24);
+        room.tick();
+    }
+    assert_eq!(room.unchoked().len(), CAP + 1);
 }
