@@ -29,7 +29,8 @@
 //! - The optimistic slots go to those who had no chance yet (of these first to who holds nothing, then to
 //!   who answers us), then to those to whom we owe most, for three rounds or until they have shown nothing for it. A tried peer that ranks well enough
 //!   moves to a regular slot, and another is tried at once.
-//! - [`Slots::Auto`] sets the number of regular slots by what the link carries (`slots`).
+//! - [`Slots::Auto`] sets the number of regular slots by what the link carries (`slots`), and never raises it for the sake
+//!   of those who only take where enough others keep the link busy.
 //!
 //! Invariant: never more peers unchoked than regular and optimistic slots, never one that is
 //! not interested, and a reported change is a real change.
@@ -438,8 +439,8 @@ impl Choker {
 
     /// So many slots are enough for all who may give and want something; `None` if there are fewer slots, those for who
     /// takes nothing counted, or where so few of these are answered, under four however slow the link, that it may have room
-    /// for everybody. And where nobody can
-    /// show that it gives: who comes to a peer that is done, which does not deal pieces out, has nothing for it.
+    /// for everybody. And where nobody can show that it gives: who comes to a peer that is done, which does not deal pieces
+    /// out, has nothing for it.
     fn enough(&self, now: Duration, policy: ChokePolicy) -> Option<usize> {
         if policy != ChokePolicy::Contribution && self.trusted_from != Standing::Giver {
             return None;
