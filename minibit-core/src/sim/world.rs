@@ -17,7 +17,7 @@ use super::scenario::{Role, Scenario, Start};
 use super::transit::Transit;
 use super::uplink::Flow;
 use crate::content::{FileEntry, HashBook, Manifest, merge_pieces};
-use crate::swarm::LinkId;
+use crate::swarm::{KnownPeer, LinkId, Source};
 use crate::trade::Told;
 use crate::types::{Digest, Geometry, PieceSet};
 use crate::wire::{Message, Register};
@@ -370,9 +370,22 @@ impl World {
         member.join(&self.scenario, &self.common, &self.ready, rng);
         member.joined.get_or_insert(self.now);
         let life = member.life;
+        self.read_ticket(number);
         self.count_copies_of(number, |copies| *copies += 1);
         self.queue.push(self.now, Event::Announce { member: number, life });
         self.look_around(number);
+    }
+
+    /// Whoever joins knows from its ticket where the one listens who shares.
+    fn read_ticket(&mut self, number: u32) {
+        const SHARER: u32 = 0;
+        if number == SHARER || self.scenario.seeders == 0 {
+            return;
+        }
+        let sharer = KnownPeer { id: None, addr: addr_of(SHARER) };
+        if let Some(active) = &mut self.members[number as usize].active {
+            active.manager.learn(at(self.now), Source::Ticket, [sharer]);
+        }
     }
 
     /// The member's turn: what its lanes told it, what is due, whom to dial.
