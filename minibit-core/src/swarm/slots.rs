@@ -7,10 +7,13 @@
 //! The rules, looked at only while somebody waits:
 //! - Those who are answered get half a second's worth of a piece each, or more: so many slots
 //!   hurt nobody, and there are more at once (see [`Auto::look`]), but not while some are left empty for want
-//!   of anybody who should have them: that is why the others are fast.
+//!   of anybody who should have them: that is why the others are fast. What goes out is measured by the time in which
+//!   anything did: who is sent the same by others asks for little, and yet keeps its slot from those who wait.
+//! - If all who may give and want something would get a piece a second each, there are slots for all of them: the few
+//!   who are left out have nothing in time that others want, and are given less for it, until nobody gives to them.
 //! - None of this is for the sake of those who only take, where those who may give fill the slots of the classic setting:
 //!   then there are never more, and after a round no more than these want. More would be for takers, who would have what the
-//!   others lack (see `Choker::enough`).
+//!   others lack (see `Choker::givers`).
 //! - Slots of those who take nothing do not count: there is one more for each, and four where most take
 //!   nothing, for then the link has room. Else those who ask and do not read would keep out everybody
 //!   else, for as long as it takes to try them all in turn.
@@ -54,6 +57,9 @@ const LONG_SECONDS: u64 = 10;
 /// So many bytes in a round tell something, some tens of the smallest blocks, though no piece of it was out. Where
 /// less goes out a slot too many costs more: links may not last for as long as pieces take.
 const TELLING_BYTES: u64 = 1024 * 1024;
+/// A way out that was used for less of the time is taken to have been used for one part in so many: what
+/// goes out in a moment tells little.
+const IDLE_PART: u32 = 4;
 /// Between two looks for whether there is plenty; twice as long after each that finds none.
 const LOOK: Duration = Duration::from_millis(250);
 const LOOK_MAX: Duration = Duration::from_secs(8);
@@ -79,8 +85,7 @@ pub(super) struct Auto {
     /// What long pieces were sent with in a second, if it took more slots to carry as much; else 0.
     proven: u64,
     hold_until: Duration,
-    /// When there was a look last, and what had been sent in all by then.
-    looked: Option<(Duration, u64)>,
+    looked: Option<Looked>,
     /// How many were answered then, and what had been sent by then to whoever was ever here.
     answered: u64,
     sent_to_all: u64,
@@ -102,6 +107,27 @@ pub(super) struct Round {
     pub(super) answered: u64,
     /// So many slots are enough, for all others would be for those who only take; `None` if there is no such number.
     pub(super) enough: Option<usize>,
+}
+
+/// What is seen between two rounds, while somebody waits.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Look {
+    /// Bytes that were sent to all peers so far.
+    pub(super) sent: u64,
+    /// In how much of the time anything was being sent.
+    pub(super) busy: Duration,
+    /// Those who are answered and take what they are sent.
+    pub(super) answered: u64,
+    /// Those who may give and want something.
+    pub(super) wanting: usize,
+}
+
+/// When there was a look last, and what it saw.
+#[derive(Clone, Copy, Debug)]
+struct Looked {
+    at: Duration,
+    sent: u64,
+    busy: Duration,
 }
 
 /// Slots, those who took anything, and bytes per second before a change whose effect is not known yet.
@@ -148,26 +174,42 @@ impl Auto {
     }
 
     /// Between rounds, while somebody waits: on a fast link nobody shall wait for the next one.
-    /// `sent` is what was sent to all peers so far. True if there are more slots now.
-    pub(super) fn look(&mut self, now: Duration, sent: u64, answered: u64) -> bool {
-        let (since, before) = *self.looked.get_or_insert((now, sent));
-        let span = now.saturating_sub(since);
-        if span < self.look_gap && !self.is_fast(span, sent.saturating_sub(before), answered) {
+    /// True if there are more slots now.
+    pub(super) fn look(&mut self, now: Duration, look: Look) -> bool {
+        let Look { sent, busy, answered, .. } = look;
+        let seen = Looked { at: now, sent, busy };
+        let last = *self.looked.get_or_insert(seen);
+        let span = now.saturating_sub(last.at);
+        let sent = sent.saturating_sub(last.sent);
+        if span < self.look_gap && !self.is_fast(span, sent, answered) {
             self.put_off_early_look(span);
             return false;
         }
         self.early_gap = EARLY_LOOK;
-        self.looked = Some((now, sent));
-        let total = per_second(sent.saturating_sub(before), span);
-        let are_used = answered >= self.regular as u64;
-        if self.regular >= CAP || !are_used || !self.is_plenty(total, answered) {
+        self.looked = Some(seen);
+        // Who asks for little, for others send it the same, is no reason to answer fewer.
+        let busy = busy.saturating_sub(last.busy).clamp(span / IDLE_PART, span);
+        let slots = self.slots_for(look, per_second(sent, busy));
+        if answered < self.regular as u64 || slots <= self.regular {
             self.look_gap = (self.look_gap * 2).min(LOOK_MAX);
             return false;
         }
         self.look_gap = LOOK;
-        self.regular = (self.regular * 2).min(CAP);
+        self.regular = slots;
         self.trial = None;
         true
+    }
+
+    /// How many slots a way out is good for that carries so many bytes a second while anything is being sent.
+    fn slots_for(&self, look: Look, rate: u64) -> usize {
+        let all = look.wanting.min(CAP);
+        if self.is_plenty(rate, look.answered) {
+            (self.regular * 2).min(CAP)
+        } else if rate >= self.piece_len * all as u64 {
+            all
+        } else {
+            0
+        }
     }
 
     /// Somebody waits, and of those who are answered so many take nothing. Fewer than before make a
@@ -197,8 +239,8 @@ impl Auto {
     /// Whether it is time to look: also early, if by what was sent so far to whoever was ever here that would not be
     /// in vain.
     pub(super) fn is_look_due(&mut self, now: Duration, sent_to_all: u64) -> bool {
-        let Some((since, _)) = self.looked.filter(|_| self.regular < CAP) else { return false };
-        let span = now.saturating_sub(since);
+        let Some(last) = self.looked.filter(|_| self.regular < CAP) else { return false };
+        let span = now.saturating_sub(last.at);
         let sent = sent_to_all.saturating_sub(self.sent_to_all);
         if span >= self.look_gap || self.is_fast(span, sent, self.answered) {
             return true;
@@ -217,7 +259,7 @@ impl Auto {
     /// There was a look: so many had been answered, and so much sent to whoever was ever here.
     pub(super) fn note_look(&mut self, now: Duration, answered: u64, sent_to_all: u64) {
         self.answered = answered;
-        if self.looked.is_some_and(|(since, _)| since == now) {
+        if self.looked.is_some_and(|last| last.at == now) {
             self.sent_to_all = sent_to_all;
         }
     }
@@ -225,7 +267,7 @@ impl Auto {
     /// When to look next, if there is a reason to.
     pub(super) fn next_look(&self) -> Option<Duration> {
         let gap = self.look_gap.min(self.early_gap);
-        self.looked.filter(|_| self.regular < CAP).map(|(since, _)| since + gap)
+        self.looked.filter(|_| self.regular < CAP).map(|last| last.at + gap)
     }
 
     /// After a round in which somebody waited.
@@ -366,6 +408,11 @@ mod tests {
         Round { total, takers, answered, enough: None }
     }
 
+    /// A look at a way out that was full until then.
+    fn full(now: Duration, sent: u64, answered: u64) -> Look {
+        Look { sent, busy: now, answered, wanting: 0 }
+    }
+
     #[test]
     fn slots_for_those_who_take_nothing_are_gone_when_nobody_waits_any_more() {
         let mut auto = Auto::new(PIECE);
@@ -400,6 +447,39 @@ mod tests {
                 assert!(slots.iter().filter(|slots| **slots == givers).count() >= 30, "{what}");
                 assert!(slots.iter().all(|slots| *slots <= givers + givers / 4), "{what}");
             }
+        }
+    }
+
+    #[test]
+    fn who_asks_for_little_shows_not_how_much_the_link_carries() {
+        let piece = u64::from(PIECE);
+        // Six pieces a second to five: no plenty, if that is all that goes out.
+        let second = Duration::from_secs(1);
+        let slots = |busy: Duration| {
+            let mut auto = Auto::new(PIECE);
+            auto.look(Duration::ZERO, full(Duration::ZERO, 0, 5));
+            auto.look(second, Look { busy, ..full(second, 6 * piece, 5) });
+            auto.regular()
+        };
+        assert_eq!(slots(second), FLOOR);
+        assert_eq!(slots(second / 2), 2 * FLOOR, "it carries twelve");
+        assert_eq!(slots(Duration::ZERO), 2 * FLOOR, "what no time was seen for");
+        // One piece in what may have been a moment is no more than four in a second.
+        let mut auto = Auto::new(PIECE);
+        auto.look(Duration::ZERO, full(Duration::ZERO, 0, 5));
+        auto.look(second, Look { busy: Duration::ZERO, ..full(second, piece, 5) });
+        assert_eq!(auto.regular(), FLOOR);
+    }
+
+    #[test]
+    fn all_who_may_give_are_answered_if_that_is_a_piece_a_second_for_each() {
+        let piece = u64::from(PIECE);
+        let second = Duration::from_secs(1);
+        for (pieces, slots) in [(15, 15), (14, 10)] {
+            let mut auto = Auto { regular: 10, ..Auto::new(PIECE) };
+            auto.look(Duration::ZERO, full(Duration::ZERO, 0, 10));
+            let look = Look { wanting: 15, ..full(second, pieces * piece, 10) };
+            assert_eq!((auto.look(second, look), auto.regular()), (slots > 10, slots));
         }
     }
 
@@ -573,37 +653,43 @@ mod tests {
     #[test]
     fn on_a_fast_way_out_nobody_waits_for_a_round() {
         let mut auto = Auto::new(PIECE);
-        assert!(!auto.look(Duration::ZERO, 0, 9));
+        assert!(!auto.look(Duration::ZERO, full(Duration::ZERO, 0, 9)));
         let mut sent = 0;
         for (number, slots) in [8, 16, 32, 64, 128].into_iter().enumerate() {
             let looks = number as u32 + 1;
             let answered = auto.regular as u64 + 1;
             sent += answered << 19;
-            assert!(!auto.look(LOOK * looks - LOOK / 2, sent, answered), "too soon");
-            assert!(auto.look(LOOK * looks, sent, answered));
+            assert!(
+                !auto.look(LOOK * looks - LOOK / 2, full(LOOK * looks - LOOK / 2, sent, answered)),
+                "too soon"
+            );
+            assert!(auto.look(LOOK * looks, full(LOOK * looks, sent, answered)));
             assert_eq!(auto.regular, slots);
         }
-        assert!(!auto.look(LOOK * 9, 9 << 30, 9));
+        assert!(!auto.look(LOOK * 9, full(LOOK * 9, 9 << 30, 9)));
     }
 
     #[test]
     fn on_a_very_fast_way_out_nobody_waits_for_a_quarter_of_a_second() {
         let mut auto = Auto::new(PIECE);
-        auto.look(Duration::ZERO, 0, 5);
+        auto.look(Duration::ZERO, full(Duration::ZERO, 0, 5));
         assert_eq!(auto.next_look(), Some(EARLY_LOOK));
-        assert!(!auto.look(EARLY_LOOK - Duration::from_millis(1), 5 << 20, 5));
-        assert!(auto.look(EARLY_LOOK, 5 << 20, 5));
+        assert!(!auto.look(
+            EARLY_LOOK - Duration::from_millis(1),
+            full(EARLY_LOOK - Duration::from_millis(1), 5 << 20, 5)
+        ));
+        assert!(auto.look(EARLY_LOOK, full(EARLY_LOOK, 5 << 20, 5)));
         // What connections hold in their buffers tells nothing.
-        assert!(!auto.look(2 * EARLY_LOOK, (14 << 20) - 1, 9));
+        assert!(!auto.look(2 * EARLY_LOOK, full(2 * EARLY_LOOK, (14 << 20) - 1, 9)));
         assert_eq!(auto.next_look(), Some(3 * EARLY_LOOK));
-        assert!(auto.look(3 * EARLY_LOOK, 14 << 20, 9));
+        assert!(auto.look(3 * EARLY_LOOK, full(3 * EARLY_LOOK, 14 << 20, 9)));
     }
 
     #[test]
     fn an_early_look_that_could_find_nothing_is_left_out_and_the_next_comes_later() {
         let before = 1 << 30;
         let mut auto = Auto::new(PIECE);
-        auto.look(Duration::ZERO, 0, 5);
+        auto.look(Duration::ZERO, full(Duration::ZERO, 0, 5));
         auto.note_look(Duration::ZERO, 5, before);
         assert!(!auto.is_look_due(EARLY_LOOK, before + (5 << 20) - 1));
         assert_eq!(auto.next_look(), Some(2 * EARLY_LOOK));
@@ -614,23 +700,23 @@ mod tests {
     #[test]
     fn where_some_are_left_empty_there_are_no_more_however_fast_the_others_are() {
         let mut auto = Auto::new(PIECE);
-        auto.look(Duration::ZERO, 0, 3);
-        assert!(!auto.look(LOOK, 1 << 30, 3));
+        auto.look(Duration::ZERO, full(Duration::ZERO, 0, 3));
+        assert!(!auto.look(LOOK, full(LOOK, 1 << 30, 3)));
         assert_eq!(auto.regular, FLOOR);
     }
 
     #[test]
     fn who_waits_after_a_while_in_which_nobody_did_has_an_early_look_at_once() {
         let mut auto = Auto::new(PIECE);
-        auto.look(Duration::ZERO, 0, 5);
+        auto.look(Duration::ZERO, full(Duration::ZERO, 0, 5));
         // In vain, so that the next would come later.
-        assert!(!auto.look(EARLY_LOOK, 0, 5));
+        assert!(!auto.look(EARLY_LOOK, full(EARLY_LOOK, 0, 5)));
         assert_eq!(auto.next_look(), Some(2 * EARLY_LOOK));
         auto.nobody_waits(false);
         let again = Duration::from_secs(60);
-        assert!(!auto.look(again, 0, 5));
+        assert!(!auto.look(again, full(again, 0, 5)));
         assert_eq!(auto.next_look(), Some(again + EARLY_LOOK));
-        assert!(auto.look(again + EARLY_LOOK, 5 << 20, 5));
+        assert!(auto.look(again + EARLY_LOOK, full(again + EARLY_LOOK, 5 << 20, 5)));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::content::PieceHasher;
 use crate::peer::{Agreed, Introduction};
 use crate::swarm::{
     Choker, Direction, Ending, Greeting, Holdings, KnownPeer, LinkId, MovesByRound, Neighbours,
-    Occupant, Past, Pasts, PeerView, Refusal, Source, Verdict, giving_way,
+    Occupant, Past, Pasts, PeerView, Refusal, Sent, Source, Verdict, giving_way,
 };
 use crate::types::PeerId;
 use crate::wire::{LaneKey, Register};
@@ -168,7 +168,7 @@ impl<H> Manager<H> {
                 self.share.release_news(false);
             }
         }
-        self.note_sent();
+        self.note_sent(now);
         let look = self.choker.is_look_due(now);
         let idle = now >= self.chosen_at + TICK;
         let chosen_at = self.chosen_at;
@@ -472,7 +472,7 @@ impl<H> Manager<H> {
             // Whoever is alone now may choose.
             self.share.links().values().for_each(|link| link.wake_first());
         }
-        self.note_sent();
+        self.note_sent(now);
         let changes = {
             let links = self.share.links();
             let views = links.values().map(|link| view(&self.share, now, link, rarity));
@@ -490,11 +490,13 @@ impl<H> Manager<H> {
         }
     }
 
-    fn note_sent(&mut self) {
+    fn note_sent(&mut self, now: Duration) {
         let counters = &self.share.counters;
-        let (handed_over, uploaded) =
-            (counters.handed_over.load(Relaxed), counters.uploaded.load(Relaxed));
-        self.choker.note_sent(handed_over, uploaded);
+        self.choker.note_sent(Sent {
+            handed_over: counters.handed_over.load(Relaxed),
+            uploaded: counters.uploaded.load(Relaxed),
+            busy: self.share.busy.sum(now),
+        });
     }
 
     /// A piece was verified: peers hear of it soon, with what comes right after.
@@ -711,13 +713,13 @@ mod tests {
         assert_eq!(late.err(), Some(Refusal::Full));
     }
 
-    /// So many peers have joined a seeder, and it has begun to send each that it answers a piece.
+    /// So many peers have joined a seeder, and it has begun to send each a piece, of which little is out.
     fn seeder_with(count: u64) -> (Setting, Vec<Arc<Link>>) {
         let mut setting = Setting::new(true, Caps::default(), Slots::Auto);
         let join = |number| setting.join(Duration::ZERO, number, false).unwrap();
         let links: Vec<_> = (2..2 + count).map(join).collect();
         for link in &links {
-            link.uploaded_bytes.store(1000, Relaxed);
+            link.uploaded_bytes.store(100, Relaxed);
             link.lanes_sending.store(1, Relaxed);
         }
         (setting, links)

@@ -4,6 +4,7 @@
 //! share     what all lanes of a share have in common        (atomics and short locks)
 //! link      one link, as its lanes and the manager see it   (atomics)
 //! manager   whom to dial, link, answer, tell                (a value)
+//! busy      for how long anything was being sent          (atomics)
 //! prefixes  what has come of pieces that nobody fetches     (a value)
 //! lane      one connection                                  (a value)
 //!   telling   what the peer must hear      asking    which blocks to ask it for
@@ -21,6 +22,7 @@
 //! Not here: bytes, sockets, files, the clock; what a message means (`peer`); the rules for
 //! pieces, slots and neighbours themselves (`swarm`).
 
+mod busy;
 mod lane;
 mod link;
 mod manager;

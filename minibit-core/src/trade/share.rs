@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use super::busy::Busy;
 use super::link::{LaneStatus, Link, micros};
 use super::lock;
 use super::prefixes::{Mixed, Origin, Prefix, Prefixes, Sender};
@@ -100,6 +101,7 @@ pub struct Share<H = PieceHasher> {
     pub ledger: Ledger,
     /// What has been moved so far.
     pub counters: Counters,
+    pub(super) busy: Busy,
     pub(super) signals: Box<dyn Signals>,
     /// See [`Choker::may_heed_newcomers`](crate::swarm::Choker::may_heed_newcomers).
     heeds_newcomers: AtomicBool,
@@ -173,6 +175,7 @@ impl<H> Share<H> {
             hashes,
             geometry,
             counters: Counters::default(),
+            busy: Busy::default(),
             signals,
             heeds_newcomers: AtomicBool::new(true),
             news_pending: AtomicBool::new(false),

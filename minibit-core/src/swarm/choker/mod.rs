@@ -57,7 +57,7 @@ use fastrand::Rng;
 use self::peer::{PeerState, Slot};
 use self::regular::may_hold_regular;
 use super::slack::Slack;
-use super::slots::{Auto, FLOOR, Round, per_second};
+use super::slots::{Auto, FLOOR, Look, Round, per_second};
 use super::{Past, Standing};
 
 /// Time between two full rounds.
@@ -152,6 +152,27 @@ impl PeerView {
     }
 }
 
+/// What has been sent to all peers so far, those that left included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// Payload bytes that were handed to connections.
+    pub handed_over: u64,
+    /// Those of them in blocks that are out whole.
+    pub uploaded: u64,
+    /// In how much of the time anything was being sent.
+    pub busy: Duration,
+}
+
+/// Those who give, or may come to.
+#[derive(Clone, Copy, Debug)]
+struct Givers {
+    /// So many of them want something.
+    wanting: usize,
+    /// There are slots for all these, those for who takes nothing counted, and they fill the classic setting: where fewer of them are
+    /// answered, under four however slow the link, it may have room for everybody.
+    are_served: bool,
+}
+
 /// Decides whom we answer; see the module's header.
 #[derive(Clone, Debug)]
 pub struct Choker {
@@ -160,10 +181,7 @@ pub struct Choker {
     piece_len: u64,
     auto: Auto,
     slack: Slack,
-    /// See [`Self::note_sent`].
-    handed_over: u64,
-    /// See [`Self::note_sent`].
-    uploaded: u64,
+    sent: Sent,
     /// Ascending by link. In one piece and found by their place, for a decision goes over all of
     /// them many times.
     peers: Vec<PeerState>,
@@ -190,8 +208,7 @@ impl Choker {
             piece_len,
             auto,
             slack: Slack::default(),
-            handed_over: 0,
-            uploaded: 0,
+            sent: Sent::default(),
             peers: Vec::new(),
             last_round: None,
             moved: 0,
@@ -207,10 +224,9 @@ impl Choker {
         self.last_round.map_or(Duration::ZERO, |last| last + ROUND)
     }
 
-    /// So many payload bytes have been handed to all connections by now, those of peers that left included, and so many of
-    /// them in blocks that are out whole. To be told before [`Self::is_look_due`] and [`Self::tick`].
-    pub fn note_sent(&mut self, handed_over: u64, uploaded: u64) {
-        (self.handed_over, self.uploaded) = (handed_over, uploaded);
+    /// What has been sent by now. To be told before [`Self::is_look_due`] and [`Self::tick`].
+    pub fn note_sent(&mut self, sent: Sent) {
+        self.sent = sent;
     }
 
     /// When to decide again between rounds, if nothing happens before: there may be more slots.
@@ -221,7 +237,7 @@ impl Choker {
     /// Whether [`Self::next_look`] has come, and there may be more slots by what has been sent by now. Most
     /// often it has not been enough by far, and to decide again is the most work that there is between rounds.
     pub fn is_look_due(&mut self, now: Duration) -> bool {
-        self.auto.is_look_due(now, self.uploaded)
+        self.auto.is_look_due(now, self.sent.uploaded)
     }
 
     /// Whether it makes a difference before the next look, which is a second away at most, that somebody comes to want
@@ -382,7 +398,7 @@ impl Choker {
         let somebody_takes = self.peers.iter().any(|peer| peer.takes(now));
         let is_stuck = |peer: &PeerState| !somebody_takes && peer.is_stuck(now);
         let holders = self.peers.iter().filter(|peer| peer.is_answered() || is_stuck(peer));
-        let has_room = self.slack.note(now, self.handed_over);
+        let has_room = self.slack.note(now, self.sent.handed_over);
         let is_deaf = |peer: &&PeerState| {
             is_stuck(peer) || peer.view.in_hand && (has_room || peer.is_idle(now))
         };
@@ -400,7 +416,8 @@ impl Choker {
         self.auto.some_are_deaf(due, deaf, answered);
         // Who takes nothing tells nothing of what the link carries.
         let answered = (answered - deaf).max(1) as u64;
-        let enough = self.enough(now, policy);
+        let givers = self.givers(now, policy);
+        let enough = givers.filter(|givers| givers.are_served).map(|givers| givers.wanting);
         match self.last_round {
             Some(last) if due => {
                 let of_late = |peer: &PeerState| peer.view.uploaded_to - peer.uploaded_mark;
@@ -412,8 +429,9 @@ impl Choker {
             _ if enough.is_some() => self.auto.put_off_looks(),
             _ => {
                 let sent = self.peers.iter().map(|peer| peer.view.uploaded_to).sum();
-                self.auto.look(now, sent, answered);
-                self.auto.note_look(now, answered, self.uploaded);
+                let wanting = givers.map_or(0, |givers| givers.wanting);
+                self.auto.look(now, Look { sent, busy: self.sent.busy, answered, wanting });
+                self.auto.note_look(now, answered, self.sent.uploaded);
             }
         }
     }
@@ -437,21 +455,22 @@ impl Choker {
         self.peers.iter().any(PeerState::has_no_slot)
     }
 
-    /// So many slots are enough for all who may give and want something; `None` if there are fewer slots, those for who
-    /// takes nothing counted, or where so few of these are answered, under four however slow the link, that it may have room
-    /// for everybody. And where nobody can show that it gives: who comes to a peer that is done, which does not deal pieces
-    /// out, has nothing for it.
-    fn enough(&self, now: Duration, policy: ChokePolicy) -> Option<usize> {
+    /// Those who may give and want something, or did in this round: what somebody holds that others lack may be with them
+    /// for a moment, and in the next there is something else. `None` where nobody can show that it gives: who comes to a peer that is
+    /// done, which does not deal pieces out, has nothing for it.
+    fn givers(&self, now: Duration, policy: ChokePolicy) -> Option<Givers> {
         if policy != ChokePolicy::Contribution && self.trusted_from != Standing::Giver {
             return None;
         }
         let (mut wanting, mut answered) = (0, 0);
         for peer in self.peers.iter().filter(|peer| peer.may_give()) {
             let may_have_one = may_hold_regular(policy, &peer.view) && now >= peer.benched_until;
-            wanting += usize::from(may_have_one);
+            let had_some = peer.view.uploaded_to > peer.uploaded_mark;
+            wanting += usize::from(may_have_one || had_some);
             answered += usize::from(peer.is_answered());
         }
-        (wanting <= self.slots().0 && answered >= FLOOR).then_some(wanting)
+        let are_served = wanting <= self.slots().0 && answered >= FLOOR;
+        Some(Givers { wanting, are_served })
     }
 
     /// Takes slots from those that do not use them, as far as others wait. Else those who ask

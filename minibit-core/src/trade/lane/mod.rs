@@ -297,14 +297,14 @@ impl<H> Lane<H> {
             self.share.note_begun(now, self.link.id, span.piece());
         }
         self.set_amid_piece(true);
-        self.set_sending(true);
+        self.begin_sending(now);
         self.refuse_repeats(now);
         Some(span)
     }
 
     /// A block that was taken cannot be sent after all.
     pub fn not_held(&mut self, span: BlockSpan) {
-        self.set_sending(false);
+        self.leave_off_sending();
         self.say(Message::Refuse { blocks: vec![span.into()], reason: RefuseReason::NotHeld });
         self.tell_news();
     }
@@ -317,7 +317,7 @@ impl<H> Lane<H> {
 
     /// A block went out. What there is to say about it is to be said before the next one goes.
     pub fn on_block_sent(&mut self, span: BlockSpan, now: Duration) {
-        self.set_sending(false);
+        self.end_sending(now);
         self.chatter.sent(span.len());
         let counters = &self.share.counters;
         counters.blocks_sent.fetch_add(1, Relaxed);
@@ -356,15 +356,33 @@ impl<H> Lane<H> {
         }
     }
 
-    fn set_sending(&mut self, sending: bool) {
-        if std::mem::replace(&mut self.is_sending, sending) == sending {
-            return;
-        }
-        if sending {
+    fn begin_sending(&mut self, now: Duration) {
+        if !std::mem::replace(&mut self.is_sending, true) {
             self.link.lanes_sending.fetch_add(1, Relaxed);
-        } else {
+            self.share.busy.begin(now);
+        }
+    }
+
+    fn end_sending(&mut self, now: Duration) {
+        if self.note_sends_nothing() {
+            self.share.busy.end(now);
+        }
+    }
+
+    /// The same where nothing was sent of a block after all, or no more than is lost.
+    fn leave_off_sending(&mut self) {
+        if self.note_sends_nothing() {
+            self.share.busy.end_unseen();
+        }
+    }
+
+    /// True if it sent something until now.
+    fn note_sends_nothing(&mut self) -> bool {
+        let was_sending = std::mem::replace(&mut self.is_sending, false);
+        if was_sending {
             self.link.lanes_sending.fetch_sub(1, Relaxed);
         }
+        was_sending
     }
 
     /// Something was sent.
@@ -516,7 +534,7 @@ impl<H> Drop for Lane<H> {
         self.share.lanes().remove(&self.id);
         lock(&self.link.lanes).retain(|status| !Arc::ptr_eq(status, &self.status));
         self.set_amid_piece(false);
-        self.set_sending(false);
+        self.leave_off_sending();
         self.link.lane_count.fetch_sub(1, Release);
         self.share.signals.lane_gone();
         let mut pieces = self.download.pieces();

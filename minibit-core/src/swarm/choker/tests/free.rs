@@ -189,6 +189,11 @@ fn nothing_is_learnt_from_rounds_in_which_nobody_waits() {
 /// Regular slots, and how many of the second kind are answered, after twelve seconds and a round on a fast link with so
 /// many that give and thirty who do not answer us, come to hold something, and only take.
 fn on_a_fast_link_with(givers: u32, complete: bool) -> (usize, usize) {
+    on_a_fast_link(givers, complete, |_, _| true)
+}
+
+/// The same where those who give want something only in some steps, of a quarter of a second.
+fn on_a_fast_link(givers: u32, complete: bool, wants: impl Fn(u32, u32) -> bool) -> (usize, usize) {
     let mut room = Room::new(ChokePolicy::Contribution, Slots::Auto);
     (0..givers).for_each(|id| room.join(id));
     (0..givers).for_each(|id| room.peer(id).verified_from = 1 << 24);
@@ -201,6 +206,7 @@ fn on_a_fast_link_with(givers: u32, complete: bool) -> (usize, usize) {
         if !complete {
             (0..givers).for_each(|id| room.peer(id).verified_from += 1 << 24);
         }
+        (0..givers).for_each(|id| room.peer(id).interested = wants(id, step));
         if step == 8 {
             (givers..givers + 30).for_each(|id| room.peer(id).held = 1);
         }
@@ -213,6 +219,12 @@ fn on_a_fast_link_with(givers: u32, complete: bool) -> (usize, usize) {
 #[test]
 fn a_fast_link_has_slots_for_all_who_may_give_and_in_the_end_none_for_those_who_only_take() {
     assert_eq!(on_a_fast_link_with(12, false), (12, 0));
+}
+
+#[test]
+fn who_gives_and_wants_nothing_for_a_moment_has_a_slot_when_it_wants_something_again() {
+    let (slots, _) = on_a_fast_link(12, false, |id, step| (id + step) % 2 == 0);
+    assert_eq!(slots, 12);
 }
 
 #[test]

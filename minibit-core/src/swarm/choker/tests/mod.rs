@@ -17,7 +17,7 @@ use std::time::Duration;
 use fastrand::Rng;
 
 use super::peer::Slot;
-use super::{ChokePolicy, Choker, LinkId, PeerView, Slots};
+use super::{ChokePolicy, Choker, LinkId, PeerView, Sent, Slots};
 use crate::swarm::Past;
 
 const PIECE: u32 = 256 * 1024;
@@ -80,7 +80,8 @@ impl Room {
             peer.took_at = self.now;
         }
         let uploaded = self.peers.iter().map(|peer| peer.uploaded_to).sum();
-        self.choker.note_sent(uploaded, uploaded);
+        let sent = Sent { handed_over: uploaded, uploaded, busy: self.now };
+        self.choker.note_sent(sent);
         let changes =
             self.choker.tick(self.now, self.complete, self.peers.iter().copied(), &mut self.rng);
         let (on, off): (Vec<_>, Vec<_>) = changes.into_iter().partition(|(_, on)| *on);
