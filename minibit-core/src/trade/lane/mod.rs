@@ -33,8 +33,12 @@ use crate::wire::{Message, RefuseReason};
 const IDLE_LOOK: Duration = Duration::from_millis(200);
 /// How often a lane that leaves its seeder to others looks whether they still serve.
 const HELD_BACK_LOOK: Duration = Duration::from_millis(20);
-/// For so long a peer may answer us and have nothing for us before we give its slot back.
-const IDLE_SLOT: Duration = Duration::from_millis(150);
+/// For as long as so many pieces take from it a peer may answer us and have nothing for us before we give its slot back, but no
+/// less and no more than this: it has something again with the next piece that it gets, and slots that go to and fro have
+/// everybody decide anew.
+const IDLE_SLOT_PIECES: u64 = 8;
+const IDLE_SLOT_MIN: Duration = Duration::from_millis(150);
+const IDLE_SLOT_MAX: Duration = Duration::from_millis(1500);
 /// Longest that a lane may be left alone: a bound for whatever wake-up was not thought of.
 const NAP_MAX: Duration = Duration::from_secs(5);
 
@@ -419,6 +423,8 @@ impl<H> Lane<H> {
             return Err(Violation::NoHashes.into());
         }
         self.follow_distance(now);
+        // Else it looked busy for ever after the last block, or a choke that made void what it had asked for.
+        self.status.busy.store(!self.download.is_idle(), Relaxed);
         self.review_interest(now);
         let Some(control) = &mut self.control else { return Ok(()) };
         // While we do not read, silence is ours.
@@ -502,7 +508,7 @@ impl<H> Lane<H> {
         if let Some(control) = &self.control {
             next = next.min(control.session.next_check());
             if let Some(since) = control.idle_since {
-                next = next.min(since + IDLE_SLOT);
+                next = next.min(since + self.idle_slot());
             }
             if let Some(again) = control.deals_again {
                 next = next.min(again);

@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::time::Duration;
 
-use super::{Control, IDLE_SLOT, Lane, LaneEnd};
+use super::{Control, IDLE_SLOT_MAX, IDLE_SLOT_MIN, IDLE_SLOT_PIECES, Lane, LaneEnd};
 use crate::trade::lock;
 use crate::types::PieceIndex;
 use crate::wire::{Holdings, Message, Run};
@@ -118,7 +118,7 @@ impl<H> Lane<H> {
             *idle_since = None;
             return;
         }
-        let may_serve = self.may_serve(now);
+        let (may_serve, idle_slot) = (self.may_serve(now), self.idle_slot());
         let Self { control: Some(control), link, messages, .. } = self else { return };
         if !control.told_interested {
             if may_serve {
@@ -128,12 +128,19 @@ impl<H> Lane<H> {
             }
         } else if may_serve {
             control.idle_since = None;
-        } else if now >= *control.idle_since.get_or_insert(now) + IDLE_SLOT {
+        } else if now >= *control.idle_since.get_or_insert(now) + idle_slot {
             control.idle_since = None;
             control.told_interested = false;
             link.declined.store(true, Relaxed);
             messages.push(Message::NotInterested);
         }
+    }
+
+    /// For how long the peer may answer us and have nothing for us.
+    pub(super) fn idle_slot(&self) -> Duration {
+        let pieces = IDLE_SLOT_PIECES * u64::from(self.share.geometry.piece_size().bytes());
+        let time = self.download.meter().time_for(pieces).unwrap_or_default();
+        time.clamp(IDLE_SLOT_MIN, IDLE_SLOT_MAX)
     }
 
     /// Whether there is something that we would ask this peer for, or may come to ask it for.

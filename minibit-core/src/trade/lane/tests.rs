@@ -570,6 +570,42 @@ fn all_but(share: &Share, link: &Link, kept: PieceIndex) {
     }
 }
 
+#[test]
+fn who_has_had_all_that_a_peer_holds_gives_its_slot_back_though_it_was_busy_when_the_last_came() {
+    let gives_back_after = |millis_for_it: u64| {
+        let (share, link) = link();
+        let mut lane = first_lane(&share, &link);
+        lane.ask(Duration::ZERO);
+        let (piece, rest) =
+            lane.download().pieces().split_first().map(|(a, b)| (*a, b.to_vec())).unwrap();
+        // Of all that is missing it has nothing else.
+        lane.part_with(&rest);
+        let others = share.geometry.pieces().filter(|other| *other != piece);
+        others.for_each(|other| {
+            share.ledger.lose(&link.holdings, other);
+        });
+        lane.take_messages();
+        let here = Duration::from_millis(millis_for_it);
+        let header = BlockHeader { piece: piece.get(), offset: 0, len: 16_384 };
+        lane.on_block(&header, Duration::ZERO).unwrap();
+        let span = share.geometry.block(piece.get().into(), 0, 16_384).unwrap();
+        comes(&mut lane, span, 16_384);
+        lane.on_bytes(16_384, here);
+        lane.publish_due(here);
+        assert!(lane.on_block_done(span));
+        let (_, origin) = lane.end_piece(piece).unwrap();
+        share.keep(&link, piece, lane.id, &origin);
+        (0..40).map(|step| Duration::from_millis(50) * step).find(|wait| {
+            link.heard(here + *wait);
+            lane.ask(here + *wait);
+            lane.check_time(here + *wait, false).unwrap();
+            lane.take_messages().contains(&Message::NotInterested)
+        })
+    };
+    assert_eq!(gives_back_after(1000), Some(IDLE_SLOT_MAX));
+    assert_eq!(gives_back_after(10), Some(IDLE_SLOT_MIN), "for who is fast it is soon");
+}
+
 /// When the last piece, which drips from the first of the links, is taken over by the second,
 /// over which nothing has come; `None` if not within an hour.
 fn taken_from_who_drips(share: &Arc<Share>, links: &[Arc<Link>]) -> Option<Duration> {
