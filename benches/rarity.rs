@@ -172,7 +172,7 @@ fn choking(criterion: &mut Criterion) {
         [("classic", Slots::Fixed { regular: 4, optimistic: 1 }), ("auto", Slots::Auto)]
     {
         let (mut choker, mut rng) =
-            (Choker::new(ChokePolicy::Contribution, slots, 256 * 1024), Rng::with_seed(7));
+            (Choker::new(ChokePolicy::Contribution, slots, 256 * 1024, 1000), Rng::with_seed(7));
         let mut now = Duration::from_secs(1);
         let mut views: Vec<_> = (0..PEERS)
             .map(|number| PeerView {

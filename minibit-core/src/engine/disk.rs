@@ -320,7 +320,7 @@ mod tests {
             context,
             events,
             part: Some(part),
-            choker: Choker::new(ChokePolicy::default(), Slots::default(), piece_len),
+            choker: Choker::new(ChokePolicy::default(), Slots::default(), piece_len, 1),
             neighbours,
             trackers: Vec::new(),
             found,

@@ -421,6 +421,7 @@ impl Node {
         let tracked = trackers.iter().map(|client| Arc::clone(client.tracked())).collect();
         let context = Arc::new(ShareContext::new(node, opened.parts, tracked, tell));
         let links = config.links.for_share(context.share.geometry.piece_count());
+        let pieces = context.share.geometry.piece_count();
         let piece_len = context.share.geometry.piece_size().bytes();
         let mut neighbours = Neighbours::new(self.id(), links);
         let mut established = None;
@@ -443,7 +444,7 @@ impl Node {
             context,
             events,
             part: opened.part,
-            choker: Choker::new(config.policy, config.slots, piece_len),
+            choker: Choker::new(config.policy, config.slots, piece_len, pieces),
             neighbours,
             trackers,
             found,

@@ -182,7 +182,7 @@ impl Member {
         };
         let manager = Manager::new(
             Arc::clone(&share),
-            Choker::new(scenario.policy, slots, scenario.piece_size.bytes()),
+            Choker::new(scenario.policy, slots, scenario.piece_size.bytes(), scenario.pieces),
             Neighbours::new(self.id, caps),
             true,
             rng,

@@ -596,7 +596,7 @@ mod tests {
         let mut setting = Setting::new(false, caps, ONE_SLOT);
         let neighbours = Neighbours::new(PeerId::numbered(1), caps);
         let (choker, rng) =
-            (Choker::new(ChokePolicy::default(), ONE_SLOT, 16_384), Rng::with_seed(1));
+            (Choker::new(ChokePolicy::default(), ONE_SLOT, 16_384, 1), Rng::with_seed(1));
         setting.manager = Manager::new(Arc::clone(&setting.share), choker, neighbours, true, rng);
         let other = KnownPeer { id: None, addr: ([11, 0, 0, 1], 1).into() };
         setting.manager.learn(Duration::ZERO, Source::Ticket, [other]);

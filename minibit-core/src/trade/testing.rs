@@ -70,7 +70,7 @@ impl Setting {
         let nobody = Nobody::default();
         let slots_changed = Arc::clone(&nobody.slots_changed);
         let share = Arc::new(Share::new(setup, geometry, hashes, &have, &all, Box::new(nobody)));
-        let choker = Choker::new(ChokePolicy::default(), slots, size.bytes());
+        let choker = Choker::new(ChokePolicy::default(), slots, size.bytes(), 1);
         let neighbours = Neighbours::new(me, caps);
         let rng = fastrand::Rng::with_seed(1);
         let manager = Manager::new(Arc::clone(&share), choker, neighbours, false, rng);

@@ -56,6 +56,7 @@ use fastrand::Rng;
 
 use self::peer::{PeerState, Slot};
 use self::regular::may_hold_regular;
+use self::trials::TRIALS_PART;
 use super::slack::Slack;
 use super::slots::{Auto, FLOOR, Look, Round, per_second};
 use super::{Past, Standing};
@@ -179,6 +180,8 @@ pub struct Choker {
     policy: ChokePolicy,
     slots: Slots,
     piece_len: u64,
+    /// Bytes that a seeder may send those it does not know, beyond a part of all that it sends.
+    for_trials: u64,
     auto: Auto,
     slack: Slack,
     sent: Sent,
@@ -198,14 +201,16 @@ pub struct Choker {
 }
 
 impl Choker {
-    /// A choker that knows nobody yet, for a share of pieces of so many bytes.
-    pub fn new(policy: ChokePolicy, slots: Slots, piece_len: u32) -> Self {
+    /// A choker that knows nobody yet, for a share of so many pieces of so many bytes.
+    pub fn new(policy: ChokePolicy, slots: Slots, piece_len: u32, pieces: u32) -> Self {
         let auto = Auto::new(piece_len);
         let piece_len = piece_len.into();
+        let for_trials = u64::from(pieces / TRIALS_PART) * piece_len;
         Self {
             policy,
             slots,
             piece_len,
+            for_trials,
             auto,
             slack: Slack::default(),
             sent: Sent::default(),

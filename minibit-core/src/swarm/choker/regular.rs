@@ -14,18 +14,23 @@ use crate::swarm::Standing;
 
 /// Half of the regular slots keep a link busy, but no fewer than so many.
 const BUSY_MIN: usize = 2;
+/// Whoever holds less than this much of what others hold, who give as well, comes first where all have their turn: with nothing
+/// that anybody lacks it can give nothing, and gets less and less for it.
+const BEHIND_PERCENT: u64 = 75;
 /// Slots that are moved in a round at most.
 const MOVES_MAX: usize = 1;
 
 impl Choker {
     /// Those that may hold a regular slot, the best first.
     pub(super) fn rank(&self, now: Duration, policy: ChokePolicy, rng: &mut Rng) -> Vec<Ranked> {
+        let behind = if policy == ChokePolicy::Seeder { self.far_behind() } else { 0 };
         let mut ranking: Vec<_> = (self.peers.iter().enumerate())
             .filter(|(_, peer)| may_hold_regular(policy, &peer.view))
             .map(|(at, peer)| Ranked {
                 benched: now < peer.benched_until,
                 standing: peer.standing,
                 score: peer.score(now, policy),
+                waits_behind: peer.slot == Slot::None && u64::from(peer.view.held) < behind,
                 regular: peer.slot == Slot::Regular,
                 tie: rng.u32(..),
                 at,
@@ -33,6 +38,14 @@ impl Choker {
             .collect();
         ranking.sort_unstable_by_key(|ranked| std::cmp::Reverse(ranked.key()));
         ranking
+    }
+
+    /// Who holds fewer pieces than this is far behind the others who give.
+    fn far_behind(&self) -> u64 {
+        let givers = self.peers.iter().filter(|peer| peer.standing == Standing::Giver);
+        let held = |peer: &PeerState| u64::from(peer.view.held);
+        let (count, sum) = givers.fold((0, 0), |(count, sum), peer| (count + 1, sum + held(peer)));
+        sum * BEHIND_PERCENT / (100 * u64::max(count, 1))
     }
 
     /// Who stands worse has a regular slot only as long as nobody is there for it who stands better: a
@@ -146,6 +159,7 @@ impl Choker {
 pub(super) struct Ranked {
     benched: bool,
     standing: Standing,
+    waits_behind: bool,
     score: u64,
     regular: bool,
     tie: u32,
@@ -158,6 +172,7 @@ impl Ranked {
     /// be looked at on top: candidates are compared far more often than anything else is done here.
     fn key(&self) -> u128 {
         let by_standing = u128::from(!self.benched) << 8 | self.standing as u128;
+        let by_standing = by_standing << 1 | u128::from(self.waits_behind);
         let by_score = by_standing << 64 | u128::from(self.score);
         by_score << 33 | u128::from(self.regular) << 32 | u128::from(self.tie)
     }

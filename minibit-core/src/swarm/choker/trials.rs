@@ -12,6 +12,9 @@ use crate::swarm::Standing;
 
 /// Of all that we send, those who only take get one part in so many, by chance.
 const CHANCE_PART: u64 = 20;
+/// And a seeder may send those that it does not know one piece in so many of the share besides: who is honest
+/// shall not wait for its first piece until a twentieth is enough for all who came before.
+pub(super) const TRIALS_PART: u32 = 32;
 /// How long an optimistic slot is kept.
 const TRIAL: Duration = ROUND.saturating_mul(3);
 
@@ -26,7 +29,8 @@ impl Choker {
                 takers += peer.view.uploaded_to;
             }
         }
-        takers * CHANCE_PART > all
+        let besides = if self.trusted_from == Standing::Giver { self.for_trials } else { 0 };
+        takers.saturating_sub(besides) * CHANCE_PART > all
     }
 
     /// A trial that has shown nothing ends at once if somebody waits who stands better, or if

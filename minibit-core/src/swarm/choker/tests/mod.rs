@@ -21,6 +21,8 @@ use super::{ChokePolicy, Choker, LinkId, PeerView, Sent, Slots};
 use crate::swarm::Past;
 
 const PIECE: u32 = 256 * 1024;
+/// Few enough that a seeder tries nobody beyond a part of what it sends.
+const PIECES: u32 = 31;
 const CLASSIC: Slots = Slots::Fixed { regular: 4, optimistic: 1 };
 
 /// A choker and its peers in a time of their own.
@@ -36,7 +38,7 @@ struct Room {
 
 impl Room {
     fn new(policy: ChokePolicy, slots: Slots) -> Self {
-        let (choker, rng) = (Choker::new(policy, slots, PIECE), Rng::with_seed(5));
+        let (choker, rng) = (Choker::new(policy, slots, PIECE, PIECES), Rng::with_seed(5));
         let now = Duration::from_secs(100);
         Self { choker, now, complete: false, peers: vec![], idle: vec![], rng }
     }

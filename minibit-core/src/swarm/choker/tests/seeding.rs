@@ -63,3 +63,60 @@ fn a_seeder_answers_those_who_pass_on_and_tries_others_with_little() {
     assert_eq!(room.tick().1, [tried]);
     assert!(room.unchoked().iter().all(|id| *id < 5), "{:?}", room.unchoked());
 }
+
+#[test]
+fn a_seeder_of_many_pieces_tries_newcomers_one_after_the_other() {
+    // How many of forty that keep what they get were sent a piece while four who pass on were sent forty.
+    let tried = |pieces: u32| {
+        let mut room = Room::classic(44);
+        room.choker = Choker::new(ChokePolicy::Contribution, CLASSIC, PIECE, pieces);
+        room.complete = true;
+        let standing = |id| if id < 4 { Standing::Giver } else { Standing::New };
+        (0..44).for_each(|id| room.peer(id).passes_on = Some(standing(id)));
+        room.tick();
+        for _ in 0..40 {
+            room.now += Duration::from_millis(100);
+            for id in room.unchoked() {
+                room.peer(id).uploaded_to += u64::from(PIECE);
+                if id >= 4 {
+                    room.peer(id).passes_on = Some(Standing::OnTrial);
+                }
+            }
+            room.tick();
+        }
+        room.peers.iter().filter(|peer| peer.id.0 >= 4 && peer.uploaded_to > 0).count()
+    };
+    assert!((7..=9).contains(&tried(31)), "a twentieth: {}", tried(31));
+    assert!((16..=19).contains(&tried(320)), "ten besides: {}", tried(320));
+}
+
+#[test]
+fn who_is_far_behind_the_others_that_give_has_the_next_turn() {
+    let mut room = Room::classic(20);
+    room.complete = true;
+    (0..20).for_each(|id| room.peer(id).held = 100);
+    (0..20).for_each(|id| room.peer(id).passes_on = Some(Standing::Giver));
+    room.tick();
+    room.join(20);
+    room.peer(20).passes_on = Some(Standing::Giver);
+    let turn_comes = |held: u32| {
+        let mut room = Room {
+            choker: room.choker.clone(),
+            peers: room.peers.clone(),
+            rng: room.rng.clone(),
+            idle: vec![],
+            ..room
+        };
+        room.peer(20).held = held;
+        (1..).find(|_| {
+            room.round();
+            room.in_slot(Slot::Regular).contains(&20)
+        })
+    };
+    assert_eq!(turn_comes(70), Some(1));
+    assert!(
+        turn_comes(80) > Some(10),
+        "its turn is after all who came before it: {:?}",
+        turn_comes(80)
+    );
+}

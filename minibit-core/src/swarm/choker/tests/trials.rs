@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::peer::TAKER_AFTER;
+use super::super::peer::{TAKER_AFTER, TAKER_SOON_AFTER};
 use super::*;
 use crate::swarm::Standing;
 
@@ -117,6 +117,22 @@ fn who_only_takes_is_left_out_while_two_who_give_keep_the_link_busy() {
     room.peer(1).interested = false;
     let (on, _) = room.tick();
     assert_eq!(room.in_slot(Slot::Regular).len(), 2, "one giver and {on:?}");
+}
+
+#[test]
+fn who_was_sent_four_pieces_shows_sooner_that_it_only_takes() {
+    let known_after = |pieces: u64| {
+        let mut room = Room::classic(4);
+        room.tick();
+        room.peer(0).uploaded_to = pieces * u64::from(PIECE);
+        (0..200).map(|step| Duration::from_millis(10) * step).find(|wait| {
+            room.tick();
+            room.now += Duration::from_millis(10);
+            room.choker.peers[0].standing == Standing::Taker && *wait > Duration::ZERO
+        })
+    };
+    assert_eq!(known_after(3), Some(TAKER_AFTER));
+    assert_eq!(known_after(4), Some(TAKER_SOON_AFTER));
 }
 
 #[test]
