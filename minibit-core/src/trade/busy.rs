@@ -6,43 +6,46 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-/// Lanes that send, and the time in which any did. A sum: where one lane ends in the moment in which another begins, a
-/// little may be lost.
+/// Lanes that send, and the time in which any did. A sum: what a lane that is gone sent last is not in it.
 #[derive(Debug, Default)]
 pub(super) struct Busy {
     sending: AtomicU32,
-    since_us: AtomicU64,
+    /// Up to when the sum is made up.
+    until_us: AtomicU64,
     sum_us: AtomicU64,
 }
 
 impl Busy {
     /// A lane begins to send.
     pub(super) fn begin(&self, now: Duration) {
-        if self.sending.fetch_add(1, Relaxed) == 0 {
-            self.since_us.store(now.as_micros() as u64, Relaxed);
-        }
+        self.make_up(now);
+        self.sending.fetch_add(1, Relaxed);
     }
 
     /// A lane sends nothing any more.
     pub(super) fn end(&self, now: Duration) {
-        if self.sending.fetch_sub(1, Relaxed) == 1 {
-            self.sum_us.fetch_add(self.going_us(now), Relaxed);
-        }
+        self.make_up(now);
+        self.sending.fetch_sub(1, Relaxed);
     }
 
-    /// The same of a lane that is gone, which knows of no time.
+    /// The same where no time is known, or nothing was sent after all.
     pub(super) fn end_unseen(&self) {
         self.sending.fetch_sub(1, Relaxed);
     }
 
     /// In how much of the time up to now anything was being sent.
     pub(super) fn sum(&self, now: Duration) -> Duration {
-        let going = if self.sending.load(Relaxed) > 0 { self.going_us(now) } else { 0 };
-        Duration::from_micros(self.sum_us.load(Relaxed) + going)
+        self.make_up(now);
+        Duration::from_micros(self.sum_us.load(Relaxed))
     }
 
-    fn going_us(&self, now: Duration) -> u64 {
-        (now.as_micros() as u64).saturating_sub(self.since_us.load(Relaxed))
+    /// Whoever comes first counts a stretch, so that none counts twice and the sum never shrinks.
+    fn make_up(&self, now: Duration) {
+        let now_us = now.as_micros() as u64;
+        let since_us = self.until_us.fetch_max(now_us, Relaxed);
+        if self.sending.load(Relaxed) > 0 {
+            self.sum_us.fetch_add(now_us.saturating_sub(since_us), Relaxed);
+        }
     }
 }
 
@@ -67,6 +70,9 @@ mod tests {
         busy.end_unseen();
         assert_eq!(busy.sum(at(200)), at(30), "what a lane that is gone sent last is not known");
         busy.begin(at(200));
-        assert_eq!(busy.sum(at(205)), at(35));
+        busy.begin(at(200));
+        busy.end(at(205));
+        busy.end_unseen();
+        assert_eq!(busy.sum(at(300)), at(35), "but no more is lost than that");
     }
 }

@@ -167,8 +167,10 @@ pub struct Sent {
 /// Those who give, or may come to.
 #[derive(Clone, Copy, Debug)]
 struct Givers {
-    /// So many of them want something.
+    /// So many of them want something, or did in this round.
     wanting: usize,
+    /// The same without those who were sent something and have shown nothing yet.
+    untried: usize,
     /// There are slots for all these, those for who takes nothing counted, and they fill the classic setting: where fewer of them are
     /// answered, under four however slow the link, it may have room for everybody.
     are_served: bool,
@@ -180,8 +182,8 @@ pub struct Choker {
     policy: ChokePolicy,
     slots: Slots,
     piece_len: u64,
-    /// Bytes that a seeder may send those it does not know, beyond a part of all that it sends.
-    for_trials: u64,
+    /// So many strangers a seeder may still try beyond a part of all that it sends.
+    trials_besides: u32,
     auto: Auto,
     slack: Slack,
     sent: Sent,
@@ -205,12 +207,11 @@ impl Choker {
     pub fn new(policy: ChokePolicy, slots: Slots, piece_len: u32, pieces: u32) -> Self {
         let auto = Auto::new(piece_len);
         let piece_len = piece_len.into();
-        let for_trials = u64::from(pieces / TRIALS_PART) * piece_len;
         Self {
             policy,
             slots,
             piece_len,
-            for_trials,
+            trials_besides: pieces / TRIALS_PART,
             auto,
             slack: Slack::default(),
             sent: Sent::default(),
@@ -353,6 +354,7 @@ impl Choker {
         if due {
             self.swap_regular(now, policy, &mut ranking);
             tried = self.end_trials(now);
+            self.end_trials_for_newcomers(now);
         }
         self.fill_regular(now, &ranking);
         self.fill_optimistic(now, &tried, rng);
@@ -434,8 +436,10 @@ impl Choker {
             _ if enough.is_some() => self.auto.put_off_looks(),
             _ => {
                 let sent = self.peers.iter().map(|peer| peer.view.uploaded_to).sum();
-                let wanting = givers.map_or(0, |givers| givers.wanting);
-                self.auto.look(now, Look { sent, busy: self.sent.busy, answered, wanting });
+                let wanting = givers.map_or(0, |givers| givers.untried);
+                // Who has all waits for its disk, or for nobody.
+                let busy = if policy == ChokePolicy::Seeder { now } else { self.sent.busy };
+                self.auto.look(now, Look { sent, busy, answered, wanting });
                 self.auto.note_look(now, answered, self.sent.uploaded);
             }
         }
@@ -467,15 +471,17 @@ impl Choker {
         if policy != ChokePolicy::Contribution && self.trusted_from != Standing::Giver {
             return None;
         }
-        let (mut wanting, mut answered) = (0, 0);
+        let (mut wanting, mut untried, mut answered) = (0, 0, 0);
         for peer in self.peers.iter().filter(|peer| peer.may_give()) {
             let may_have_one = may_hold_regular(policy, &peer.view) && now >= peer.benched_until;
             let had_some = peer.view.uploaded_to > peer.uploaded_mark;
-            wanting += usize::from(may_have_one || had_some);
+            let wants = may_have_one || had_some;
+            wanting += usize::from(wants);
+            untried += usize::from(wants && peer.standing >= Standing::New);
             answered += usize::from(peer.is_answered());
         }
         let are_served = wanting <= self.slots().0 && answered >= FLOOR;
-        Some(Givers { wanting, are_served })
+        Some(Givers { wanting, untried, are_served })
     }
 
     /// Takes slots from those that do not use them, as far as others wait. Else those who ask

@@ -14,8 +14,7 @@ use crate::swarm::Standing;
 
 /// Half of the regular slots keep a link busy, but no fewer than so many.
 const BUSY_MIN: usize = 2;
-/// Whoever holds less than this much of what others hold, who give as well, comes first where all have their turn: with nothing
-/// that anybody lacks it can give nothing, and gets less and less for it.
+/// Whoever holds less than this much of what others hold, who give as well, is far behind.
 const BEHIND_PERCENT: u64 = 75;
 /// Slots that are moved in a round at most.
 const MOVES_MAX: usize = 1;
@@ -23,14 +22,14 @@ const MOVES_MAX: usize = 1;
 impl Choker {
     /// Those that may hold a regular slot, the best first.
     pub(super) fn rank(&self, now: Duration, policy: ChokePolicy, rng: &mut Rng) -> Vec<Ranked> {
-        let behind = if policy == ChokePolicy::Seeder { self.far_behind() } else { 0 };
+        let is_behind = self.is_behind(policy);
         let mut ranking: Vec<_> = (self.peers.iter().enumerate())
             .filter(|(_, peer)| may_hold_regular(policy, &peer.view))
             .map(|(at, peer)| Ranked {
                 benched: now < peer.benched_until,
                 standing: peer.standing,
                 score: peer.score(now, policy),
-                waits_behind: peer.slot == Slot::None && u64::from(peer.view.held) < behind,
+                waits_behind: is_behind(peer),
                 regular: peer.slot == Slot::Regular,
                 tie: rng.u32(..),
                 at,
@@ -40,12 +39,22 @@ impl Choker {
         ranking
     }
 
-    /// Who holds fewer pieces than this is far behind the others who give.
-    fn far_behind(&self) -> u64 {
+    /// Who is far behind the others who give, and had less of us than these on average: with nothing that anybody lacks it can give
+    /// nothing, and gets less and less for it. What a peer says that it holds is its own affair, so it gets no more for saying less than
+    /// its part.
+    fn is_behind(&self, policy: ChokePolicy) -> impl Fn(&PeerState) -> bool {
         let givers = self.peers.iter().filter(|peer| peer.standing == Standing::Giver);
-        let held = |peer: &PeerState| u64::from(peer.view.held);
-        let (count, sum) = givers.fold((0, 0), |(count, sum), peer| (count + 1, sum + held(peer)));
-        sum * BEHIND_PERCENT / (100 * u64::max(count, 1))
+        let of = givers.fold((0, 0, 0), |(count, held, had), peer| {
+            (count + 1, held + u64::from(peer.view.held), had + peer.view.uploaded_to)
+        });
+        let (count, held, had) = (u64::max(of.0, 1), of.1, of.2);
+        move |peer| {
+            policy == ChokePolicy::Seeder
+                && peer.standing == Standing::Giver
+                && peer.slot == Slot::None
+                && u64::from(peer.view.held) * count * 100 < held * BEHIND_PERCENT
+                && peer.view.uploaded_to * count < had
+        }
     }
 
     /// Who stands worse has a regular slot only as long as nobody is there for it who stands better: a

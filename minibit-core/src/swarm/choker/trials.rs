@@ -12,8 +12,8 @@ use crate::swarm::Standing;
 
 /// Of all that we send, those who only take get one part in so many, by chance.
 const CHANCE_PART: u64 = 20;
-/// And a seeder may send those that it does not know one piece in so many of the share besides: who is honest
-/// shall not wait for its first piece until a twentieth is enough for all who came before.
+/// And a seeder may try one stranger besides for each so many pieces of the share: who is honest shall not wait for its first
+/// piece until a twentieth is enough for all who came before.
 pub(super) const TRIALS_PART: u32 = 32;
 /// How long an optimistic slot is kept.
 const TRIAL: Duration = ROUND.saturating_mul(3);
@@ -29,8 +29,7 @@ impl Choker {
                 takers += peer.view.uploaded_to;
             }
         }
-        let besides = if self.trusted_from == Standing::Giver { self.for_trials } else { 0 };
-        takers.saturating_sub(besides) * CHANCE_PART > all
+        takers * CHANCE_PART > all
     }
 
     /// A trial that has shown nothing ends at once if somebody waits who stands better, or if
@@ -43,6 +42,23 @@ impl Choker {
             |peer: &&mut PeerState| peer.slot == Slot::Optimistic && peer.standing < Standing::New;
         let ended = if left_out { usize::MAX } else { waiting };
         for peer in self.peers.iter_mut().filter(is_vain).take(ended) {
+            peer.put(now, Slot::None);
+        }
+    }
+
+    /// Who is new to the swarm and has nothing that it could give does not wait for as long as a trial lasts that has shown what it
+    /// could: all may be in one at once. When a round begins.
+    pub(super) fn end_trials_for_newcomers(&mut self, now: Duration) {
+        let is_newcomer = |peer: &PeerState| peer.standing == Standing::New && peer.view.held == 0;
+        let waits = |peer: &&PeerState| peer.is_waiting(now) && is_newcomer(peer);
+        // A slot that is free once a piece is out is for one of them.
+        let to_come = self.peers.iter().filter(|peer| peer.leaving == Slot::Optimistic).count();
+        let waiting = self.peers.iter().filter(waits).count().saturating_sub(to_come);
+        let is_over = |peer: &&mut PeerState| {
+            let lasted = now.saturating_sub(peer.since) >= ROUND / 2;
+            peer.slot == Slot::Optimistic && lasted && !is_newcomer(peer)
+        };
+        for peer in self.peers.iter_mut().filter(is_over).take(waiting) {
             peer.put(now, Slot::None);
         }
     }
@@ -71,9 +87,14 @@ impl Choker {
             return;
         }
         let left_out = self.to_be_busy() == 0 && self.takers_had_their_part();
+        let besides = if self.trusted_from == Standing::Giver { self.trials_besides } else { 0 };
+        let may_be_tried = |peer: &PeerState| {
+            peer.standing >= self.trusted_from
+                || !left_out
+                || besides > 0 && peer.standing == Standing::New
+        };
         let mut waiting: Vec<_> = (self.peers.iter().enumerate())
-            .filter(|(_, peer)| peer.has_no_slot())
-            .filter(|(_, peer)| peer.standing >= self.trusted_from || !left_out)
+            .filter(|(_, peer)| peer.has_no_slot() && may_be_tried(peer))
             .map(|(at, peer)| {
                 let comes_last = now < peer.benched_until || tried.contains(&at);
                 let known = peer.standing != Standing::New;
@@ -92,6 +113,9 @@ impl Choker {
         waiting.sort_unstable();
         for (.., at) in waiting.into_iter().take(free) {
             self.peers[at].put(now, Slot::Optimistic);
+            if left_out && self.peers[at].standing < self.trusted_from {
+                self.trials_besides = self.trials_besides.saturating_sub(1);
+            }
         }
     }
 }

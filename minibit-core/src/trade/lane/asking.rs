@@ -388,8 +388,8 @@ impl<H> Lane<H> {
     }
 
     /// Lets others know how long what is in flight here will take.
-    pub fn publish_due(&self, now: Duration) {
-        self.status.busy.store(!self.download.is_idle(), Relaxed);
+    pub fn publish_due(&mut self, now: Duration) {
+        self.publish_busy();
         let due = self.download.expected_rest(now).map_or(0, |rest| (now + rest).as_micros());
         self.status.rate.store(self.download.meter().rate() as u64, Relaxed);
         self.status.due_us.store(due as u64, Relaxed);
@@ -401,6 +401,13 @@ impl<H> Lane<H> {
         // Not any bytes: a peer that says this and that while it delivers nothing is silent.
         let progress = self.download.last_progress().as_micros() as u64;
         self.status.progress_us.store(progress, Relaxed);
+    }
+
+    pub(super) fn publish_busy(&mut self) {
+        let is_busy = !self.download.is_idle();
+        if std::mem::replace(&mut self.looks_busy, is_busy) != is_busy {
+            self.status.busy.store(is_busy, Relaxed);
+        }
     }
 
     /// Parts with pieces, whatever the reason: the one way in which a lane gives them up. What has come of

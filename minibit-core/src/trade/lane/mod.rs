@@ -114,6 +114,8 @@ pub struct Lane<H = PieceHasher> {
     amid_piece: bool,
     /// A block was taken off the queue and is not out.
     is_sending: bool,
+    /// What others know of whether anything is asked for: it lies elsewhere in memory, and is most often as it was.
+    looks_busy: bool,
     metadata: VecDeque<MetadataWanted>,
     pages_asked: HashSet<PageId>,
     chokes_seen: u32,
@@ -172,6 +174,7 @@ impl<H> Lane<H> {
             chatter: Chatter::new(now),
             amid_piece: false,
             is_sending: false,
+            looks_busy: false,
             metadata: VecDeque::new(),
             pages_asked: HashSet::new(),
             chokes_seen: link.chokes.load(Relaxed),
@@ -424,7 +427,7 @@ impl<H> Lane<H> {
         }
         self.follow_distance(now);
         // Else it looked busy for ever after the last block, or a choke that made void what it had asked for.
-        self.status.busy.store(!self.download.is_idle(), Relaxed);
+        self.publish_busy();
         self.review_interest(now);
         let Some(control) = &mut self.control else { return Ok(()) };
         // While we do not read, silence is ours.

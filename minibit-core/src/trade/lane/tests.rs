@@ -208,6 +208,28 @@ fn a_piece_that_has_just_begun_keeps_its_slot_though_its_peer_has_had_nothing_fo
 }
 
 #[test]
+fn the_way_out_is_busy_while_a_block_is_being_sent_and_not_after() {
+    let mut setting = Setting::new(true, Caps::default(), Slots::default());
+    let link = setting.join(Duration::ZERO, 2, false).unwrap();
+    let (waker, rng) = (Waker::noop().clone(), fastrand::Rng::with_seed(1));
+    let share = Arc::clone(&setting.share);
+    let mut lane = Lane::new(Arc::clone(&share), link, true, Duration::ZERO, waker, rng);
+    let at = Duration::from_secs;
+    let blocks: Vec<_> = (0..3).map(|piece| RawBlock { piece, offset: 0, len: 16_384 }).collect();
+    lane.on_message(Message::Request(blocks), at(10)).unwrap();
+    let span = lane.take_block(at(10)).unwrap();
+    lane.on_block_sent(span, at(12));
+    assert_eq!(share.busy.sum(at(20)), at(2));
+    let span = lane.take_block(at(20)).unwrap();
+    lane.not_held(span);
+    assert_eq!(share.busy.sum(at(30)), at(2), "nothing was sent");
+    lane.take_block(at(30)).unwrap();
+    assert_eq!(share.busy.sum(at(31)), at(3));
+    drop(lane);
+    assert_eq!(share.busy.sum(at(40)), at(3), "the lane is gone");
+}
+
+#[test]
 fn news_waits_for_the_block_that_goes_out_and_is_told_in_one_without_what_was_withdrawn_meanwhile()
 {
     let mut setting = Setting::new(false, Caps::default(), Slots::default());

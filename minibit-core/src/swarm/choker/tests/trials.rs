@@ -65,6 +65,19 @@ fn the_optimistic_slot_moves_on_after_three_rounds() {
 }
 
 #[test]
+fn who_comes_with_nothing_waits_for_the_next_round_and_not_for_the_end_of_a_trial() {
+    let mut room = Room::classic(6);
+    (0..6).for_each(|id| room.peer(id).verified_from = PIECE.into());
+    (0..6).for_each(|id| room.peer(id).held = 9);
+    room.tick();
+    let tried = room.in_slot(Slot::Optimistic);
+    room.join(7);
+    assert_eq!(room.tick(), (vec![], vec![]));
+    (0..6).for_each(|id| room.peer(id).verified_from += u64::from(PIECE));
+    assert_eq!(room.round(), (vec![7], tried));
+}
+
+#[test]
 fn whoever_had_no_chance_yet_is_tried_before_all_others_and_each_in_turn() {
     let mut room = Room::new(ChokePolicy::Contribution, Slots::Fixed { regular: 0, optimistic: 1 });
     (0..6).for_each(|id| room.join(id));
