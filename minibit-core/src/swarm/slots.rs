@@ -7,12 +7,12 @@
 //! The rules, looked at only while somebody waits:
 //! - Those who are answered get half a second's worth of a piece each, or more: so many slots
 //!   hurt nobody, and there are more at once (see [`Auto::look`]), but not while some are left empty for want
-//!   of anybody who should have them: that is why the others are fast. What goes out is measured by the time in which
-//!   anything did: who is sent the same by others asks for little, and yet keeps its slot from those who wait.
+//!   of anybody who should have them: that is why the others are fast. Between rounds what a receiver sends is measured by the time in
+//!   which it sent anything: who is sent the same by others asks for little, and yet keeps its slot from those who wait.
 //! - If all who may give and want something would get a piece a second each, there are slots for all of them: the few
 //!   who are left out have nothing in time that others want, and are given less for it, until nobody gives to them.
 //! - None of this is for the sake of those who only take, where those who may give fill the slots of the classic setting:
-//!   then there are never more, and after a round no more than these want. More would be for takers, who would have what the
+//!   then there are never more, and after a round no more than these want, or wanted in it. More would be for takers, who would have what the
 //!   others lack (see `Choker::givers`).
 //! - Slots of those who take nothing do not count: there is one more for each, and four where most take
 //!   nothing, for then the link has room. Else those who ask and do not read would keep out everybody

@@ -16,18 +16,20 @@
 //!   taker. Once a receiver is complete, what it got counts for as long as the link lasts.
 //! - A standing outlives its link: what passed before counts too ([`Past`]).
 //! - Who only takes is left out while others keep the link busy, but for a twentieth of what we
-//!   send. So it is with those who had no chance yet at a seeder that knows enough who pass on.
+//!   send. So it is with those who had no chance yet at a seeder that knows enough who pass on,
+//!   but that it may try some of them besides, as many as the share has pieces for.
 //! - Among equals **Contribution** ranks by bytes verified from the peer in the last two rounds and
 //!   since, those who had no chance yet by what speaks for them (they answer us; they have nothing to
 //!   give), takers by how much they hold (others found them worth it); **Rarity** by how many
 //!   rare pieces it holds; **Seeder** (always, once we are complete) gives everybody a turn: who
-//!   waits longest comes next, who was answered longest goes.
+//!   waits longest comes next, who was answered longest goes; but of givers first who is far behind and had little of us.
 //! - Calm: in a round at most one regular slot is taken from a peer that uses it and has done nothing
 //!   to lose it, for one that stands better or, when the round begins, ranks better; never for an
 //!   equal one. All others wait for the rounds to come. Who was sent something and has shown nothing
 //!   for it, or only takes, goes at once and is not counted.
 //! - The optimistic slots go to those who had no chance yet (of these first to who holds nothing, then to
-//!   who answers us), then to those to whom we owe most, for three rounds or until they have shown nothing for it. A tried peer that ranks well enough
+//!   who answers us), then to those to whom we owe most, for three rounds or until they have shown nothing for it, or for one
+//!   where somebody has come with nothing. A tried peer that ranks well enough
 //!   moves to a regular slot, and another is tried at once.
 //! - [`Slots::Auto`] sets the number of regular slots by what the link carries (`slots`), and never raises it for the sake
 //!   of those who only take where enough others keep the link busy.
