@@ -17,7 +17,7 @@
 //! - A standing outlives its link: what passed before counts too ([`Past`]).
 //! - Who only takes is left out while others keep the link busy, but for a twentieth of what we
 //!   send. So it is with those who had no chance yet at a seeder that knows enough who pass on,
-//!   but that it may try some of them besides, as many as the share has pieces for.
+//!   but that it may try one of them besides for each 32 pieces of the share.
 //! - Among equals **Contribution** ranks by bytes verified from the peer in the last two rounds and
 //!   since, those who had no chance yet by what speaks for them (they answer us; they have nothing to
 //!   give), takers by how much they hold (others found them worth it); **Rarity** by how many
@@ -28,8 +28,8 @@
 //!   equal one. All others wait for the rounds to come. Who was sent something and has shown nothing
 //!   for it, or only takes, goes at once and is not counted.
 //! - The optimistic slots go to those who had no chance yet (of these first to who holds nothing, then to
-//!   who answers us), then to those to whom we owe most, for three rounds or until they have shown nothing for it, or for one
-//!   where somebody has come with nothing. A tried peer that ranks well enough
+//!   who answers us), then to those to whom we owe most, for three rounds or until they have shown nothing for it, or, once
+//!   half a round is over, until the round ends in which somebody has come with nothing. A tried peer that ranks well enough
 //!   moves to a regular slot, and another is tried at once.
 //! - [`Slots::Auto`] sets the number of regular slots by what the link carries (`slots`), and never raises it for the sake
 //!   of those who only take where enough others keep the link busy.
@@ -439,7 +439,7 @@ impl Choker {
             _ => {
                 let sent = self.peers.iter().map(|peer| peer.view.uploaded_to).sum();
                 let wanting = givers.map_or(0, |givers| givers.untried);
-                // Who has all waits for its disk, or for nobody.
+                // Who has all and sends nothing may wait for its disk, and has no room then.
                 let busy = if policy == ChokePolicy::Seeder { now } else { self.sent.busy };
                 self.auto.look(now, Look { sent, busy, answered, wanting });
                 self.auto.note_look(now, answered, self.sent.uploaded);
