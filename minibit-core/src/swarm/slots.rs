@@ -9,7 +9,7 @@
 //!   hurt nobody, and there are more at once (see [`Auto::look`]), but not while some are left empty for want
 //!   of anybody who should have them: that is why the others are fast. Between rounds what a receiver sends is measured by the time in
 //!   which it sent anything: who is sent the same by others asks for little, and yet keeps its slot from those who wait.
-//! - If all who may give and want something would get a piece a second each, there are slots for all of them: the few
+//! - If all who may give and want something, but for those on trial, would get a piece a second each, there are slots for all of them: the few
 //!   who are left out have nothing in time that others want, and are given less for it, until nobody gives to them.
 //! - None of this is for the sake of those who only take, where those who may give fill the slots of the classic setting:
 //!   then there are never more, and after a round no more than these want, or wanted in it. More would be for takers, who would have what the
@@ -118,8 +118,8 @@ pub(super) struct Look {
     pub(super) busy: Duration,
     /// Those who are answered and take what they are sent.
     pub(super) answered: u64,
-    /// Those who may give and want something.
-    pub(super) wanting: usize,
+    /// Those who may give and want something, but for those who were sent something and have shown nothing yet.
+    pub(super) hopeful: usize,
 }
 
 /// When there was a look last, and what it saw.
@@ -202,7 +202,7 @@ impl Auto {
 
     /// How many slots a way out is good for that carries so many bytes a second while anything is being sent.
     fn slots_for(&self, look: Look, rate: u64) -> usize {
-        let all = look.wanting.min(CAP);
+        let all = look.hopeful.min(CAP);
         if self.is_plenty(rate, look.answered) {
             (self.regular * 2).min(CAP)
         } else if rate >= self.piece_len * all as u64 {
@@ -410,7 +410,7 @@ mod tests {
 
     /// A look at a way out that was full until then.
     fn full(now: Duration, sent: u64, answered: u64) -> Look {
-        Look { sent, busy: now, answered, wanting: 0 }
+        Look { sent, busy: now, answered, hopeful: 0 }
     }
 
     #[test]
@@ -478,7 +478,7 @@ mod tests {
         for (pieces, slots) in [(15, 15), (14, 10)] {
             let mut auto = Auto { regular: 10, ..Auto::new(PIECE) };
             auto.look(Duration::ZERO, full(Duration::ZERO, 0, 10));
-            let look = Look { wanting: 15, ..full(second, pieces * piece, 10) };
+            let look = Look { hopeful: 15, ..full(second, pieces * piece, 10) };
             assert_eq!((auto.look(second, look), auto.regular()), (slots > 10, slots));
         }
     }

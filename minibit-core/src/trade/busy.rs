@@ -42,8 +42,10 @@ impl Busy {
     /// Whoever comes first counts a stretch, so that none counts twice and the sum never shrinks.
     fn make_up(&self, now: Duration) {
         let now_us = now.as_micros() as u64;
+        // Looked at first: who begins to send between the two would have all of an idle stretch count.
+        let anybody_sent = self.sending.load(Relaxed) > 0;
         let since_us = self.until_us.fetch_max(now_us, Relaxed);
-        if self.sending.load(Relaxed) > 0 {
+        if anybody_sent {
             self.sum_us.fetch_add(now_us.saturating_sub(since_us), Relaxed);
         }
     }

@@ -17,7 +17,7 @@
 //! - A standing outlives its link: what passed before counts too ([`Past`]).
 //! - Who only takes is left out while others keep the link busy, but for a twentieth of what we
 //!   send. So it is with those who had no chance yet at a seeder that knows enough who pass on,
-//!   but that it may try one of them besides for each 32 pieces of the share.
+//!   but that it may try one of them ahead of that for each 32 pieces of the share, with a piece.
 //! - Among equals **Contribution** ranks by bytes verified from the peer in the last two rounds and
 //!   since, those who had no chance yet by what speaks for them (they answer us; they have nothing to
 //!   give), takers by how much they hold (others found them worth it); **Rarity** by how many
@@ -58,7 +58,7 @@ use fastrand::Rng;
 
 use self::peer::{PeerState, Slot};
 use self::regular::may_hold_regular;
-use self::trials::TRIALS_PART;
+use self::trials::{Gone, TRIALS_PART};
 use super::slack::Slack;
 use super::slots::{Auto, FLOOR, Look, Round, per_second};
 use super::{Past, Standing};
@@ -105,7 +105,7 @@ pub enum Slots {
         optimistic: usize,
     },
     /// One optimistic slot, and regular ones after what the link carries (see
-    /// `swarm/slots.rs`): 4 to begin with, 1 to 128 in all.
+    /// `swarm/slots`): 4 to begin with, 1 to 128 in all.
     #[default]
     Auto,
 }
@@ -172,7 +172,7 @@ struct Givers {
     /// So many of them want something, or did in this round.
     wanting: usize,
     /// The same without those who were sent something and have shown nothing yet.
-    untried: usize,
+    hopeful: usize,
     /// There are slots for all these, those for who takes nothing counted, and they fill the classic setting: where fewer of them are
     /// answered, under four however slow the link, it may have room for everybody.
     are_served: bool,
@@ -184,8 +184,12 @@ pub struct Choker {
     policy: ChokePolicy,
     slots: Slots,
     piece_len: u64,
-    /// So many strangers a seeder may still try beyond a part of all that it sends.
-    trials_besides: u32,
+    /// So many strangers a seeder may still try ahead of the part of those who only take.
+    trials_ahead: u32,
+    /// What went to those who are gone.
+    gone: Gone,
+    /// The slot that was given last was for somebody who was far behind.
+    laggard_had_turn: bool,
     auto: Auto,
     slack: Slack,
     sent: Sent,
@@ -213,7 +217,9 @@ impl Choker {
             policy,
             slots,
             piece_len,
-            trials_besides: pieces / TRIALS_PART,
+            trials_ahead: pieces / TRIALS_PART,
+            gone: Gone::default(),
+            laggard_had_turn: false,
             auto,
             slack: Slack::default(),
             sent: Sent::default(),
@@ -344,6 +350,7 @@ impl Choker {
         self.resize(now, due, policy);
         self.free_lost_slots(now, policy);
         self.bench_idle(now);
+        self.take_back_trials();
         self.end_vain_trials(now);
         let is_judged = self.peers.iter().any(|peer| peer.standing != Standing::New);
         if !due && !is_judged && !self.has_free_slot() {
@@ -356,9 +363,11 @@ impl Choker {
         if due {
             self.swap_regular(now, policy, &mut ranking);
             tried = self.end_trials(now);
-            self.end_trials_for_newcomers(now);
         }
         self.fill_regular(now, &ranking);
+        if due {
+            tried.extend(self.end_trials_for_newcomers(now));
+        }
         self.fill_optimistic(now, &tried, rng);
         if due {
             self.note_round(now);
@@ -390,7 +399,7 @@ impl Choker {
             count = place + 1;
         }
         if self.peers.len() > count {
-            self.peers.retain(|peer| peer.seen_in == self.decisions);
+            self.part_with_gone();
         }
     }
 
@@ -438,10 +447,10 @@ impl Choker {
             _ if enough.is_some() => self.auto.put_off_looks(),
             _ => {
                 let sent = self.peers.iter().map(|peer| peer.view.uploaded_to).sum();
-                let wanting = givers.map_or(0, |givers| givers.untried);
+                let hopeful = givers.map_or(0, |givers| givers.hopeful);
                 // Who has all and sends nothing may wait for its disk, and has no room then.
                 let busy = if policy == ChokePolicy::Seeder { now } else { self.sent.busy };
-                self.auto.look(now, Look { sent, busy, answered, wanting });
+                self.auto.look(now, Look { sent, busy, answered, hopeful });
                 self.auto.note_look(now, answered, self.sent.uploaded);
             }
         }
@@ -473,17 +482,17 @@ impl Choker {
         if policy != ChokePolicy::Contribution && self.trusted_from != Standing::Giver {
             return None;
         }
-        let (mut wanting, mut untried, mut answered) = (0, 0, 0);
+        let (mut wanting, mut hopeful, mut answered) = (0, 0, 0);
         for peer in self.peers.iter().filter(|peer| peer.may_give()) {
             let may_have_one = may_hold_regular(policy, &peer.view) && now >= peer.benched_until;
             let had_some = peer.view.uploaded_to > peer.uploaded_mark;
             let wants = may_have_one || had_some;
             wanting += usize::from(wants);
-            untried += usize::from(wants && peer.standing >= Standing::New);
+            hopeful += usize::from(wants && peer.standing >= Standing::New);
             answered += usize::from(peer.is_answered());
         }
         let are_served = wanting <= self.slots().0 && answered >= FLOOR;
-        Some(Givers { wanting, untried, are_served })
+        Some(Givers { wanting, hopeful, are_served })
     }
 
     /// Takes slots from those that do not use them, as far as others wait. Else those who ask

@@ -66,6 +66,8 @@ pub(super) struct PeerState {
     /// Until then it is told of as one that takes nothing, though it has no slot: it took nothing of a piece that
     /// was to be sent to its end after a choke.
     stuck_until: Duration,
+    /// `uploaded_to` when it was given a trial ahead of the part of those who only take, which is for a piece.
+    pub(super) ahead_from: Option<u64>,
     /// The decision in which it was last seen.
     pub(super) seen_in: u32,
 }
@@ -86,6 +88,7 @@ impl PeerState {
             benched_until: Duration::ZERO,
             let_pass_at: None,
             stuck_until: Duration::ZERO,
+            ahead_from: None,
             seen_in: 0,
         }
     }
@@ -174,6 +177,22 @@ impl PeerState {
             Slot::Regular => self.standing < Standing::Giver,
             Slot::Optimistic => self.standing < Standing::New,
         }
+    }
+
+    /// Whether it is new to the swarm, for all that is known: it has nothing, and we did not send it any piece.
+    pub(super) fn is_newcomer(&self, piece_len: u64) -> bool {
+        let has_nothing = self.view.held == 0 && self.view.taken() < piece_len;
+        self.standing == Standing::New && has_nothing
+    }
+
+    /// Whether it was given a trial ahead of its part, and has taken nothing since.
+    pub(super) fn had_nothing_ahead(&self) -> bool {
+        self.ahead_from == Some(self.view.uploaded_to)
+    }
+
+    /// Whether it was given one, and has had what that is for.
+    pub(super) fn had_piece_ahead(&self, piece_len: u64) -> bool {
+        self.ahead_from.is_some_and(|from| self.view.uploaded_to >= from + piece_len)
     }
 
     /// Whether it gives, or may come to. A seeder that deals pieces out cannot know before it has seen what becomes of

@@ -22,14 +22,14 @@ const MOVES_MAX: usize = 1;
 impl Choker {
     /// Those that may hold a regular slot, the best first.
     pub(super) fn rank(&self, now: Duration, policy: ChokePolicy, rng: &mut Rng) -> Vec<Ranked> {
-        let is_behind = self.is_behind(policy);
+        let laggard = self.laggard(now, policy);
         let mut ranking: Vec<_> = (self.peers.iter().enumerate())
             .filter(|(_, peer)| may_hold_regular(policy, &peer.view))
             .map(|(at, peer)| Ranked {
                 benched: now < peer.benched_until,
                 standing: peer.standing,
                 score: peer.score(now, policy),
-                waits_behind: is_behind(peer),
+                is_laggard: laggard == Some(at),
                 regular: peer.slot == Slot::Regular,
                 tie: rng.u32(..),
                 at,
@@ -39,22 +39,25 @@ impl Choker {
         ranking
     }
 
-    /// Who is far behind the others who give, and had less of us than these on average: with nothing that anybody lacks it can give
-    /// nothing, and gets less and less for it. What a peer says that it holds is its own affair, so it gets no more for saying less than
-    /// its part.
-    fn is_behind(&self, policy: ChokePolicy) -> impl Fn(&PeerState) -> bool {
-        let givers = self.peers.iter().filter(|peer| peer.standing == Standing::Giver);
-        let of = givers.fold((0, 0, 0), |(count, held, had), peer| {
-            (count + 1, held + u64::from(peer.view.held), had + peer.view.uploaded_to)
-        });
-        let (count, held, had) = (u64::max(of.0, 1), of.1, of.2);
-        move |peer| {
-            policy == ChokePolicy::Seeder
-                && peer.standing == Standing::Giver
-                && peer.slot == Slot::None
-                && u64::from(peer.view.held) * count * 100 < held * BEHIND_PERCENT
-                && peer.view.uploaded_to * count < had
+    /// Who is far behind the others who give, and had less of us than these on average, comes first: with nothing that anybody
+    /// lacks it can give nothing, and gets less and less for it. What a peer says that it holds is its own affair, and so is
+    /// how slowly it reads, so that is one turn in two at most: of several, whose turn is longest ago.
+    fn laggard(&self, now: Duration, policy: ChokePolicy) -> Option<usize> {
+        if policy != ChokePolicy::Seeder || self.laggard_had_turn {
+            return None;
         }
+        let givers = || self.peers.iter().filter(|peer| peer.standing == Standing::Giver);
+        let count = givers().count() as u64;
+        let held: u64 = givers().map(|peer| u64::from(peer.view.held)).sum();
+        let had: u64 = givers().map(|peer| peer.view.taken()).sum();
+        let is_behind = |peer: &PeerState| {
+            peer.standing == Standing::Giver
+                && u64::from(peer.view.held) * count * 100 < held * BEHIND_PERCENT
+                && peer.view.taken() * count < had
+        };
+        let waiting = self.peers.iter().enumerate().filter(|(_, peer)| peer.is_waiting(now));
+        let laggards = waiting.filter(|(_, peer)| is_behind(peer));
+        laggards.min_by_key(|(_, peer)| peer.since).map(|(at, _)| at)
     }
 
     /// Who stands worse has a regular slot only as long as nobody is there for it who stands better: a
@@ -145,6 +148,7 @@ impl Choker {
         let without = ranking.iter().filter(|ranked| !ranked.regular);
         for ranked in without.take(slots.saturating_sub(used)) {
             self.peers[ranked.at].put(now, Slot::Regular);
+            self.laggard_had_turn = ranked.is_laggard;
         }
     }
 
@@ -168,7 +172,7 @@ impl Choker {
 pub(super) struct Ranked {
     benched: bool,
     standing: Standing,
-    waits_behind: bool,
+    is_laggard: bool,
     score: u64,
     regular: bool,
     tie: u32,
@@ -181,7 +185,7 @@ impl Ranked {
     /// be looked at on top: candidates are compared far more often than anything else is done here.
     fn key(&self) -> u128 {
         let by_standing = u128::from(!self.benched) << 8 | self.standing as u128;
-        let by_standing = by_standing << 1 | u128::from(self.waits_behind);
+        let by_standing = by_standing << 1 | u128::from(self.is_laggard);
         let by_score = by_standing << 64 | u128::from(self.score);
         by_score << 33 | u128::from(self.regular) << 32 | u128::from(self.tie)
     }

@@ -12,18 +12,30 @@ use crate::swarm::Standing;
 
 /// Of all that we send, those who only take get one part in so many, by chance.
 const CHANCE_PART: u64 = 20;
-/// And a seeder may try one stranger besides for each so many pieces of the share: who is honest shall not wait for its first
+/// Ahead of that a seeder may try one stranger for each so many pieces of the share: who is honest shall not wait for its first
 /// piece until a twentieth is enough for all who came before.
 pub(super) const TRIALS_PART: u32 = 32;
 /// How long an optimistic slot is kept.
 const TRIAL: Duration = ROUND.saturating_mul(3);
 
+/// What went to those who are gone, over their links.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Gone {
+    to_all: u64,
+    /// Of that, to those who only took, or of whom a seeder did not come to know that they give.
+    to_takers: u64,
+}
+
 impl Choker {
-    /// Whether those who only take have had their part of what we send.
+    /// Whether those who only take have nothing but their part of what we send, and have had it.
+    fn leaves_out_takers(&self) -> bool {
+        self.to_be_busy() == 0 && self.takers_had_their_part()
+    }
+
+    /// Over links that are gone too: else whoever leaves after each piece would have its part again and again.
     pub(super) fn takers_had_their_part(&self) -> bool {
-        let (mut all, mut takers) = (0, 0);
+        let Gone { to_all: mut all, to_takers: mut takers } = self.gone;
         for peer in &self.peers {
-            // Over this link: what went to them long ago nobody misses today.
             all += peer.view.uploaded_to;
             if peer.standing < self.trusted_from {
                 takers += peer.view.uploaded_to;
@@ -32,49 +44,95 @@ impl Choker {
         takers * CHANCE_PART > all
     }
 
-    /// A trial that has shown nothing ends at once if somebody waits who stands better, or if
-    /// the link is busy without.
-    pub(super) fn end_vain_trials(&mut self, now: Duration) {
-        let left_out = self.to_be_busy() == 0 && self.takers_had_their_part();
-        let waits = |peer: &&PeerState| peer.is_waiting(now) && peer.standing >= Standing::New;
-        let waiting = self.peers.iter().filter(waits).count();
-        let is_vain =
-            |peer: &&mut PeerState| peer.slot == Slot::Optimistic && peer.standing < Standing::New;
-        let ended = if left_out { usize::MAX } else { waiting };
-        for peer in self.peers.iter_mut().filter(is_vain).take(ended) {
-            peer.put(now, Slot::None);
+    /// Parts with those who were not seen in this decision.
+    pub(super) fn part_with_gone(&mut self) {
+        let decision = self.decisions;
+        for peer in self.peers.extract_if(.., |peer| peer.seen_in != decision) {
+            let taken = peer.view.uploaded_to;
+            self.gone.to_all += taken;
+            self.gone.to_takers += if peer.standing < self.trusted_from { taken } else { 0 };
+            self.trials_ahead += u32::from(peer.had_nothing_ahead());
         }
     }
 
-    /// Who is new to the swarm and has nothing that it could give does not wait for as long as a trial lasts that has shown what it
-    /// could: all may be in one at once. When a round begins.
-    pub(super) fn end_trials_for_newcomers(&mut self, now: Duration) {
-        let is_newcomer = |peer: &PeerState| peer.standing == Standing::New && peer.view.held == 0;
-        let waits = |peer: &&PeerState| peer.is_waiting(now) && is_newcomer(peer);
-        // A slot that is free once a piece is out is for one of them.
-        let to_come = self.peers.iter().filter(|peer| peer.leaving == Slot::Optimistic).count();
-        let waiting = self.peers.iter().filter(waits).count().saturating_sub(to_come);
-        let is_over = |peer: &&mut PeerState| {
-            let lasted = now.saturating_sub(peer.since) >= ROUND / 2;
-            peer.slot == Slot::Optimistic && lasted && !is_newcomer(peer)
-        };
-        for peer in self.peers.iter_mut().filter(is_over).take(waiting) {
-            peer.put(now, Slot::None);
+    /// Who was to be tried ahead of its part and took nothing until its slot was lost had none of what there is for strangers.
+    pub(super) fn take_back_trials(&mut self) {
+        let took_none =
+            |peer: &&mut PeerState| peer.slot != Slot::Optimistic && peer.had_nothing_ahead();
+        for peer in self.peers.iter_mut().filter(took_none) {
+            peer.ahead_from = None;
+            self.trials_ahead += 1;
         }
+    }
+
+    /// Whether it may have an optimistic slot, or there is none for it because it does not give and its part is gone.
+    fn may_be_tried(&self, peer: &PeerState, leaves_out_takers: bool) -> bool {
+        let has_one_ahead = || match peer.ahead_from {
+            Some(_) => !peer.had_piece_ahead(self.piece_len),
+            None => self.trusted_from == Standing::Giver && self.trials_ahead > 0,
+        };
+        peer.standing >= self.trusted_from
+            || !leaves_out_takers
+            || peer.standing == Standing::New && has_one_ahead()
+    }
+
+    /// A trial that has shown nothing ends at once if somebody waits who stands better, or if
+    /// the link is busy without; and one ahead of its part when it has had its piece.
+    pub(super) fn end_vain_trials(&mut self, now: Duration) {
+        let leaves_out = self.leaves_out_takers();
+        let waits = |peer: &&PeerState| peer.is_waiting(now) && peer.standing >= Standing::New;
+        let waiting = self.peers.iter().filter(waits).count();
+        let piece_len = self.piece_len;
+        self.end_longest(now, if leaves_out { usize::MAX } else { waiting }, |peer| {
+            peer.standing < Standing::New || leaves_out && peer.had_piece_ahead(piece_len)
+        });
     }
 
     /// Ends the trials that have lasted, as far as others wait; returns the places of those that were
     /// tried.
     pub(super) fn end_trials(&mut self, now: Duration) -> Vec<usize> {
         let waiting = self.peers.iter().filter(|peer| peer.has_no_slot()).count();
-        let lasted = self.peers.iter_mut().enumerate().filter(|(_, peer)| {
-            peer.slot == Slot::Optimistic && now.saturating_sub(peer.since) >= TRIAL
-        });
-        let ended = lasted.take(waiting).map(|(at, peer)| {
-            peer.put(now, Slot::None);
-            at
-        });
-        ended.collect()
+        self.end_longest(now, waiting, |peer| now.saturating_sub(peer.since) >= TRIAL)
+    }
+
+    /// The same for those who are new to the swarm and have nothing that they could give: they do not wait for as long as a trial
+    /// lasts that has shown what it could, for all may be in one at once. When a round begins, and the regular slots are given.
+    pub(super) fn end_trials_for_newcomers(&mut self, now: Duration) -> Vec<usize> {
+        let piece_len = self.piece_len;
+        let leaves_out = self.leaves_out_takers();
+        let waits = |peer: &&PeerState| {
+            peer.is_waiting(now)
+                && peer.is_newcomer(piece_len)
+                && self.may_be_tried(peer, leaves_out)
+        };
+        // A slot that is free, now or once a piece is out, is for one of them.
+        let free = self.slots().1.saturating_sub(self.tried().count());
+        let waiting = self.peers.iter().filter(waits).count().saturating_sub(free);
+        self.end_longest(now, waiting, |peer| {
+            now.saturating_sub(peer.since) >= ROUND / 2 && !peer.is_newcomer(piece_len)
+        })
+    }
+
+    /// Those who are being tried.
+    fn tried(&self) -> impl Iterator<Item = &PeerState> {
+        self.peers.iter().filter(|peer| peer.slot == Slot::Optimistic)
+    }
+
+    /// Ends so many of the trials that are over, at most, the longest first; returns the places of those who were tried.
+    fn end_longest(
+        &mut self,
+        now: Duration,
+        most: usize,
+        is_over: impl Fn(&PeerState) -> bool,
+    ) -> Vec<usize> {
+        let may_end =
+            |(_, peer): &(usize, &PeerState)| peer.slot == Slot::Optimistic && is_over(peer);
+        let mut over: Vec<_> =
+            self.peers.iter().enumerate().filter(may_end).map(|(at, _)| at).collect();
+        over.sort_by_key(|at| self.peers[*at].since);
+        over.truncate(most);
+        over.iter().for_each(|at| self.peers[*at].put(now, Slot::None));
+        over
     }
 
     /// Gives free optimistic slots to some that have none: first to those who had no chance yet,
@@ -86,21 +144,15 @@ impl Choker {
         if free == 0 {
             return;
         }
-        let left_out = self.to_be_busy() == 0 && self.takers_had_their_part();
-        let besides = if self.trusted_from == Standing::Giver { self.trials_besides } else { 0 };
-        let may_be_tried = |peer: &PeerState| {
-            peer.standing >= self.trusted_from
-                || !left_out
-                || besides > 0 && peer.standing == Standing::New
-        };
+        let leaves_out = self.leaves_out_takers();
         let mut waiting: Vec<_> = (self.peers.iter().enumerate())
-            .filter(|(_, peer)| peer.has_no_slot() && may_be_tried(peer))
+            .filter(|(_, peer)| peer.has_no_slot() && self.may_be_tried(peer, leaves_out))
             .map(|(at, peer)| {
                 let comes_last = now < peer.benched_until || tried.contains(&at);
                 let known = peer.standing != Standing::New;
                 let standing = std::cmp::Reverse(peer.standing);
                 // Who is new to the swarm must not wait; others have shown by now whether they answer.
-                let comes_first = peer.standing == Standing::New && peer.view.held == 0;
+                let comes_first = peer.is_newcomer(self.piece_len);
                 let promise = std::cmp::Reverse((comes_first, peer.promise()));
                 let owes = peer.view.taken() as i64 - peer.view.given() as i64;
                 let owes = match peer.standing {
@@ -112,9 +164,11 @@ impl Choker {
             .collect();
         waiting.sort_unstable();
         for (.., at) in waiting.into_iter().take(free) {
-            self.peers[at].put(now, Slot::Optimistic);
-            if left_out && self.peers[at].standing < self.trusted_from {
-                self.trials_besides = self.trials_besides.saturating_sub(1);
+            let peer = &mut self.peers[at];
+            peer.put(now, Slot::Optimistic);
+            if leaves_out && peer.standing < self.trusted_from && peer.ahead_from.is_none() {
+                peer.ahead_from = Some(peer.view.uploaded_to);
+                self.trials_ahead = self.trials_ahead.saturating_sub(1);
             }
         }
     }

@@ -3,6 +3,7 @@
 //! ```text
 //! regular    who has the regular slots        trials   who is tried, and what takers get
 //! seeding    once we are complete             free     when a slot is free, and how many there are
+//! strangers  what a seeder gives to those it does not know, and who say they have little
 //! chance     whatever happens
 //! ```
 
@@ -10,6 +11,7 @@ mod chance;
 mod free;
 mod regular;
 mod seeding;
+mod strangers;
 mod trials;
 
 use std::time::Duration;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::peer::{TAKER_AFTER, TAKER_SOON_AFTER};
 use super::*;
-use crate::swarm::Standing;
+use crate::swarm::{ROUND, Standing};
 
 #[test]
 fn those_on_trial_who_gave_get_slots_of_takers_with_those_who_wait_in_one_look() {
@@ -75,6 +75,50 @@ fn who_comes_with_nothing_waits_for_the_next_round_and_not_for_the_end_of_a_tria
     assert_eq!(room.tick(), (vec![], vec![]));
     (0..6).for_each(|id| room.peer(id).verified_from += u64::from(PIECE));
     assert_eq!(room.round(), (vec![7], tried));
+}
+
+#[test]
+fn as_many_trials_end_as_newcomers_wait_and_find_no_slot_the_longest_first() {
+    let mut room = Room::new(ChokePolicy::Contribution, Slots::Fixed { regular: 1, optimistic: 2 });
+    (0..3).for_each(|id| room.join(id));
+    (0..3).for_each(|id| room.peer(id).held = 9);
+    room.tick();
+    let regular = room.in_slot(Slot::Regular)[0];
+    let tried = room.in_slot(Slot::Optimistic);
+    let round = |room: &mut Room| {
+        room.peer(regular).verified_from += 1000;
+        room.round()
+    };
+    round(&mut room);
+    // The trial of the first begins anew.
+    room.peer(tried[0]).interested = false;
+    room.tick();
+    room.peer(tried[0]).interested = true;
+    room.tick();
+    round(&mut room);
+    room.join(7);
+    room.peer(tried[1]).amid_piece = true;
+    assert_eq!(round(&mut room), (vec![], vec![tried[1]]), "its slot will be free");
+    room.peer(tried[1]).amid_piece = false;
+    assert_eq!(room.tick(), (vec![7], vec![]));
+}
+
+#[test]
+fn a_trial_of_less_than_half_a_round_and_one_of_a_newcomer_go_on() {
+    let mut room = Room::classic(6);
+    (0..6).for_each(|id| room.peer(id).verified_from = PIECE.into());
+    (0..6).for_each(|id| room.peer(id).held = 9);
+    room.tick();
+    let tried = room.in_slot(Slot::Optimistic)[0];
+    room.now += ROUND / 2 + Duration::from_secs(1);
+    room.peer(tried).interested = false;
+    room.join(7);
+    assert_eq!(room.tick().0.len(), 1, "another is tried");
+    let tried = room.in_slot(Slot::Optimistic);
+    room.join(8);
+    (0..6).for_each(|id| room.peer(id).verified_from += u64::from(PIECE));
+    room.round();
+    assert_eq!(room.in_slot(Slot::Optimistic), tried);
 }
 
 #[test]
