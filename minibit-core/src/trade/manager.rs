@@ -235,6 +235,9 @@ impl<H> Manager<H> {
         self.larder = (now, since);
         let hungry = since.is_some_and(|since| now >= since + HUNGRY) || self.is_starving(now);
         self.neighbours.set_hungry(now, hungry, &mut self.rng);
+        let in_vain = |link: &&Arc<Link>| link.initiated && self.choker.only_takes(link.id);
+        let made_in_vain = self.share.links().values().filter(in_vain).count();
+        self.neighbours.set_made_in_vain(made_in_vain);
         hungry
     }
 

@@ -266,6 +266,11 @@ impl Choker {
         self.place_of(id).is_ok_and(|at| self.peers[at].is_answered())
     }
 
+    /// Whether the peer took what it was sent and gave next to nothing.
+    pub fn only_takes(&self, id: LinkId) -> bool {
+        self.place_of(id).is_ok_and(|at| self.peers[at].standing == Standing::Taker)
+    }
+
     /// Whether the peer was offered a slot, did not use it, and has taken nothing since; or has one for
     /// long, of which it makes no use.
     pub fn lets_slots_pass(&self, now: Duration, id: LinkId) -> bool {

@@ -179,10 +179,14 @@ impl PeerState {
         }
     }
 
-    /// Whether it is new to the swarm, for all that is known: it has nothing, and we did not send it any piece.
+    /// Whether it had no chance yet to show anything: it was not sent a piece.
+    pub(super) fn is_untried(&self, piece_len: u64) -> bool {
+        self.standing == Standing::New && self.view.taken() < piece_len
+    }
+
+    /// The same, and it has nothing that it could give: it is new to the swarm, for all that is known.
     pub(super) fn is_newcomer(&self, piece_len: u64) -> bool {
-        let has_nothing = self.view.held == 0 && self.view.taken() < piece_len;
-        self.standing == Standing::New && has_nothing
+        self.is_untried(piece_len) && self.view.held == 0
     }
 
     /// Whether it was given a trial ahead of its part, and has taken nothing since.

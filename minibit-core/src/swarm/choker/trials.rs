@@ -157,6 +157,10 @@ impl Choker {
                 let owes = peer.view.taken() as i64 - peer.view.given() as i64;
                 let owes = match peer.standing {
                     Standing::Taker => -i64::from(peer.view.held),
+                    // Who is far behind lacks what it could give, so it is for us to begin.
+                    Standing::New if peer.view.answers_us && peer.is_untried(self.piece_len) => {
+                        peer.view.held.into()
+                    }
                     _ => owes.div_euclid(self.piece_len as i64),
                 };
                 (comes_last, known, standing, promise, owes, rng.u32(..), at)

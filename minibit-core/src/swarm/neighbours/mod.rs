@@ -220,6 +220,8 @@ pub struct Neighbours {
     links: HashMap<LinkId, Link>,
     /// How many of them we made.
     made: usize,
+    /// So many of those are with who only takes.
+    made_in_vain: usize,
     by_peer: HashMap<PeerId, LinkId>,
     /// How many links there are to each IP.
     by_ip: HashMap<IpAddr, usize>,
@@ -246,6 +248,7 @@ impl Neighbours {
             book: Book::default(),
             links: HashMap::new(),
             made: 0,
+            made_in_vain: 0,
             by_peer: HashMap::new(),
             by_ip: HashMap::new(),
             dialling: BTreeSet::new(),
@@ -311,6 +314,12 @@ impl Neighbours {
         }
         self.hungry = hungry;
         self.one_more = if hungry { self.links.len() + 1 } else { 0 };
+    }
+
+    /// So many of the links that we made are with those who only take. They do not count for [`Caps::links_made`], or whoever
+    /// chose badly would have nobody to trade with; but where most are like that others are dialled for no more than as many again.
+    pub fn set_made_in_vain(&mut self, made_in_vain: usize) {
+        self.made_in_vain = made_in_vain.min(self.caps.links_made);
     }
 
     /// Whom to dial now: each address returned counts as being dialled until it is reported
@@ -411,7 +420,7 @@ impl Neighbours {
     fn aim(&self, now: Duration, pushed: bool) -> usize {
         let Caps { links_aim, links_made, links_min, links_first, .. } = self.caps;
         let is_first = self.began.is_none_or(|began| now < began + AT_FIRST);
-        let with_made = links_made + self.links.len() - self.made;
+        let with_made = links_made + self.made_in_vain + self.links.len() - self.made;
         let aim = match (pushed, is_first) {
             (true, _) => links_min.min(links_aim),
             (false, true) => links_aim,

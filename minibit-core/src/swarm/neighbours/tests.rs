@@ -157,6 +157,25 @@ fn whoever_connects_first_does_not_keep_us_from_links_of_our_own_choice() {
 }
 
 #[test]
+fn links_that_we_made_to_who_only_takes_do_not_count_but_for_as_many_again() {
+    // In vain are so many of the ten that we made; others made forty.
+    for (in_vain, dialled) in [(0, 0), (4, 4), (40, 10)] {
+        let mut node = Node::new(CHOOSY);
+        node.learn(list(), 1..=40);
+        node.dial();
+        node.after(AT_FIRST);
+        (1..=10).for_each(|n| assert_eq!(node.greet(n, Direction::Dialled).1, Verdict::Keep));
+        for n in 11..=40 {
+            node.neighbours.dial_failed(node.now, addr(n), &mut node.rng);
+        }
+        (101..=140).for_each(|n| assert_eq!(node.greet(n, Direction::Accepted).1, Verdict::Keep));
+        node.after(BACKOFF_MAX * 2);
+        node.neighbours.set_made_in_vain(in_vain);
+        assert_eq!(node.dial().len(), dialled, "{in_vain}");
+    }
+}
+
+#[test]
 fn as_long_as_we_dial_places_are_kept_for_links_of_our_own_choice() {
     let mut node = Node::new(CHOOSY);
     let full = Verdict::Refuse(Refusal::Full);

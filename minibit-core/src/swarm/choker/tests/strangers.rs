@@ -190,6 +190,25 @@ fn who_was_sent_pieces_is_no_newcomer_though_it_says_that_it_has_nothing() {
 }
 
 #[test]
+fn of_strangers_that_answer_us_who_holds_least_is_tried_first() {
+    let mut room = seeder(4, PIECES, CLASSIC);
+    (0..4).for_each(|id| room.peer(id).uploaded_to = 1000 * ONE);
+    for (id, held, answers_us) in [(20, 9, true), (21, 3, true), (22, 5, true), (23, 1, false)] {
+        stranger(&mut room, id);
+        room.peer(id).held = held;
+        room.peer(id).answers_us = answers_us;
+    }
+    let mut tried = vec![];
+    for _ in 0..4 {
+        room.tick();
+        let id = room.in_slot(Slot::Optimistic)[0];
+        room.peer(id).passes_on = Some(Standing::OnTrial);
+        tried.push(id);
+    }
+    assert_eq!(tried, [21, 22, 20, 23]);
+}
+
+#[test]
 fn no_trial_ends_for_a_newcomer_that_may_not_be_tried() {
     let mut room = seeder(5, PIECES, CLASSIC);
     taker(&mut room, 9);
