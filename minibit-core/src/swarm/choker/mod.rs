@@ -22,13 +22,14 @@
 //!   since, those who had no chance yet by what speaks for them (they answer us; they have nothing to
 //!   give), takers by how much they hold (others found them worth it); **Rarity** by how many
 //!   rare pieces it holds; **Seeder** (always, once we are complete) gives everybody a turn: who
-//!   waits longest comes next, who was answered longest goes; but of givers first who is far behind and had little of us.
+//!   waits longest comes next, who was answered longest goes; but of givers first who is far behind and had little of us,
+//!   in one turn of two.
 //! - Calm: in a round at most one regular slot is taken from a peer that uses it and has done nothing
 //!   to lose it, for one that stands better or, when the round begins, ranks better; never for an
 //!   equal one. All others wait for the rounds to come. Who was sent something and has shown nothing
 //!   for it, or only takes, goes at once and is not counted.
-//! - The optimistic slots go to those who had no chance yet (of these first to who holds nothing, then to
-//!   who answers us), then to those to whom we owe most, for three rounds or until they have shown nothing for it, or, once
+//! - The optimistic slots go to those who had no chance yet (of these first to who holds nothing and was sent no piece, then to
+//!   who answers us, the least first), then to those to whom we owe most, for three rounds or until they have shown nothing for it, or, once
 //!   half a round is over, until the round ends in which somebody has come with nothing. A tried peer that ranks well enough
 //!   moves to a regular slot, and another is tried at once.
 //! - [`Slots::Auto`] sets the number of regular slots by what the link carries (`slots`), and never raises it for the sake

@@ -66,7 +66,8 @@ pub(super) struct PeerState {
     /// Until then it is told of as one that takes nothing, though it has no slot: it took nothing of a piece that
     /// was to be sent to its end after a choke.
     stuck_until: Duration,
-    /// `uploaded_to` when it was given a trial ahead of the part of those who only take, which is for a piece.
+    /// `uploaded_to` when it was given a trial ahead of the part of those who only take, which is for a piece; `None` again if it
+    /// took nothing.
     pub(super) ahead_from: Option<u64>,
     /// The decision in which it was last seen.
     pub(super) seen_in: u32,
@@ -189,9 +190,10 @@ impl PeerState {
         self.is_untried(piece_len) && self.view.held == 0
     }
 
-    /// Whether it was given a trial ahead of its part, and has taken nothing since.
+    /// Whether it was given a trial ahead of its part, has taken nothing since, and nothing is on its way to it.
     pub(super) fn had_nothing_ahead(&self) -> bool {
-        self.ahead_from == Some(self.view.uploaded_to)
+        let gets_some = self.view.amid_piece || self.view.in_hand;
+        self.ahead_from == Some(self.view.uploaded_to) && !gets_some
     }
 
     /// Whether it was given one, and has had what that is for.

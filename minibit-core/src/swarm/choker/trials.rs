@@ -140,7 +140,7 @@ impl Choker {
     /// keep the link busy, no more than their part.
     pub(super) fn fill_optimistic(&mut self, now: Duration, tried: &[usize], rng: &mut Rng) {
         let used = self.taken(Slot::Optimistic);
-        let free = self.slots().1.saturating_sub(used);
+        let mut free = self.slots().1.saturating_sub(used);
         if free == 0 {
             return;
         }
@@ -157,23 +157,29 @@ impl Choker {
                 let owes = peer.view.taken() as i64 - peer.view.given() as i64;
                 let owes = match peer.standing {
                     Standing::Taker => -i64::from(peer.view.held),
-                    // Who is far behind lacks what it could give, so it is for us to begin.
-                    Standing::New if peer.view.answers_us && peer.is_untried(self.piece_len) => {
-                        peer.view.held.into()
-                    }
                     _ => owes.div_euclid(self.piece_len as i64),
                 };
-                (comes_last, known, standing, promise, owes, rng.u32(..), at)
+                // Who is far behind lacks what it could give, so it is for us to begin.
+                let is_hopeful = peer.view.answers_us && peer.is_untried(self.piece_len);
+                let held = if is_hopeful { peer.view.held } else { 0 };
+                (comes_last, known, standing, promise, owes, held, rng.u32(..), at)
             })
             .collect();
         waiting.sort_unstable();
-        for (.., at) in waiting.into_iter().take(free) {
-            let peer = &mut self.peers[at];
-            peer.put(now, Slot::Optimistic);
-            if leaves_out && peer.standing < self.trusted_from && peer.ahead_from.is_none() {
-                peer.ahead_from = Some(peer.view.uploaded_to);
-                self.trials_ahead = self.trials_ahead.saturating_sub(1);
+        for (.., at) in waiting {
+            if free == 0 {
+                break;
             }
+            let peer = &mut self.peers[at];
+            if leaves_out && peer.standing < self.trusted_from && peer.ahead_from.is_none() {
+                if self.trials_ahead == 0 {
+                    continue;
+                }
+                self.trials_ahead -= 1;
+                peer.ahead_from = Some(peer.view.uploaded_to);
+            }
+            peer.put(now, Slot::Optimistic);
+            free -= 1;
         }
     }
 }

@@ -54,7 +54,7 @@ const AT_FIRST: Duration = Duration::from_secs(2);
 const IP_PART: usize = 4;
 /// But so many in any case, for those behind one router.
 const IP_LINKS_MIN: usize = 8;
-/// Of all places at most this part is for links of our own choice.
+/// Of all places at most this part is for links of our own choice; twice that, if those are in vain.
 const MADE_PART: usize = 4;
 /// How often it is looked at whether there is somebody for whom to keep them.
 const CHOICE_LOOK: Duration = Duration::from_secs(1);
@@ -220,7 +220,7 @@ pub struct Neighbours {
     links: HashMap<LinkId, Link>,
     /// How many of them we made.
     made: usize,
-    /// So many of those are with who only takes.
+    /// So many of those are with who only takes, as far as that counts ([`Self::set_made_in_vain`]).
     made_in_vain: usize,
     by_peer: HashMap<PeerId, LinkId>,
     /// How many links there are to each IP.
@@ -373,7 +373,7 @@ impl Neighbours {
             return;
         }
         self.looked = now;
-        let is_tight = self.links.len() + self.caps.links_made >= self.caps.links_max;
+        let is_tight = self.links.len() + self.made_aim() >= self.caps.links_max;
         let may_be_chosen = |known: &Known| !known.is_pushed() && !known.resting;
         self.keeps_places = !is_tight
             || !self.dialling.is_empty()
@@ -416,11 +416,16 @@ impl Neighbours {
             .min()
     }
 
+    /// How many links we would have that we made ourselves.
+    fn made_aim(&self) -> usize {
+        self.caps.links_made + self.made_in_vain
+    }
+
     /// Up to how many links we dial addresses of this kind.
     fn aim(&self, now: Duration, pushed: bool) -> usize {
-        let Caps { links_aim, links_made, links_min, links_first, .. } = self.caps;
+        let Caps { links_aim, links_min, links_first, .. } = self.caps;
         let is_first = self.began.is_none_or(|began| now < began + AT_FIRST);
-        let with_made = links_made + self.made_in_vain + self.links.len() - self.made;
+        let with_made = self.made_aim() + self.links.len() - self.made;
         let aim = match (pushed, is_first) {
             (true, _) => links_min.min(links_aim),
             (false, true) => links_aim,
@@ -627,7 +632,7 @@ impl Neighbours {
     /// Places for those who connect to us: not those of dials under way, nor those that are kept for dials.
     fn free_places(&self) -> usize {
         let keeps = self.began.is_some() && self.keeps_places;
-        let kept = if keeps { self.caps.links_made.saturating_sub(self.made) } else { 0 };
+        let kept = if keeps { self.made_aim().saturating_sub(self.made) } else { 0 };
         let taken = self.links.len() + self.dialling.len().max(kept);
         self.caps.links_max.saturating_sub(taken)
     }
@@ -640,7 +645,7 @@ impl Neighbours {
     /// part, only one of its own makes room; for who connects to us, none of those we made by choice and still would.
     fn makes_room_for(&self, link: LinkId, greeting: &Greeting) -> bool {
         let Some(link) = self.links.get(&link) else { return false };
-        let is_chosen = link.initiator == self.me && self.made <= self.caps.links_made;
+        let is_chosen = link.initiator == self.me && self.made <= self.made_aim();
         if is_chosen && greeting.direction == Direction::Accepted && self.began.is_some() {
             return false;
         }

@@ -193,6 +193,36 @@ fn as_long_as_we_dial_places_are_kept_for_links_of_our_own_choice() {
 }
 
 #[test]
+fn places_are_kept_for_who_is_to_be_dialled_in_place_of_links_in_vain_and_these_stay_ours() {
+    let mut node = Node::new(CHOOSY);
+    node.learn(list(), 1..=30);
+    node.dial();
+    (1..=10).for_each(|n| assert_eq!(node.greet(n, Direction::Dialled).1, Verdict::Keep));
+    for n in 11..=30 {
+        node.neighbours.dial_failed(node.now, addr(n), &mut node.rng);
+    }
+    node.neighbours.set_made_in_vain(10);
+    let kept = (101..=200).filter(|n| node.greet(*n, Direction::Accepted).1 == Verdict::Keep);
+    assert_eq!(kept.count(), 80);
+    node.after(BACKOFF_MAX * 2);
+    let dialled = node.dial();
+    assert_eq!(dialled.len(), 10);
+    let mut ours = vec![];
+    for dialled in dialled {
+        let number = (11..=30).find(|number| addr(*number) == dialled).unwrap();
+        ours.push(node.greet(number, Direction::Dialled).0);
+    }
+    let greeting = Greeting {
+        link: LinkId(9999),
+        id: PeerId::numbered(300),
+        direction: Direction::Accepted,
+        addr: addr(300),
+    };
+    let verdict = node.neighbours.greeted(node.now, greeting, &ours, &mut node.rng);
+    assert_eq!(verdict, Verdict::Refuse(Refusal::Full));
+}
+
+#[test]
 fn who_connects_to_us_has_no_place_of_a_link_of_our_own_choice_however_useless() {
     let mut node = Node::new(CHOOSY);
     node.learn(list(), 1..=10);

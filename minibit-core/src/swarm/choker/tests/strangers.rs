@@ -97,6 +97,41 @@ fn who_takes_nothing_of_a_trial_ahead_of_its_part_leaves_it_to_others() {
 }
 
 #[test]
+fn a_trial_is_used_up_by_who_goes_while_its_piece_is_on_its_way() {
+    for leaves in [false, true] {
+        let mut room = seeder(4, TRIALS_PART, CLASSIC);
+        taker(&mut room, 4);
+        stranger(&mut room, 5);
+        room.tick();
+        assert_eq!(room.in_slot(Slot::Optimistic), [5]);
+        (room.peer(5).amid_piece, room.peer(5).in_hand) = (true, true);
+        room.peer(5).interested = false;
+        room.tick();
+        if leaves {
+            room.tick();
+            room.leave(5);
+        } else {
+            room.peer(5).amid_piece = false;
+            room.peer(5).in_hand = false;
+            room.peer(5).uploaded_to += ONE;
+        }
+        stranger(&mut room, 6);
+        room.tick();
+        assert_eq!(room.in_slot(Slot::Optimistic), [0; 0], "leaves: {leaves}");
+    }
+}
+
+#[test]
+fn one_trial_ahead_is_given_to_one_however_many_slots_are_free() {
+    let slots = Slots::Fixed { regular: 4, optimistic: 3 };
+    let mut room = seeder(4, TRIALS_PART, slots);
+    taker(&mut room, 4);
+    (5..8).for_each(|id| stranger(&mut room, id));
+    room.tick();
+    assert_eq!(room.in_slot(Slot::Optimistic).len(), 1);
+}
+
+#[test]
 fn a_trial_ahead_of_its_part_is_for_a_piece_and_as_many_are_tried_as_there_are_trials() {
     let mut room = seeder(4, 2 * TRIALS_PART, CLASSIC);
     taker(&mut room, 4);
@@ -198,14 +233,18 @@ fn of_strangers_that_answer_us_who_holds_least_is_tried_first() {
         room.peer(id).held = held;
         room.peer(id).answers_us = answers_us;
     }
+    // It had its chance, and gave something, long ago.
+    stranger(&mut room, 24);
+    room.peer(24).answers_us = true;
+    room.peer(24).past = Past { taken: 5 * ONE, given: ONE, ..Past::default() };
     let mut tried = vec![];
-    for _ in 0..4 {
+    for _ in 0..5 {
         room.tick();
         let id = room.in_slot(Slot::Optimistic)[0];
         room.peer(id).passes_on = Some(Standing::OnTrial);
         tried.push(id);
     }
-    assert_eq!(tried, [21, 22, 20, 23]);
+    assert_eq!(tried, [21, 22, 20, 24, 23]);
 }
 
 #[test]
