@@ -220,7 +220,7 @@ impl<H> Manager<H> {
     }
 
     /// Notices when all whom we are linked to have had nothing for us for a while. True if that is
-    /// so, once each [`TICK`].
+    /// so, once each [`TICK`]. Tells as often how many of the links that we made are with who only takes.
     fn look_for_food(&mut self, now: Duration) -> bool {
         let (looked, since) = self.larder;
         if now < looked + TICK {

@@ -71,7 +71,8 @@ pub struct Caps {
     pub links_aim: usize,
     /// And while there are fewer than this that we have made ourselves, however many others have: whoever connects to
     /// us is not our choice, and those who take and never give may be first with everybody. As long as there is
-    /// somebody to dial, so many places are for these, a quarter of all at most.
+    /// somebody to dial, so many places are for these, a quarter of all at most; and as many again at most in place of those
+    /// of these links that are with who only takes.
     pub links_made: usize,
     /// We dial addresses that were only pushed (NOVO_PEER) while there are fewer links than
     /// this: whoever is new dials us, so we need not both do it.
