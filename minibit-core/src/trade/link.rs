@@ -191,6 +191,8 @@ pub struct Link {
     /// It let requests run into their deadline, or refused all of many, and has not delivered since.
     pub(super) snubbed: AtomicBool,
     pub(super) guiding: Guiding,
+    /// It had everything when it came, as in `agreed`, which is further off.
+    pub(super) came_complete: bool,
     /// So many of our news it is to hear at once, for we wait for what it will deal us.
     pub(super) news_due: AtomicU32,
     /// Lanes that there are, the first included.
@@ -400,7 +402,7 @@ impl Link {
     /// Whether it deals pieces out, or may: it had everything when it came. It wants to know what becomes of them, and who
     /// passes them on, from whoever comes to hold them.
     pub(super) fn may_deal(&self) -> bool {
-        self.agreed.complete || self.guiding.was_ever()
+        self.came_complete || self.guiding.was_ever()
     }
 
     /// Whether it hears our news soon.

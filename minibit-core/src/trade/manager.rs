@@ -405,6 +405,7 @@ impl<H> Manager<H> {
             suggested: Mutex::default(),
             news_due: AtomicU32::default(),
             guiding: Guiding::default(),
+            came_complete: complete,
             snubbed: AtomicBool::new(self.share.was_let_down_by(&peer)),
             suspect: Mutex::new(None),
             has_earned: AtomicBool::new(self.share.take_earned(ip, peer)),

@@ -25,17 +25,20 @@ impl Choker {
         let laggard = self.laggard(now, policy);
         let mut ranking: Vec<_> = (self.peers.iter().enumerate())
             .filter(|(_, peer)| may_hold_regular(policy, &peer.view))
-            .map(|(at, peer)| Ranked {
-                benched: now < peer.benched_until,
-                standing: peer.standing,
-                score: peer.score(now, policy),
-                is_laggard: laggard == Some(at),
-                regular: peer.slot == Slot::Regular,
-                tie: rng.u32(..),
-                at,
+            .map(|(at, peer)| {
+                let ranked = Ranked {
+                    key: 0,
+                    benched: now < peer.benched_until,
+                    standing: peer.standing,
+                    is_laggard: laggard == Some(at),
+                    score: peer.score(now, policy),
+                    regular: peer.slot == Slot::Regular,
+                    at,
+                };
+                ranked.with_key(rng.u32(..))
             })
             .collect();
-        ranking.sort_unstable_by_key(|ranked| std::cmp::Reverse(ranked.key()));
+        ranking.sort_unstable_by_key(|ranked| std::cmp::Reverse(ranked.key));
         ranking
     }
 
@@ -170,24 +173,26 @@ impl Choker {
 /// A candidate for a regular slot.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ranked {
+    /// The greater, the sooner it comes.
+    key: u128,
     benched: bool,
     standing: Standing,
     is_laggard: bool,
     score: u64,
     regular: bool,
-    tie: u32,
     /// Its place among the peers.
     at: usize,
 }
 
 impl Ranked {
     /// Among equals those that have a slot keep it; the rest is chance. In one number, the first to
-    /// be looked at on top: candidates are compared far more often than anything else is done here.
-    fn key(&self) -> u128 {
+    /// be looked at on top, and made once: candidates are compared far more often than anything else is done here.
+    fn with_key(mut self, tie: u32) -> Self {
         let by_standing = u128::from(!self.benched) << 8 | self.standing as u128;
         let by_standing = by_standing << 1 | u128::from(self.is_laggard);
         let by_score = by_standing << 64 | u128::from(self.score);
-        by_score << 33 | u128::from(self.regular) << 32 | u128::from(self.tie)
+        self.key = by_score << 33 | u128::from(self.regular) << 32 | u128::from(tie);
+        self
     }
 }
 
