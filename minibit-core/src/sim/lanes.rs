@@ -6,7 +6,7 @@ use std::task::Waker;
 
 use super::member::at;
 use super::pipe::{Item, UNDER_WAY_MAX};
-use super::queue::Event;
+use super::queue::{BUCKET_NS, Event};
 use super::ready::{LaneBell, LookAround};
 use super::scenario::Role;
 use super::uplink::PROGRESS_NS;
@@ -40,6 +40,9 @@ pub(super) struct SimLane {
     incoming: Option<(BlockSpan, Arrival)>,
     came: u32,
     timer: u64,
+    /// When it looked around last, and when it has to again, by what was known then.
+    looked: u64,
+    due: u64,
     generation: u32,
     pub(super) member: u32,
     pipe: u32,
@@ -77,6 +80,8 @@ impl World {
             incoming: None,
             came: 0,
             timer: u64::MAX,
+            looked: self.now,
+            due: 0,
             generation: 0,
         });
     }
@@ -155,6 +160,7 @@ impl World {
             check.touch(lane.member);
         }
         lane.bell.heard();
+        lane.looked = self.now;
         if let Some(reason) = lane.mind.link().closing() {
             let ban = matches!(reason, trade::CloseReason::Violation(broken)
                 if broken.penalty() == Penalty::Ban);
@@ -178,12 +184,18 @@ impl World {
 
     fn plan_timer(&mut self, place: u32) {
         let Some(lane) = &mut self.lanes[place as usize] else { return };
-        let next = lane.mind.next_deadline(at(self.now)).as_nanos() as u64;
-        if next < lane.timer {
-            lane.timer = next;
+        lane.due = lane.mind.next_deadline(at(lane.looked)).as_nanos() as u64;
+        self.set_timer(place);
+    }
+
+    /// Has the timer go off when it is time to look around. One that is set goes off first.
+    fn set_timer(&mut self, place: u32) {
+        let Some(lane) = &mut self.lanes[place as usize] else { return };
+        if lane.due < lane.timer {
+            lane.timer = lane.due;
             lane.generation = lane.generation.wrapping_add(1);
             let generation = lane.generation;
-            self.queue.push(next, Event::LaneTimer { lane: place, generation });
+            self.queue.push(lane.due, Event::LaneTimer { lane: place, generation });
         }
     }
 
@@ -193,6 +205,14 @@ impl World {
             return;
         }
         lane.timer = u64::MAX;
+        // What it was set for has been put off since, as it mostly has.
+        if lane.due > self.now {
+            return self.set_timer(place);
+        }
+        // By what was said and heard since it looked around, too.
+        if lane.mind.next_deadline(at(lane.looked)) > at(self.now) {
+            return self.plan_timer(place);
+        }
         self.look_around_on_lane(place);
     }
 
@@ -334,8 +354,13 @@ impl World {
         lane.mind.link().heard(now);
         let number = lane.member;
         // What a message changes for others to see to, it wakes them for; a block's head and what
-        // comes of it leave nothing to see to.
-        let looks_around = matches!(item, Item::Body { .. });
+        // comes of it leave nothing to see to, and a block only once there may be more to ask for.
+        let block_ends_piece = match &item {
+            Item::Body { span, .. } => {
+                Some(span.end() == lane.mind.share().geometry.piece_len(span.piece()))
+            }
+            _ => None,
+        };
         let heard = match item {
             Item::Message(message) => lane.mind.on_message(message, now),
             Item::Head(header) => lane.on_head(&header, self.members[number as usize].role, now),
@@ -357,7 +382,8 @@ impl World {
             Ok(()) => {
                 if let Some(lane) = &mut self.lanes[place as usize] {
                     lane.part_with_given_up();
-                    if looks_around {
+                    let wants_more = || lane.mind.download().wants_more();
+                    if block_ends_piece.is_some_and(|ends| ends || wants_more()) {
                         lane.bell.ring();
                         return;
                     }
@@ -374,6 +400,12 @@ impl SimLane {
     /// Which end of its connection it is.
     fn end(&self) -> usize {
         self.end as usize
+    }
+
+    /// Whether its timer has it look around when it goes off.
+    pub(super) fn is_due(&self, now: u64) -> bool {
+        // It goes off within a moment.
+        self.due <= now + BUCKET_NS
     }
 
     /// What it will look at when its turn comes.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 /// Nanoseconds that one bucket of the ring holds: about a millisecond, in which a large swarm has a hundred events, enough
 /// to fetch ahead for ([`Queue::soonest`]).
-const BUCKET_NS: u64 = 1 << 20;
+pub(super) const BUCKET_NS: u64 = 1 << 20;
 /// Buckets of the ring: together a little over four seconds.
 const BUCKETS: usize = 4096;
 /// Buckets of a stretch: fewer than the ring has, so that there is room for all of one.

@@ -4,6 +4,8 @@
 //! and stays in the processor's cache; a queue of each connection's own would be cold whenever
 //! something comes.
 //!
+//! What is sent over one line at the same moment is one write of the engine's, and arrives as one.
+//!
 //! Invariant: what goes over one line arrives in the order in which it was sent.
 //! Not here: who hears when something arrives (`world`), what it is (`pipe`).
 
@@ -22,7 +24,10 @@ impl Line {
 
 #[derive(Debug)]
 struct Parcel {
+    sent: u64,
     arrival: u64,
+    /// Whether what comes after it over the same line was sent with it.
+    goes_on: bool,
     /// What comes after it over the same line.
     next: Option<u32>,
     /// `None` once it has arrived.
@@ -38,12 +43,33 @@ pub(super) struct Transit {
 }
 
 impl Transit {
-    /// Puts something on its way, to arrive then, or later if what was sent before it does. Returns
-    /// when that is.
-    pub(super) fn send(&mut self, line: &mut Line, arrival: u64, item: Item) -> u64 {
+    /// Sends something over a line, to arrive then, or later if what was sent before it does. Returns when that is;
+    /// nothing if it arrives with what was sent before it at the same moment.
+    pub(super) fn send(
+        &mut self,
+        line: &mut Line,
+        sent: u64,
+        arrival: u64,
+        item: Item,
+    ) -> Option<u64> {
+        if let Some((_, last)) = line.0
+            && let last = &mut self.parcels[last as usize]
+            && last.sent == sent
+        {
+            last.goes_on = true;
+            let arrival = last.arrival;
+            self.put(line, sent, arrival, item);
+            return None;
+        }
+        Some(self.put(line, sent, arrival, item))
+    }
+
+    /// The same, but it arrives by itself.
+    pub(super) fn put(&mut self, line: &mut Line, sent: u64, arrival: u64, item: Item) -> u64 {
         let before = line.0.map(|(_, last)| self.parcels[last as usize].arrival);
         let arrival = before.map_or(arrival, |before| arrival.max(before));
-        let place = self.keep(Parcel { arrival, next: None, item: Some(item) });
+        let place =
+            self.keep(Parcel { sent, arrival, goes_on: false, next: None, item: Some(item) });
         line.0 = Some(match line.0 {
             None => (place, place),
             Some((first, last)) => {
@@ -73,23 +99,27 @@ impl Transit {
         self.parcels[first as usize].item.as_ref()
     }
 
-    /// The oldest item on a line has arrived.
-    pub(super) fn take(&mut self, line: &mut Line) -> Option<Item> {
+    /// The oldest item on a line has arrived; and whether the next has with it.
+    pub(super) fn take(&mut self, line: &mut Line) -> Option<(Item, bool)> {
         let (first, last) = line.0?;
         let parcel = &mut self.parcels[first as usize];
         line.0 = parcel.next.map(|next| (next, last));
         self.free.push(first);
-        parcel.item.take()
+        let goes_on = parcel.goes_on;
+        parcel.item.take().map(|item| (item, goes_on))
     }
 
-    /// When what is on its way over a line arrives, in order.
+    /// When what is on its way over a line arrives, in order; once for what arrives as one.
     pub(super) fn arrivals(&self, line: &Line) -> impl Iterator<Item = u64> + '_ {
         let mut next = line.0.map(|(first, _)| first);
-        std::iter::from_fn(move || {
+        let mut goes_on = false;
+        let arrivals = std::iter::from_fn(move || {
             let parcel = &self.parcels[next? as usize];
             next = parcel.next;
-            Some(parcel.arrival)
-        })
+            let is_first = !std::mem::replace(&mut goes_on, parcel.goes_on);
+            Some(is_first.then_some(parcel.arrival))
+        });
+        arrivals.flatten()
     }
 }
 
@@ -102,9 +132,9 @@ mod tests {
         Item::Message(Message::Lanes(count))
     }
 
-    fn number(item: Option<Item>) -> Option<u8> {
-        match item? {
-            Item::Message(Message::Lanes(count)) => Some(count),
+    fn number(taken: Option<(Item, bool)>) -> Option<u8> {
+        match taken? {
+            (Item::Message(Message::Lanes(count)), _) => Some(count),
             _ => None,
         }
     }
@@ -112,19 +142,33 @@ mod tests {
     #[test]
     fn lines_keep_their_order_and_share_the_places() {
         let (mut transit, mut a, mut b) = (Transit::default(), Line::default(), Line::default());
-        assert_eq!(transit.send(&mut a, 30, lanes(1)), 30);
-        assert_eq!(transit.send(&mut b, 20, lanes(2)), 20);
+        assert_eq!(transit.send(&mut a, 1, 30, lanes(1)), Some(30));
+        assert_eq!(transit.send(&mut b, 1, 20, lanes(2)), Some(20));
         // It may not overtake what was sent before it.
-        assert_eq!(transit.send(&mut a, 10, lanes(3)), 30);
+        assert_eq!(transit.send(&mut a, 2, 10, lanes(3)), Some(30));
         assert_eq!(transit.arrivals(&a).collect::<Vec<_>>(), [30, 30]);
         assert!(matches!(transit.first(&b), Some(Item::Message(Message::Lanes(2)))));
         assert_eq!(number(transit.take(&mut b)), Some(2));
         assert!(b.is_empty() && !a.is_empty());
         assert_eq!(number(transit.take(&mut a)), Some(1));
         // Nothing is before it any more.
-        assert_eq!(transit.send(&mut b, 5, lanes(4)), 5);
+        assert_eq!(transit.send(&mut b, 3, 5, lanes(4)), Some(5));
         assert_eq!(number(transit.take(&mut a)), Some(3));
         assert_eq!((number(transit.take(&mut a)), number(transit.take(&mut b))), (None, Some(4)));
         assert_eq!(transit.parcels.len(), 3);
+    }
+
+    #[test]
+    fn what_is_sent_over_a_line_at_one_moment_arrives_as_one_and_what_is_put_on_it_by_itself() {
+        let (mut transit, mut line) = (Transit::default(), Line::default());
+        assert_eq!(transit.send(&mut line, 1, 30, lanes(1)), Some(30));
+        assert_eq!(transit.send(&mut line, 1, 40, lanes(2)), None);
+        assert_eq!(transit.put(&mut line, 1, 50, lanes(3)), 50);
+        assert_eq!(transit.send(&mut line, 1, 20, lanes(4)), None);
+        assert_eq!(transit.send(&mut line, 2, 20, lanes(5)), Some(50));
+        assert_eq!(transit.arrivals(&line).collect::<Vec<_>>(), [30, 50, 50]);
+        let taken: Vec<bool> =
+            std::iter::from_fn(|| transit.take(&mut line)).map(|(_, goes_on)| goes_on).collect();
+        assert_eq!(taken, [true, false, true, false, false]);
     }
 }

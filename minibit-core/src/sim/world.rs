@@ -272,32 +272,38 @@ impl World {
 
     /// Reads of what the next events will touch; see [`Self::fetch_lanes`].
     fn fetch_ahead(&self) {
-        let events = || self.queue.soonest().take(AHEAD);
-        let ends = || {
-            events().filter_map(|event| match event {
-                Event::Deliver { pipe, end } => {
-                    self.pipes[pipe as usize].as_ref().map(|pipe| &pipe.ends[usize::from(end)])
-                }
-                _ => None,
-            })
-        };
-        let items = || ends().filter_map(|end| Some((end.lane?, self.transit.first(&end.coming)?)));
-        let timers = events().filter_map(|event| match event {
-            Event::LaneTimer { lane, .. } => Some((lane, Looks::Around)),
-            Event::Uplink { member, .. } => {
-                Some((self.members[member as usize].uplink.next_lane()?, Looks::Around))
-            }
-            _ => None,
-        });
-        let heard = items().map(|(lane, item)| match item {
-            Item::Message(Message::Have { .. }) => (lane, Looks::AtNews),
-            _ => (lane, Looks::Around),
-        });
-        self.fetch_lanes(&timers.chain(heard));
-        let news = items().filter_map(|(lane, item)| {
-            self.lanes[lane as usize].as_ref().map(|lane| lane.touch_news(item))
+        let mut soon = [const { None }; AHEAD];
+        for (place, event) in soon.iter_mut().zip(self.queue.soonest()) {
+            *place = self.soon(event);
+        }
+        let lanes = || soon.iter().flatten();
+        self.fetch_lanes(&lanes().map(|(lane, looks, _)| (*lane, *looks)));
+        let news = lanes().filter_map(|(lane, _, item)| {
+            let lane = self.lanes[*lane as usize].as_ref()?;
+            Some(lane.touch_news((*item)?))
         });
         std::hint::black_box(news.fold(0, BitXor::bitxor));
+    }
+
+    /// The lane that an event concerns first, how much of it is looked at, and what comes.
+    fn soon(&self, event: Event) -> Option<(u32, Looks, Option<&Item>)> {
+        match event {
+            Event::Deliver { pipe, end } => {
+                let end = &self.pipes[pipe as usize].as_ref()?.ends[usize::from(end)];
+                let (lane, item) = (end.lane?, self.transit.first(&end.coming)?);
+                let is_news = matches!(item, Item::Message(Message::Have { .. }));
+                Some((lane, if is_news { Looks::AtNews } else { Looks::Around }, Some(item)))
+            }
+            Event::LaneTimer { lane, .. } => {
+                let is_due = self.lanes[lane as usize].as_ref()?.is_due(self.now);
+                is_due.then_some((lane, Looks::Around, None))
+            }
+            Event::Uplink { member, .. } => {
+                let lane = self.members[member as usize].uplink.next_lane()?;
+                Some((lane, Looks::Around, None))
+            }
+            _ => None,
+        }
     }
 
     /// The same for the next of those that were woken.
@@ -312,8 +318,9 @@ impl World {
     /// many such reads in the time that it takes for one. Each lane alone would wait for one after the other.
     fn fetch_lanes(&self, places: &(impl Iterator<Item = (u32, Looks)> + Clone)) {
         let lanes = || {
-            let places = places.clone();
-            places.filter_map(|(place, looks)| Some((self.lanes[place as usize].as_ref()?, looks)))
+            places
+                .clone()
+                .filter_map(|(at, looks)| Some((self.lanes[at as usize].as_ref()?, looks)))
         };
         let seen = lanes().map(|(lane, looks)| lane.touch(looks)).fold(0, BitXor::bitxor);
         let links = lanes().map(|(lane, looks)| self.touch_link(lane, looks));
@@ -396,6 +403,10 @@ impl World {
         let told = active.bell.take();
         if told.news() {
             active.manager.schedule_news(now);
+            if told.is_only_news() {
+                // All else has its time.
+                return self.plan_member(number);
+            }
         }
         if told.slots() {
             active.manager.choose_slots(now);
@@ -406,16 +417,22 @@ impl World {
         }
         active.manager.do_what_is_due(now);
         let dials = active.manager.dial(now);
-        let wake = active.manager.next_wake(now).as_nanos() as u64;
-        if wake < active.timer {
-            active.timer = wake;
-            self.queue.push(wake, Event::MemberTimer { member: number });
-        }
+        self.plan_member(number);
         if told.complete() {
             self.on_complete(number);
         }
         for addr in dials {
             self.dial(number, addr);
+        }
+    }
+
+    fn plan_member(&mut self, number: u32) {
+        let now = at(self.now);
+        let Some(active) = &mut self.members[number as usize].active else { return };
+        let wake = active.manager.next_wake(now).as_nanos() as u64;
+        if wake < active.timer {
+            active.timer = wake;
+            self.queue.push(wake, Event::MemberTimer { member: number });
         }
     }
 
@@ -516,23 +533,25 @@ impl World {
         }
         // The connection itself takes a round trip before anything can be said.
         let connect = 2 * self.one_way();
-        self.send_after(pipe, 0, connect, Item::Hello(Box::new(hello)));
+        let arrival = self.now + connect + self.one_way();
+        self.put(pipe, 1, arrival, Item::Hello(Box::new(hello)));
     }
 
     /// Sends something from one end of a connection to the other.
     pub(super) fn send(&mut self, pipe: u32, from: usize, item: Item) {
-        self.send_after(pipe, from, 0, item);
-    }
-
-    fn send_after(&mut self, pipe: u32, from: usize, wait: u64, item: Item) {
-        let arrival = self.now + wait + self.one_way();
-        self.put(pipe, 1 - from, arrival, item);
+        let arrival = self.now + self.one_way();
+        let end = 1 - from;
+        let Some(known) = &mut self.pipes[pipe as usize] else { return };
+        let coming = &mut known.ends[end].coming;
+        if let Some(arrival) = self.transit.send(coming, self.now, arrival, item) {
+            self.queue.push(arrival, Event::Deliver { pipe, end: end as u8 });
+        }
     }
 
     /// Puts something on its way to `end`, behind all that is on its way there already.
     pub(super) fn put(&mut self, pipe: u32, end: usize, arrival: u64, item: Item) {
         let Some(known) = &mut self.pipes[pipe as usize] else { return };
-        let arrival = self.transit.send(&mut known.ends[end].coming, arrival, item);
+        let arrival = self.transit.put(&mut known.ends[end].coming, self.now, arrival, item);
         self.queue.push(arrival, Event::Deliver { pipe, end: end as u8 });
     }
 
@@ -545,9 +564,14 @@ impl World {
             }
             return;
         }
-        let Some(known) = &mut self.pipes[pipe as usize] else { return };
-        let Some(item) = self.transit.take(&mut known.ends[end].coming) else { return };
-        self.receive(pipe, end, item);
+        while let Some(known) = &mut self.pipes[pipe as usize]
+            && let Some((item, goes_on)) = self.transit.take(&mut known.ends[end].coming)
+        {
+            self.receive(pipe, end, item);
+            if !goes_on {
+                break;
+            }
+        }
         if self.pipes[pipe as usize].as_ref().is_some_and(Pipe::is_over) {
             self.pipes[pipe as usize] = None;
             self.free_pipes.push(pipe);
@@ -557,9 +581,12 @@ impl World {
     fn receive(&mut self, pipe: u32, end: usize, item: Item) {
         let Some(known) = &mut self.pipes[pipe as usize] else { return };
         if let Item::Body { span, .. } = &item {
-            known.ends[1 - end].under_way -= span.len();
-            let (sender, receiver) = (known.ends[1 - end].lane, known.ends[end].member);
-            sender.into_iter().for_each(|sender| self.send_next(sender));
+            let sender = &mut known.ends[1 - end];
+            sender.under_way -= span.len();
+            // Most often it sends on already, and its lane need not be looked for.
+            let waits = sender.lane.filter(|_| !sender.sending);
+            let receiver = known.ends[end].member;
+            waits.into_iter().for_each(|sender| self.send_next(sender));
             self.let_others_send(receiver);
         }
         let Some(known) = &mut self.pipes[pipe as usize] else { return };
