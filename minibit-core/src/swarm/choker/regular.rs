@@ -49,10 +49,12 @@ impl Choker {
         if policy != ChokePolicy::Seeder || self.laggard_had_turn {
             return None;
         }
-        let givers = || self.peers.iter().filter(|peer| peer.standing == Standing::Giver);
-        let count = givers().count() as u64;
-        let held: u64 = givers().map(|peer| u64::from(peer.view.held)).sum();
-        let had: u64 = givers().map(|peer| peer.view.taken()).sum();
+        let (mut count, mut held, mut had) = (0, 0, 0);
+        for giver in self.peers.iter().filter(|peer| peer.standing == Standing::Giver) {
+            count += 1;
+            held += u64::from(giver.view.held);
+            had += giver.view.taken();
+        }
         let is_behind = |peer: &PeerState| {
             peer.standing == Standing::Giver
                 && u64::from(peer.view.held) * count * 100 < held * BEHIND_PERCENT

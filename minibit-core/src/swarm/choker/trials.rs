@@ -113,9 +113,9 @@ impl Choker {
         })
     }
 
-    /// Those who are being tried.
-    fn tried(&self) -> impl Iterator<Item = &PeerState> {
-        self.peers.iter().filter(|peer| peer.slot == Slot::Optimistic)
+    /// Those who are being tried, and their places.
+    fn tried(&self) -> impl Iterator<Item = (usize, &PeerState)> {
+        self.peers.iter().enumerate().filter(|(_, peer)| peer.slot == Slot::Optimistic)
     }
 
     /// Ends so many of the trials that are over, at most, the longest first; returns the places of those who were tried.
@@ -125,10 +125,8 @@ impl Choker {
         most: usize,
         is_over: impl Fn(&PeerState) -> bool,
     ) -> Vec<usize> {
-        let may_end =
-            |(_, peer): &(usize, &PeerState)| peer.slot == Slot::Optimistic && is_over(peer);
         let mut over: Vec<_> =
-            self.peers.iter().enumerate().filter(may_end).map(|(at, _)| at).collect();
+            self.tried().filter(|(_, peer)| is_over(peer)).map(|(at, _)| at).collect();
         over.sort_by_key(|at| self.peers[*at].since);
         over.truncate(most);
         over.iter().for_each(|at| self.peers[*at].put(now, Slot::None));

@@ -1,5 +1,8 @@
 //! Whom we dial, whom we link to and whom we leave alone, a rule at a time; and that the caps hold whatever happens.
 
+use super::dialling::{
+    AT_FIRST, BACKOFF_MAX, BACKOFF_MIN, DIALS_IN_WINDOW, DIALS_MAX, REST, WINDOW,
+};
 use super::*;
 use fastrand::Rng;
 use proptest::prelude::*;
