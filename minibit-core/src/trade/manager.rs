@@ -619,6 +619,30 @@ mod tests {
     }
 
     #[test]
+    fn another_is_dialled_in_place_of_who_only_takes_if_we_made_that_link_and_while_it_does() {
+        let dials = |is_ours: bool, gives: bool| {
+            let caps = Caps { links_max: 100, links_aim: 1, links_made: 1, ..FEW };
+            let mut setting = Setting::new(false, caps, ONE_SLOT);
+            let addr = |number: u8| SocketAddr::from(([11, 0, 0, number], 1));
+            let known = (1..9).map(|number| KnownPeer { id: None, addr: addr(number) });
+            setting.manager.learn(Duration::ZERO, Source::Ticket, known);
+            let dialled = setting.manager.dial(Duration::ZERO);
+            assert_eq!(dialled.len(), 1);
+            let ours = setting.reach(Duration::ZERO, 2, dialled[0]);
+            let theirs = setting.join(Duration::ZERO, 3, false).unwrap();
+            let taker = if is_ours { &ours } else { &theirs };
+            taker.uploaded_bytes.store(1 << 20, Relaxed);
+            pass(&mut setting, 1, 6, &[taker]);
+            taker.verified_bytes.store(if gives { 1 << 20 } else { 0 }, Relaxed);
+            pass(&mut setting, 6, 9, &[taker]);
+            setting.manager.dial(Duration::from_secs(9)).len()
+        };
+        assert_eq!(dials(true, false), 1);
+        assert_eq!(dials(false, false), 0, "whoever connects to us is not our choice");
+        assert_eq!(dials(true, true), 0, "it gives by now");
+    }
+
+    #[test]
     fn a_newcomer_is_in_within_seconds_where_nobody_who_is_there_has_asked_for_anything() {
         let caps = Caps { links_max: 100, ..Caps::default() };
         let mut setting = Setting::new(true, caps, Slots::Auto);

@@ -1,13 +1,14 @@
 //! A share and its manager for the tests of this folder: no shell; only how often the choker should have decided again
 //! and a lane was woken is counted.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
-use super::{Link, Manager, Setup, Share, Signals};
+use super::{Link, Manager, Setup, Share, Signals, Told};
 use crate::content::{FileEntry, HashBook, Manifest, merge_pieces};
-use crate::peer::Introduction;
+use crate::peer::{Agreed, Introduction};
 use crate::swarm::{Caps, ChokePolicy, Choker, LinkId, Neighbours, Picking, Refusal, Slots};
 use crate::types::{Digest, PeerId, PieceSet, PieceSize, ShareId};
 
@@ -84,13 +85,25 @@ impl Setting {
         number: u64,
         complete: bool,
     ) -> Result<Arc<Link>, Refusal> {
+        let (mine, agreed) = self.agree(number, complete);
+        let (new, _) = self.manager.accepted(&mine, agreed, ([127, 0, 0, 1], 9).into());
+        self.manager.add_link(now, new)
+    }
+
+    /// A peer that we have dialled answers; it holds nothing.
+    pub(super) fn reach(&mut self, now: Duration, number: u64, addr: SocketAddr) -> Arc<Link> {
+        let (_, agreed) = self.agree(number, false);
+        let new = self.manager.established(Told::default(), agreed, addr, Duration::ZERO);
+        self.manager.add_link(now, new).unwrap()
+    }
+
+    fn agree(&self, number: u64, complete: bool) -> (Introduction, Agreed) {
         let introduction = |number, complete| {
             let id = PeerId::numbered(number);
             Introduction { id, share: self.id, port: 1, complete }
         };
         let mine = introduction(1, self.share.ledger.holds_all());
         let agreed = mine.check(&introduction(number, complete).register(true)).unwrap();
-        let (new, _) = self.manager.accepted(&mine, agreed, ([127, 0, 0, 1], 9).into());
-        self.manager.add_link(now, new)
+        (mine, agreed)
     }
 }
