@@ -271,13 +271,19 @@ impl Download {
         new
     }
 
+    /// Whether the lane has shown how fast it is, and what was asked for before has yet to be judged by that.
+    pub fn may_have_surplus(&self) -> bool {
+        self.asked_unknowing && self.meter.rate() >= 1.0
+    }
+
     /// Pieces asked for before it showed how slow the lane is, none of which has come: they take
     /// longer than two seconds, and others might have them sooner. Once, when it has shown it: what is
     /// asked for after that is asked for knowingly.
     pub fn take_surplus(&mut self) -> Vec<PieceIndex> {
-        if self.meter.rate() < 1.0 || !std::mem::take(&mut self.asked_unknowing) {
+        if !self.may_have_surplus() {
             return Vec::new();
         }
+        self.asked_unknowing = false;
         let keep = self.meter.window().max(u64::from(self.next_block_len()) * self.blocks_min());
         if self.in_flight <= 2 * keep || self.meter.time_for(self.in_flight) < Some(SURPLUS) {
             return Vec::new();
@@ -626,7 +632,9 @@ mod tests {
             pieces.into_iter().map(PieceIndex::get).collect()
         };
         let mut slow = lane_at(125_000);
+        assert!(slow.may_have_surplus());
         assert_eq!(numbers(slow.take_surplus()), [1, 2, 3, 4, 5, 6, 7]);
+        assert!(!slow.may_have_surplus());
         assert_eq!(slow.take_surplus(), [], "once");
         assert_eq!(numbers(lane_at(10_000_000).take_surplus()), [] as [u32; 0]);
     }

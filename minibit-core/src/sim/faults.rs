@@ -96,8 +96,8 @@ impl World {
                 if !std::mem::take(&mut here.held_up) {
                     continue;
                 }
-                // Those whose time has passed have lost their event; that of one which comes now
-                // is still to happen.
+                // What arrives as one has one event. Where its time has passed that is lost; where it comes
+                // now it is still to happen.
                 let arrivals = self.transit.arrivals(&here.coming);
                 let late = arrivals.filter(|at| *at < self.now).count();
                 for _ in 0..late {

@@ -1,4 +1,8 @@
 //! The shell of a lane: what the engine's lane task does with sockets, over pipes.
+//!
+//! The engine has a lane take a whole turn whenever its socket or anybody else wakes it. Here it takes none where
+//! it would find nothing to do: when it was woken for news it tells that, after a block in the middle of a piece
+//! it sees whether it has to look, and a timer that was put off meanwhile is set anew.
 
 use std::ops::BitXor;
 use std::sync::Arc;
@@ -6,7 +10,7 @@ use std::task::Waker;
 
 use super::member::at;
 use super::pipe::{Item, UNDER_WAY_MAX};
-use super::queue::{BUCKET_NS, Event};
+use super::queue::Event;
 use super::ready::{LaneBell, LookAround};
 use super::scenario::Role;
 use super::uplink::PROGRESS_NS;
@@ -209,7 +213,7 @@ impl World {
         if lane.due > self.now {
             return self.set_timer(place);
         }
-        // By what was said and heard since it looked around, too.
+        // Or was by a message, after which nothing is planned.
         if lane.mind.next_deadline(at(lane.looked)) > at(self.now) {
             return self.plan_timer(place);
         }
@@ -309,6 +313,8 @@ impl World {
         self.let_seeder_leave(number);
         self.say(place);
         self.send_next(place);
+        // It may have been dealt nothing, and is to be dealt to again soon.
+        self.plan_timer(place);
     }
 
     /// A block that waits for others on its receiver's way in comes little by little, for there
@@ -382,10 +388,13 @@ impl World {
             Ok(()) => {
                 if let Some(lane) = &mut self.lanes[place as usize] {
                     lane.part_with_given_up();
-                    let wants_more = || lane.mind.download().wants_more();
-                    if block_ends_piece.is_some_and(|ends| ends || wants_more()) {
-                        lane.bell.ring();
-                        return;
+                    match block_ends_piece {
+                        Some(ends) if ends || lane.mind.has_to_look() => {
+                            lane.bell.ring();
+                            return;
+                        }
+                        Some(_) => self.plan_timer(place),
+                        None => {}
                     }
                 }
                 self.say(place);
@@ -403,9 +412,8 @@ impl SimLane {
     }
 
     /// Whether its timer has it look around when it goes off.
-    pub(super) fn is_due(&self, now: u64) -> bool {
-        // It goes off within a moment.
-        self.due <= now + BUCKET_NS
+    pub(super) fn is_due(&self) -> bool {
+        self.due <= self.timer
     }
 
     /// What it will look at when its turn comes.

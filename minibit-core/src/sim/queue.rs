@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 /// Nanoseconds that one bucket of the ring holds: about a millisecond, in which a large swarm has a hundred events, enough
 /// to fetch ahead for ([`Queue::soonest`]).
-pub(super) const BUCKET_NS: u64 = 1 << 20;
+const BUCKET_NS: u64 = 1 << 20;
 /// Buckets of the ring: together a little over four seconds.
 const BUCKETS: usize = 4096;
 /// Buckets of a stretch: fewer than the ring has, so that there is room for all of one.
@@ -17,7 +17,7 @@ const STRETCH: u64 = 1024;
 /// Something that happens to a lane, a member or the world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Event {
-    /// The oldest item on its way to this end of a connection arrives.
+    /// The oldest item on its way to this end of a connection arrives, and what was sent with it.
     Deliver { pipe: u32, end: u8 },
     /// Something may have left this member's uplink.
     Uplink { member: u32, generation: u32 },
@@ -103,6 +103,13 @@ impl Queue {
     /// The next events, as far as they are in order already.
     pub(super) fn soonest(&self) -> impl Iterator<Item = Event> + Clone + '_ {
         self.current.iter().rev().map(|(.., event)| *event)
+    }
+
+    /// All events to come, in no order.
+    #[cfg(test)]
+    pub(super) fn all(&self) -> impl Iterator<Item = Event> + '_ {
+        let waiting = self.ring.iter().chain(self.far.values()).flatten();
+        self.current.iter().chain(waiting).map(|(.., event)| *event)
     }
 
     /// Goes to the next bucket that may have events; `None` if there are none at all.

@@ -153,10 +153,6 @@ impl Told {
         self.0 & Self::NEWS != 0
     }
 
-    pub(super) fn is_only_news(self) -> bool {
-        self.0 == Self::NEWS
-    }
-
     pub(super) fn slots(self) -> bool {
         self.0 & Self::SLOTS != 0
     }

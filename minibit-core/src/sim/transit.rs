@@ -4,7 +4,7 @@
 //! and stays in the processor's cache; a queue of each connection's own would be cold whenever
 //! something comes.
 //!
-//! What is sent over one line at the same moment is one write of the engine's, and arrives as one.
+//! What is sent over one line at the same moment arrives as one, but for what is sent apart.
 //!
 //! Invariant: what goes over one line arrives in the order in which it was sent.
 //! Not here: who hears when something arrives (`world`), what it is (`pipe`).
@@ -26,8 +26,8 @@ impl Line {
 struct Parcel {
     sent: u64,
     arrival: u64,
-    /// Whether what comes after it over the same line was sent with it.
-    goes_on: bool,
+    /// Whether what comes next over the same line arrives with it.
+    has_next: bool,
     /// What comes after it over the same line.
     next: Option<u32>,
     /// `None` once it has arrived.
@@ -56,20 +56,26 @@ impl Transit {
             && let last = &mut self.parcels[last as usize]
             && last.sent == sent
         {
-            last.goes_on = true;
+            last.has_next = true;
             let arrival = last.arrival;
-            self.put(line, sent, arrival, item);
+            self.send_apart(line, sent, arrival, item);
             return None;
         }
-        Some(self.put(line, sent, arrival, item))
+        Some(self.send_apart(line, sent, arrival, item))
     }
 
-    /// The same, but it arrives by itself.
-    pub(super) fn put(&mut self, line: &mut Line, sent: u64, arrival: u64, item: Item) -> u64 {
+    /// The same, but it arrives apart from what was sent before.
+    pub(super) fn send_apart(
+        &mut self,
+        line: &mut Line,
+        sent: u64,
+        arrival: u64,
+        item: Item,
+    ) -> u64 {
         let before = line.0.map(|(_, last)| self.parcels[last as usize].arrival);
         let arrival = before.map_or(arrival, |before| arrival.max(before));
         let place =
-            self.keep(Parcel { sent, arrival, goes_on: false, next: None, item: Some(item) });
+            self.keep(Parcel { sent, arrival, has_next: false, next: None, item: Some(item) });
         line.0 = Some(match line.0 {
             None => (place, place),
             Some((first, last)) => {
@@ -105,18 +111,18 @@ impl Transit {
         let parcel = &mut self.parcels[first as usize];
         line.0 = parcel.next.map(|next| (next, last));
         self.free.push(first);
-        let goes_on = parcel.goes_on;
-        parcel.item.take().map(|item| (item, goes_on))
+        let has_next = parcel.has_next;
+        parcel.item.take().map(|item| (item, has_next))
     }
 
     /// When what is on its way over a line arrives, in order; once for what arrives as one.
     pub(super) fn arrivals(&self, line: &Line) -> impl Iterator<Item = u64> + '_ {
         let mut next = line.0.map(|(first, _)| first);
-        let mut goes_on = false;
+        let mut has_next = false;
         let arrivals = std::iter::from_fn(move || {
             let parcel = &self.parcels[next? as usize];
             next = parcel.next;
-            let is_first = !std::mem::replace(&mut goes_on, parcel.goes_on);
+            let is_first = !std::mem::replace(&mut has_next, parcel.has_next);
             Some(is_first.then_some(parcel.arrival))
         });
         arrivals.flatten()
@@ -163,12 +169,12 @@ mod tests {
         let (mut transit, mut line) = (Transit::default(), Line::default());
         assert_eq!(transit.send(&mut line, 1, 30, lanes(1)), Some(30));
         assert_eq!(transit.send(&mut line, 1, 40, lanes(2)), None);
-        assert_eq!(transit.put(&mut line, 1, 50, lanes(3)), 50);
+        assert_eq!(transit.send_apart(&mut line, 1, 50, lanes(3)), 50);
         assert_eq!(transit.send(&mut line, 1, 20, lanes(4)), None);
         assert_eq!(transit.send(&mut line, 2, 20, lanes(5)), Some(50));
         assert_eq!(transit.arrivals(&line).collect::<Vec<_>>(), [30, 50, 50]);
         let taken: Vec<bool> =
-            std::iter::from_fn(|| transit.take(&mut line)).map(|(_, goes_on)| goes_on).collect();
+            std::iter::from_fn(|| transit.take(&mut line)).map(|(_, has_next)| has_next).collect();
         assert_eq!(taken, [true, false, true, false, false]);
     }
 }
