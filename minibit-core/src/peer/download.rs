@@ -625,6 +625,7 @@ mod tests {
             let mut pieces = geometry.pieces();
             lane.top_up(&geometry, Duration::ZERO, || pieces.next().map(whole));
             assert_eq!(lane.pieces().len(), 8, "two megabytes, for it is far");
+            assert!(!lane.may_have_surplus(), "nothing has come");
             lane.meter.arrived(bytes_per_s, Duration::from_secs(1));
             lane
         };

@@ -1,8 +1,9 @@
 //! The shell of a lane: what the engine's lane task does with sockets, over pipes.
 //!
 //! The engine has a lane take a whole turn whenever its socket or anybody else wakes it. Here it takes none where
-//! it would find nothing to do: when it was woken for news it tells that, after a block in the middle of a piece
-//! it sees whether it has to look, and a timer that was put off meanwhile is set anew.
+//! there is next to nothing to do: woken for news it tells that; a message, and a block's head, are understood and
+//! no more; after a block in the middle of a piece it sees whether it has to look; and a timer that was put off
+//! meanwhile is set anew.
 
 use std::ops::BitXor;
 use std::sync::Arc;
@@ -213,7 +214,7 @@ impl World {
         if lane.due > self.now {
             return self.set_timer(place);
         }
-        // Or was by a message, after which nothing is planned.
+        // Or was by what was heard or told since, after which nothing is planned.
         if lane.mind.next_deadline(at(lane.looked)) > at(self.now) {
             return self.plan_timer(place);
         }
@@ -360,7 +361,7 @@ impl World {
         lane.mind.link().heard(now);
         let number = lane.member;
         // What a message changes for others to see to, it wakes them for; a block's head and what
-        // comes of it leave nothing to see to, and a block only once there may be more to ask for.
+        // comes of it leave nothing to see to, and a block in the middle of its piece mostly does not.
         let block_ends_piece = match &item {
             Item::Body { span, .. } => {
                 Some(span.end() == lane.mind.share().geometry.piece_len(span.piece()))
@@ -411,7 +412,7 @@ impl SimLane {
         self.end as usize
     }
 
-    /// Whether its timer has it look around when it goes off.
+    /// Whether its timer, by what is known now, has it look around when it goes off.
     pub(super) fn is_due(&self) -> bool {
         self.due <= self.timer
     }

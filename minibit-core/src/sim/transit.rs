@@ -27,7 +27,7 @@ struct Parcel {
     sent: u64,
     arrival: u64,
     /// Whether what comes next over the same line arrives with it.
-    has_next: bool,
+    next_is_with_it: bool,
     /// What comes after it over the same line.
     next: Option<u32>,
     /// `None` once it has arrived.
@@ -56,7 +56,7 @@ impl Transit {
             && let last = &mut self.parcels[last as usize]
             && last.sent == sent
         {
-            last.has_next = true;
+            last.next_is_with_it = true;
             let arrival = last.arrival;
             self.send_apart(line, sent, arrival, item);
             return None;
@@ -74,8 +74,13 @@ impl Transit {
     ) -> u64 {
         let before = line.0.map(|(_, last)| self.parcels[last as usize].arrival);
         let arrival = before.map_or(arrival, |before| arrival.max(before));
-        let place =
-            self.keep(Parcel { sent, arrival, has_next: false, next: None, item: Some(item) });
+        let place = self.keep(Parcel {
+            sent,
+            arrival,
+            next_is_with_it: false,
+            next: None,
+            item: Some(item),
+        });
         line.0 = Some(match line.0 {
             None => (place, place),
             Some((first, last)) => {
@@ -111,18 +116,18 @@ impl Transit {
         let parcel = &mut self.parcels[first as usize];
         line.0 = parcel.next.map(|next| (next, last));
         self.free.push(first);
-        let has_next = parcel.has_next;
-        parcel.item.take().map(|item| (item, has_next))
+        let next_is_with_it = parcel.next_is_with_it;
+        parcel.item.take().map(|item| (item, next_is_with_it))
     }
 
     /// When what is on its way over a line arrives, in order; once for what arrives as one.
     pub(super) fn arrivals(&self, line: &Line) -> impl Iterator<Item = u64> + '_ {
         let mut next = line.0.map(|(first, _)| first);
-        let mut has_next = false;
+        let mut next_is_with_it = false;
         let arrivals = std::iter::from_fn(move || {
             let parcel = &self.parcels[next? as usize];
             next = parcel.next;
-            let is_first = !std::mem::replace(&mut has_next, parcel.has_next);
+            let is_first = !std::mem::replace(&mut next_is_with_it, parcel.next_is_with_it);
             Some(is_first.then_some(parcel.arrival))
         });
         arrivals.flatten()
@@ -173,8 +178,9 @@ mod tests {
         assert_eq!(transit.send(&mut line, 1, 20, lanes(4)), None);
         assert_eq!(transit.send(&mut line, 2, 20, lanes(5)), Some(50));
         assert_eq!(transit.arrivals(&line).collect::<Vec<_>>(), [30, 50, 50]);
-        let taken: Vec<bool> =
-            std::iter::from_fn(|| transit.take(&mut line)).map(|(_, has_next)| has_next).collect();
+        let taken: Vec<bool> = std::iter::from_fn(|| transit.take(&mut line))
+            .map(|(_, next_is_with_it)| next_is_with_it)
+            .collect();
         assert_eq!(taken, [true, false, true, false, false]);
     }
 }

@@ -555,10 +555,10 @@ impl World {
             return;
         }
         while let Some(known) = &mut self.pipes[pipe as usize]
-            && let Some((item, has_next)) = self.transit.take(&mut known.ends[end].coming)
+            && let Some((item, next_is_with_it)) = self.transit.take(&mut known.ends[end].coming)
         {
             self.receive(pipe, end, item);
-            if !has_next {
+            if !next_is_with_it {
                 break;
             }
         }
@@ -897,13 +897,16 @@ mod tests {
             if step % 50 > 0 {
                 continue;
             }
+            let deliveries = world.queue.all().filter_map(|event| match event {
+                Event::Deliver { pipe, end } => Some((pipe, usize::from(end))),
+                _ => None,
+            });
+            let deliveries: Vec<_> = deliveries.collect();
             let pipes =
                 world.pipes.iter().zip(0..).filter_map(|(pipe, at)| Some((pipe.as_ref()?, at)));
             for (pipe, at) in pipes {
                 for (end, here) in pipe.ends.iter().enumerate() {
-                    let is_theirs =
-                        |event: &Event| *event == Event::Deliver { pipe: at, end: end as u8 };
-                    let planned = world.queue.all().filter(is_theirs).count();
+                    let planned = deliveries.iter().filter(|to| **to == (at, end)).count();
                     // One whose time has come while it is held up has lost its event.
                     let counts = |is_to_come: &dyn Fn(&u64) -> bool| {
                         world.transit.arrivals(&here.coming).filter(is_to_come).count()

@@ -15,6 +15,8 @@
 //!   standing    what a peer has shown of whether it gives
 //!   past        what passed with peers that were here before
 //! neighbours  whom we link to                (a value: time and randomness come in)
+//!   caps        how many of them
+//!   dialling    whom to dial, and when
 //!   book        the addresses we know
 //!   bans        whom we refuse
 //!   places      who makes room for others

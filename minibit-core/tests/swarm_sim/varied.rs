@@ -10,7 +10,8 @@ const PARTS: u64 = 4;
 /// riders for only neighbours, a lane that looked at the clock for ever, a seeder waited for in
 /// vain, liars that take over again and again, pieces that drip from one while others hold them, a
 /// refusal taken for that of another request (twice), blocks forgotten that were still to come, pieces that
-/// take longer than links last, or than peers do.
+/// take longer than links last, or than peers do. Of these 780 also takes luck, with other seeds as with any change of
+/// what happens when: see `docs/swarm.md`.
 const FOUND: [u64; 16] =
     [143, 194, 310, 349, 396, 543, 624, 780, 1117, 1143, 1239, 1253, 1295, 1393, 1530, 1638];
 

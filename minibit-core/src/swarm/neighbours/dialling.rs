@@ -8,7 +8,8 @@
 //!   addresses of that IP.
 //! - However soon dials end, no more than [`DIALS_IN_WINDOW`] begin in a [`WINDOW`].
 //!
-//! Not here: what becomes of a link that was made, and places kept for links of our own choice (the module above).
+//! Not here: what becomes of a link that was made, and who gets a place that is kept for links of our own choice (the
+//! module above).
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -36,7 +37,7 @@ pub(super) const DIALS_IN_WINDOW: u32 = 32;
 pub(super) const WINDOW: Duration = Duration::from_millis(250);
 /// For so long only as many are dialled as do for a transfer that is over soon.
 pub(super) const AT_FIRST: Duration = Duration::from_secs(2);
-/// How often it is looked at whether there is somebody for whom to keep them.
+/// How often it is looked at whether there is somebody for whom to keep places.
 const CHOICE_LOOK: Duration = Duration::from_secs(1);
 
 impl Neighbours {

@@ -502,8 +502,9 @@ impl<H> Lane<H> {
         }
     }
 
-    /// Whether a block that has come in the middle of its piece leaves anything to see to: more to ask for, or
-    /// something to give back. Whoever takes a turn of the lane after each block need not ask.
+    /// Whether a block that has come in the middle of its piece leaves anything to see to at once: more to ask for, or
+    /// something to give back. What is learnt of the distance may wait. Whoever takes a turn of the lane after each
+    /// block need not ask.
     pub fn has_to_look(&self) -> bool {
         self.download.wants_more() || self.download.may_have_surplus() || self.late.is_some()
     }
