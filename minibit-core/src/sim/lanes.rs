@@ -314,7 +314,7 @@ impl World {
         self.let_seeder_leave(number);
         self.say(place);
         self.send_next(place);
-        // It may have been dealt nothing, and is to be dealt to again soon.
+        // Its peer may have been dealt nothing, and is to be dealt to again soon.
         self.plan_timer(place);
     }
 

@@ -855,6 +855,14 @@ mod tests {
         }
     }
 
+    fn all_faults() -> Faults {
+        Faults {
+            churn: 2.0,
+            broken_links: 300.0,
+            partition: Some((Duration::from_secs(5), Duration::from_secs(9))),
+        }
+    }
+
     #[test]
     fn the_first_copy_is_out_when_every_piece_is_with_some_honest_leecher() {
         let all_honest = run(swarm());
@@ -885,12 +893,7 @@ mod tests {
 
     #[test]
     fn what_is_on_its_way_has_as_many_events_as_it_arrives_in_parts_whatever_breaks() {
-        let faults = Faults {
-            churn: 2.0,
-            broken_links: 300.0,
-            partition: Some((Duration::from_secs(5), Duration::from_secs(9))),
-        };
-        let mut world = World::new(Scenario { faults, ..swarm() });
+        let mut world = World::new(Scenario { faults: all_faults(), ..swarm() });
         let (mut parts_seen, mut were_held_up) = (0, 0);
         for step in 0..20_000 {
             world.step();
@@ -929,12 +932,8 @@ mod tests {
 
     #[test]
     fn of_connections_only_those_are_kept_that_have_lanes_or_will_have_them() {
-        let faults = Faults {
-            churn: 2.0,
-            broken_links: 300.0,
-            partition: Some((Duration::from_secs(5), Duration::from_secs(9))),
-        };
-        let mut world = World::new(Scenario { faults, leave_when_done: true, ..swarm() });
+        let mut world =
+            World::new(Scenario { faults: all_faults(), leave_when_done: true, ..swarm() });
         for _ in 0..60_000 {
             world.step();
             let pipes = world.pipes.iter().flatten();
