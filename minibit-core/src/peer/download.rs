@@ -43,7 +43,7 @@ const WAIT_ON_MAX: Duration = Duration::from_secs(10);
 
 /// Nothing else can be said on a connection while a block comes, so none should take longer; and
 /// what is thrown away when a piece is given up is about a block.
-const BLOCK_TIME: Duration = Duration::from_millis(500);
+pub(crate) const BLOCK_TIME: Duration = Duration::from_millis(500);
 
 /// Blocks in flight at least: with one or two, half a window is a coarse thing, and a lane over
 /// 20 ms carried three quarters of what it could.
@@ -490,6 +490,11 @@ impl Download {
         };
         let left = asked + u64::from(rest);
         (left > 0).then_some((piece, left))
+    }
+
+    /// The piece that comes after what has begun, and has not.
+    pub fn next_piece(&self) -> Option<PieceIndex> {
+        self.asked.iter().map(|span| span.piece()).find(|piece| Some(*piece) != self.begun)
     }
 
     /// Whether nothing is asked for.

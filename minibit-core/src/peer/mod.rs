@@ -18,6 +18,7 @@ mod session;
 mod upload;
 
 pub use chatter::Chatter;
+pub(crate) use download::BLOCK_TIME;
 pub use download::{Arrival, Download};
 pub use facts::{Fact, Violation};
 pub use handshake::{Agreed, HandshakeError, Introduction};

@@ -12,7 +12,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use super::lock;
-use crate::peer::{Agreed, Repeats, Violation};
+use crate::peer::{Agreed, BLOCK_TIME, Repeats, Violation};
 use crate::swarm::{Holdings, LinkId, Past};
 use crate::types::PieceIndex;
 use crate::wire::LaneKey;
@@ -58,6 +58,8 @@ pub struct LaneStatus {
     pub(super) begun: AtomicU32,
     /// When that piece should be here, in microseconds of the shell's clock.
     pub(super) begun_due_us: AtomicU64,
+    /// Number of the piece that comes after it, plus one; 0 = none.
+    pub(super) next: AtomicU32,
     /// When the last bytes came, in microseconds of the shell's clock.
     pub(super) progress_us: AtomicU64,
     /// Bytes per second that it receives, by its last measure.
@@ -74,18 +76,49 @@ impl LaneStatus {
             due_us: AtomicU64::new(0),
             begun: AtomicU32::new(0),
             begun_due_us: AtomicU64::new(0),
+            next: AtomicU32::new(0),
             progress_us: AtomicU64::new(0),
             rate: AtomicU64::new(0),
             taken_over: AtomicBool::new(false),
         }
     }
 
-    /// How long until a piece that the lane has in flight is here: by its rate, and no sooner
-    /// than it has already been without progress. What has begun to come comes first, all else
+    /// How long until a piece of `len` bytes that the lane has in flight is here: by its rate, and no sooner
+    /// than it has already been without progress. What has begun to come comes first, then what is next, and all else
     /// is judged by the last of it.
-    pub(super) fn expected_rest(&self, piece: PieceIndex, now: Duration) -> Duration {
-        let due = if self.has_begun(piece) { &self.begun_due_us } else { &self.due_us };
-        micros(due).saturating_sub(now).max(self.silent(now))
+    pub(super) fn expected_rest(&self, piece: PieceIndex, len: u32, now: Duration) -> Duration {
+        let all = micros(&self.due_us).saturating_sub(now);
+        let rest = if self.has_begun(piece) {
+            self.begun_rest(now)
+        } else if self.comes_next(piece) {
+            let rate = self.rate.load(Relaxed).max(1);
+            let takes = Duration::from_micros(u64::from(len) * 1_000_000 / rate);
+            (self.begun_rest(now) + takes).min(all)
+        } else {
+            all
+        };
+        rest.max(self.silent(now))
+    }
+
+    fn begun_rest(&self, now: Duration) -> Duration {
+        micros(&self.begun_due_us).saturating_sub(now)
+    }
+
+    /// Whether the piece is next after what has begun.
+    fn comes_next(&self, piece: PieceIndex) -> bool {
+        self.next.load(Relaxed) == piece.get() + 1
+    }
+
+    /// Whether it is too late to call the piece off: it has begun to come, or will before the peer has read
+    /// so. That takes `distance`, and as long as a block takes that we may be sending the other way, behind which it waits.
+    pub(super) fn is_under_way(
+        &self,
+        piece: PieceIndex,
+        distance: Duration,
+        now: Duration,
+    ) -> bool {
+        let is_soon = || self.begun_rest(now) <= distance + BLOCK_TIME;
+        self.has_begun(piece) || self.comes_next(piece) && is_soon()
     }
 
     /// Whether the piece has begun to come.
@@ -99,8 +132,8 @@ impl LaneStatus {
     }
 
     /// Whether the piece will take so long that whoever else has it should be kept to have it from.
-    pub(super) fn drips(&self, piece: PieceIndex, now: Duration) -> bool {
-        self.expected_rest(piece, now) >= DRIPS
+    pub(super) fn drips(&self, piece: PieceIndex, len: u32, now: Duration) -> bool {
+        self.expected_rest(piece, len, now) >= DRIPS
     }
 
     fn silent(&self, now: Duration) -> Duration {
@@ -489,5 +522,41 @@ impl Link {
     /// Bytes came from the peer.
     pub fn heard(&self, now: Duration) {
         self.last_heard_us.store(now.as_micros() as u64, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Setting;
+    use super::*;
+    use crate::swarm::{Caps, Slots};
+
+    #[test]
+    fn of_what_a_lane_has_in_flight_the_next_comes_after_what_has_begun_and_the_others_at_the_end()
+    {
+        let setting = Setting::new(false, Caps::default(), Slots::default());
+        let geometry = &setting.share.geometry;
+        let [begun, next, later] = [5, 7, 3].map(|number| geometry.piece(number).unwrap());
+        let status = LaneStatus::new(Waker::noop().clone());
+        status.begun.store(6, Relaxed);
+        status.begun_due_us.store(2_000_000, Relaxed);
+        status.next.store(8, Relaxed);
+        status.rate.store(16_384, Relaxed);
+        let rests = |due: u64, now: u64| {
+            status.due_us.store(due * 1_000_000, Relaxed);
+            status.progress_us.store(now * 1_000_000, Relaxed);
+            let now = Duration::from_secs(now);
+            [begun, next, later].map(|piece| status.expected_rest(piece, 16_384, now).as_secs())
+        };
+        assert_eq!(rests(10, 0), [2, 3, 10]);
+        assert_eq!(rests(10, 1), [1, 2, 9]);
+        assert_eq!(rests(2, 0), [2, 2, 2], "none comes after the last");
+        let under_way = |distance, now| {
+            let (distance, now) = (Duration::from_millis(distance), Duration::from_millis(now));
+            [begun, next, later].map(|piece| status.is_under_way(piece, distance, now))
+        };
+        assert_eq!(under_way(20, 1_000), [true, false, false]);
+        assert_eq!(under_way(20, 1_480), [true, true, false], "a block may be on its way out");
+        assert_eq!(under_way(600, 1_000), [true, true, false], "it is far");
     }
 }

@@ -40,6 +40,18 @@ fn equal_peers_finish_near_the_bound_with_little_sent_twice_and_nearly_nothing_i
 }
 
 #[test]
+fn a_small_share_in_pieces_of_a_block_is_everywhere_soon_with_one_byte_in_a_hundred_in_vain() {
+    let piece_size = PieceSize::new(16 * 1024).expect("a size");
+    let small = |seed| run(Scenario { pieces: 1024, piece_size, ..swarm(seed) });
+    let reports: Vec<Report> = SEEDS.map(small).collect();
+    let mean_of = |of: fn(&Report) -> f64| mean(|seed| of(&reports[seed as usize - 1]));
+    let over = mean_of(|report| report.over_bound().expect("it finishes"));
+    assert!(over <= 1.25, "{over} of the bound");
+    let wasted = mean_of(Report::waste);
+    assert!(wasted <= 0.01, "{wasted} in vain");
+}
+
+#[test]
 fn peers_whose_rates_differ_tenfold_finish_within_1_3_of_the_bound() {
     for seed in SEEDS {
         let upload = Rates::Between(375e3, 3.75e6);

@@ -39,6 +39,38 @@ fn a_piece_whose_end_has_yet_to_be_reported_is_not_taken_over() {
 }
 
 #[test]
+fn of_what_waits_with_a_slower_peer_what_comes_next_is_left_to_it() {
+    let mut setting = Setting::with_pieces_of(16_384, false, Caps::default(), Slots::default());
+    let links = [2, 3].map(|number| setting.join(Duration::ZERO, number, true).unwrap());
+    let share = setting.share;
+    let (slow, mut fast) = (first_lane(&share, &links[0]), first_lane(&share, &links[1]));
+    let [begun, next, later] = [0, 1, 2].map(|number| share.geometry.piece(number).unwrap());
+    for piece in share.geometry.pieces() {
+        assert!(share.ledger.claim_this(&links[0].holdings, slow.id(), piece));
+        if ![begun, next, later].contains(&piece) {
+            share.ledger.verified(piece, slow.id());
+        }
+    }
+    let now = Duration::from_millis(100);
+    fast.download.on_bytes(16_384, now);
+    let last = |due: u64| {
+        slow.status.due_us.store(100_000 + due * 1000, Relaxed);
+        slow.status.begun_due_us.store(400_000, Relaxed);
+    };
+    slow.status.progress_us.store(100_000, Relaxed);
+    slow.status.begun.store(1, Relaxed);
+    slow.status.next.store(2, Relaxed);
+    slow.status.rate.store(163_840, Relaxed);
+    last(299);
+    fast.ask(now);
+    assert_eq!(fast.download().pieces(), [], "all is here before it could be here twice");
+    last(700);
+    fast.ask(now);
+    assert_eq!(fast.download().pieces(), [later]);
+    assert_eq!(share.ledger.owner(next), Some(slow.id()));
+}
+
+#[test]
 fn who_found_a_piece_taken_that_is_not_asked_for_after_all_looks_again() {
     let (share, links) = links(2);
     let woken = Arc::new(Woken::default());
