@@ -184,6 +184,7 @@ fn choking(criterion: &mut Criterion) {
                 took_at: now,
                 snubbed: false,
                 answers_us: false,
+                distance: Duration::ZERO,
                 past: Past::default(),
                 passes_on: None,
                 amid_piece: false,

@@ -522,10 +522,14 @@ impl<H> Manager<H> {
 
 /// What the choker looks at of a link.
 fn view<H>(share: &Share<H>, now: Duration, link: &Link, rarity: bool) -> PeerView {
+    let verified_from = link.verified_bytes.load(Relaxed);
+    // It lies where nothing else is looked at.
+    let distance = if verified_from == 0 { link.known_distance() } else { None };
     PeerView {
         id: link.id,
         interested: link.is_audience(),
-        verified_from: link.verified_bytes.load(Relaxed),
+        verified_from,
+        distance: distance.unwrap_or_default(),
         uploaded_to: link.uploaded_bytes.load(Relaxed),
         held: link.holdings.len(),
         rare_pieces: if rarity { share.ledger.rare_held(&link.holdings) } else { 0 },

@@ -62,6 +62,7 @@ impl Room {
             took_at: self.now,
             snubbed: false,
             answers_us: false,
+            distance: Duration::ZERO,
             past: Past::default(),
             passes_on: None,
             amid_piece: false,
