@@ -41,6 +41,11 @@ impl Slack {
         let forgotten = 0.5f64.powf(span.as_secs_f64() / HALF_LIFE.as_secs_f64());
         self.last = (sent.saturating_sub(before) as f64 / span.as_secs_f64()) as u64;
         self.carried = self.last.max((self.carried as f64 * forgotten) as u64);
+        self.has_room()
+    }
+
+    /// Whether the last window ended with room to spare.
+    pub(super) fn has_room(&self) -> bool {
         self.last < self.carried / PART
     }
 }

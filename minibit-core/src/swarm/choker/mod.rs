@@ -57,7 +57,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use self::peer::{PeerState, Slot};
+use self::peer::{LEAVING_MAX, PeerState, Slot, leaving_max};
 use self::regular::may_hold_regular;
 use self::trials::{Gone, TRIALS_PART};
 use super::slack::Slack;
@@ -200,6 +200,8 @@ pub struct Choker {
     /// them many times.
     peers: Vec<PeerState>,
     last_round: Option<Duration>,
+    /// For how long the rest of a piece may hold up a slot, by what the last round carried.
+    leaving_max: Duration,
     /// Slots moved in this round (see [`Self::moves`]), and the rounds before by how many were.
     moved: usize,
     rounds: MovesByRound,
@@ -228,6 +230,7 @@ impl Choker {
             sent: Sent::default(),
             peers: Vec::new(),
             last_round: None,
+            leaving_max: LEAVING_MAX,
             moved: 0,
             rounds: [0; MOVES_COUNTED],
             trusted_from: Standing::New,
@@ -392,6 +395,8 @@ impl Choker {
         peers: impl IntoIterator<Item = PeerView>,
     ) {
         self.decisions = self.decisions.wrapping_add(1);
+        // While it has room, what is slow is whoever reads, and shall not keep others out.
+        let leaving_max = if self.slack.has_room() { LEAVING_MAX } else { self.leaving_max };
         let mut count = 0;
         for (place, view) in peers.into_iter().enumerate() {
             // Most often nobody came or went since the last time.
@@ -401,7 +406,7 @@ impl Choker {
                 self.peers.insert(at, PeerState::new(now, view));
                 at
             });
-            self.peers[at].note(now, due, view);
+            self.peers[at].note(now, due, leaving_max, view);
             self.peers[at].judge(now, self.piece_len, policy);
             self.peers[at].seen_in = self.decisions;
             count = place + 1;
@@ -523,6 +528,13 @@ impl Choker {
     }
 
     fn note_round(&mut self, now: Duration) {
+        if let Some(last) = self.last_round {
+            let of_late = |peer: &PeerState| peer.view.uploaded_to - peer.uploaded_mark;
+            let sent: u64 = self.peers.iter().map(of_late).sum();
+            let slots = self.taken(Slot::Regular) + self.taken(Slot::Optimistic);
+            let round = now.saturating_sub(last);
+            self.leaving_max = leaving_max(self.piece_len, round, sent, slots);
+        }
         self.last_round = Some(now);
         for peer in &mut self.peers {
             peer.uploaded_mark = peer.view.uploaded_to;

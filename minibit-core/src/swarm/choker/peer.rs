@@ -18,8 +18,21 @@ const TAKER_SOON_TRIPS: u32 = 2;
 const TAKER_SOON_PIECES: u64 = 3;
 const TAKER_PART: u64 = 10;
 /// For so long the rest of a piece may hold up a slot after a choke: who fetches it byte by byte
-/// shall not keep others out.
+/// shall not keep others out. Or for [`LEAVING_PIECES`] times as long as a piece took in a slot of late, if that is longer
+/// and no longer than [`LEAVING_MOST`]: what is sent besides would make all that goes out slower, and with that more of it.
 pub(super) const LEAVING_MAX: Duration = ROUND.saturating_mul(3);
+/// See [`LEAVING_MAX`].
+const LEAVING_PIECES: u64 = 2;
+/// See [`LEAVING_MAX`].
+pub(super) const LEAVING_MOST: Duration = ROUND.saturating_mul(30);
+
+/// For how long the rest of a piece of so many bytes may hold up a slot, where in a round of that length so many bytes
+/// went out in so many slots.
+pub(super) fn leaving_max(piece_len: u64, round: Duration, sent: u64, slots: usize) -> Duration {
+    let pieces = LEAVING_PIECES * slots as u64 * piece_len;
+    let takes = round.as_secs_f64() * pieces as f64 / sent.max(1) as f64;
+    Duration::from_secs_f64(takes.min(LEAVING_MOST.as_secs_f64())).max(LEAVING_MAX)
+}
 
 /// Which slot a peer has, and since when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,7 +137,7 @@ impl PeerState {
     }
 
     /// Learns how the peer is by now.
-    pub(super) fn note(&mut self, now: Duration, due: bool, view: PeerView) {
+    pub(super) fn note(&mut self, now: Duration, due: bool, leaving_max: Duration, view: PeerView) {
         self.was_answered = self.is_answered();
         self.let_pass_at = self.let_pass_at.filter(|at| view.took_at <= *at);
         if view.interested && !self.view.interested {
@@ -135,7 +148,7 @@ impl PeerState {
             self.let_slot_pass(now);
             self.stuck_until = now + ROUND;
         }
-        if !view.amid_piece || now.saturating_sub(self.left_at) >= LEAVING_MAX {
+        if !view.amid_piece || now.saturating_sub(self.left_at) >= leaving_max {
             self.leaving = Slot::None;
         }
         if view.uploaded_to > 0 {

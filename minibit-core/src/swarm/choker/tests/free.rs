@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::peer::LEAVING_MAX;
+use super::super::peer::{LEAVING_MAX, LEAVING_MOST, leaving_max};
 use super::super::{IDLE, ROUND};
 use super::*;
 use crate::swarm::Standing;
@@ -33,6 +33,36 @@ fn a_piece_that_is_never_out_does_not_hold_up_its_slot_for_ever() {
     let mut room = one_is_leaving();
     room.now += LEAVING_MAX;
     assert!(room.tick().0.contains(&5));
+}
+
+#[test]
+fn where_a_piece_takes_a_minute_its_slot_waits_for_twice_as_long_as_one_took_of_late() {
+    let mut room = Room::classic(5);
+    room.tick();
+    // In each of five slots a quarter of a piece in a round.
+    let round = |room: &mut Room| {
+        room.peers.iter_mut().for_each(|peer| peer.uploaded_to += u64::from(PIECE) / 4);
+        room.round();
+        room.choker.peers[0].leaving != Slot::None
+    };
+    assert!(!round(&mut room));
+    room.peer(0).amid_piece = true;
+    room.tick();
+    room.peer(0).interested = false;
+    assert_eq!(room.tick().1, [0]);
+    let held_up = (0..20).take_while(|_| round(&mut room)).count();
+    // A piece takes 32 to 40 seconds, by how many slots there are when a round ends.
+    assert!((6..=8).contains(&held_up), "{held_up} rounds");
+}
+
+#[test]
+fn what_the_rest_of_a_piece_may_take_follows_the_last_round_within_bounds() {
+    let piece = u64::from(PIECE);
+    let after = |sent, slots| leaving_max(piece, ROUND, sent, slots);
+    assert_eq!(after(piece * 5 / 4, 5), ROUND * 8);
+    assert_eq!(after(piece * 100, 5), LEAVING_MAX, "pieces are soon out");
+    assert_eq!(after(0, 5), LEAVING_MOST, "nothing went out");
+    assert_eq!(after(0, 0), LEAVING_MAX);
 }
 
 #[test]
