@@ -15,7 +15,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use super::facts::Violation;
-use super::meter::RateMeter;
+use super::meter::{RateMeter, WINDOW_MIN};
 use crate::types::{BlockSpan, Geometry, PieceIndex, limits};
 use crate::wire::{BlockHeader, RawBlock, RefuseReason};
 
@@ -182,12 +182,12 @@ impl Download {
         self.likely_rate = rate as f64;
     }
 
-    /// Whether so little is in flight that it is time to ask for more. Half a window, so that
+    /// Whether so little is in flight that it is time to ask for more: not with each block, so that
     /// requests travel in batches.
     pub fn wants_more(&self) -> bool {
         let few = self.asked.len() as u64 <= self.blocks_min() / 2;
         self.looks_again.is_none()
-            && (few || self.in_flight <= self.meter.window() / 2)
+            && (few || self.in_flight <= self.meter.refill_at())
             && self.asked.len() <= limits::REQUESTS_IN_FLIGHT_MAX / 2
     }
 
@@ -284,7 +284,8 @@ impl Download {
             return Vec::new();
         }
         self.asked_unknowing = false;
-        let keep = self.meter.window().max(u64::from(self.next_block_len()) * self.blocks_min());
+        // The first sample may be of the first few kilobytes, which waited for a round trip, and is no reason to throw away more.
+        let keep = self.meter.window().max(WINDOW_MIN);
         if self.in_flight <= 2 * keep || self.meter.time_for(self.in_flight) < Some(SURPLUS) {
             return Vec::new();
         }

@@ -7,8 +7,8 @@ use crate::types::limits;
 /// Least time between two samples of the rate; shorter ones measure the scheduler.
 const SAMPLE: Duration = Duration::from_millis(5);
 /// Bytes in flight that a lane starts with, and never goes under unless that is more than it receives in
-/// [`WINDOW_SPAN`].
-const WINDOW_MIN: u64 = limits::BLOCK_LEN_MAX as u64;
+/// [`WINDOW_SPAN`]; in whole blocks and so many as keep it busy ([`Download::top_up`](super::Download::top_up)) it may be more.
+pub(super) const WINDOW_MIN: u64 = limits::BLOCK_LEN_MAX as u64;
 /// A slow lane has no more in flight than comes in so long, or than twice what its distance takes. What waits in its queue
 /// nobody else fetches: of sixty peers with 10 Mbit/s out and pieces of 16 KiB each had most of what it missed waiting with
 /// somebody slow, and was done a tenth later.
@@ -136,6 +136,15 @@ impl RateMeter {
             known => WINDOW_MIN.min((known * WINDOW_SPAN.as_secs_f64()) as u64),
         };
         (wanted as u64).clamp(least, WINDOW_MAX)
+    }
+
+    /// So few bytes in flight are a reason to ask for more. A slow lane's window is short of what distance there may be that was
+    /// not there when it was measured, for others may fill a queue on the way.
+    pub fn refill_at(&self) -> u64 {
+        match self.window() {
+            short if short < WINDOW_MIN => short / 4 * 3,
+            window => window / 2,
+        }
     }
 
     /// How long `bytes` more should take at the current rate; `None` while it is unknown.
@@ -272,6 +281,8 @@ mod tests {
         let window = |distance| steady(65_536, Duration::from_millis(distance)).window() / 1024;
         assert_eq!([window(1), window(400)], [64, 64]);
         assert_eq!(window(999), 2 * 64);
+        let refill_at = |rate| steady(rate, Duration::from_millis(1)).refill_at() / 1024;
+        assert_eq!([refill_at(65_536), refill_at(MIB)], [48, 128]);
     }
 
     #[test]

@@ -515,9 +515,9 @@ impl SimLane {
             return None;
         }
         self.mind.on_bytes(span.len() - credited, now);
-        self.mind.publish_due(now);
         self.mind.on_payload(span.len());
         let whole = self.mind.on_block_done(span);
+        self.mind.publish_due(now);
         let piece = span.piece();
         *self.mind.take_in(piece, span.len())? &= !wrong;
         if !whole {

@@ -58,6 +58,8 @@ pub struct LaneStatus {
     pub(super) begun: AtomicU32,
     /// When that piece should be here, in microseconds of the shell's clock.
     pub(super) begun_due_us: AtomicU64,
+    /// Its round trip in microseconds; 0 while unknown.
+    pub(super) trip_us: AtomicU64,
     /// Number of the piece that comes after it, plus one; 0 = none.
     pub(super) next: AtomicU32,
     /// When the last bytes came, in microseconds of the shell's clock.
@@ -76,6 +78,7 @@ impl LaneStatus {
             due_us: AtomicU64::new(0),
             begun: AtomicU32::new(0),
             begun_due_us: AtomicU64::new(0),
+            trip_us: AtomicU64::new(0),
             next: AtomicU32::new(0),
             progress_us: AtomicU64::new(0),
             rate: AtomicU64::new(0),
@@ -110,15 +113,10 @@ impl LaneStatus {
     }
 
     /// Whether it is too late to call the piece off: it has begun to come, or will before the peer has read
-    /// so. That takes `distance`, and as long as a block takes that we may be sending the other way, behind which it waits.
-    pub(super) fn is_under_way(
-        &self,
-        piece: PieceIndex,
-        distance: Duration,
-        now: Duration,
-    ) -> bool {
-        let is_soon = || self.begun_rest(now) <= distance + BLOCK_TIME;
-        self.has_begun(piece) || self.comes_next(piece) && is_soon()
+    /// so. That takes a round trip, and as long as a block takes that we may be sending the other way, behind which it waits.
+    pub(super) fn is_under_way(&self, piece: PieceIndex, now: Duration) -> bool {
+        let is_soon = || self.begun_rest(now) <= micros(&self.trip_us) + BLOCK_TIME;
+        !self.stalls(now) && (self.has_begun(piece) || self.comes_next(piece) && is_soon())
     }
 
     /// Whether the piece has begun to come.
@@ -551,12 +549,17 @@ mod tests {
         assert_eq!(rests(10, 0), [2, 3, 10]);
         assert_eq!(rests(10, 1), [1, 2, 9]);
         assert_eq!(rests(2, 0), [2, 2, 2], "none comes after the last");
-        let under_way = |distance, now| {
-            let (distance, now) = (Duration::from_millis(distance), Duration::from_millis(now));
-            [begun, next, later].map(|piece| status.is_under_way(piece, distance, now))
+        let under_way = |trip: u64, now: u64| {
+            status.trip_us.store(trip * 1000, Relaxed);
+            status.progress_us.store(now * 1000, Relaxed);
+            let now = Duration::from_millis(now);
+            [begun, next, later].map(|piece| status.is_under_way(piece, now))
         };
         assert_eq!(under_way(20, 1_000), [true, false, false]);
         assert_eq!(under_way(20, 1_480), [true, true, false], "a block may be on its way out");
         assert_eq!(under_way(600, 1_000), [true, true, false], "it is far");
+        status.progress_us.store(0, Relaxed);
+        let stalled = Duration::from_millis(1_480);
+        assert!(!status.is_under_way(begun, stalled), "nothing comes");
     }
 }

@@ -523,13 +523,15 @@ impl<H> Manager<H> {
 /// What the choker looks at of a link.
 fn view<H>(share: &Share<H>, now: Duration, link: &Link, rarity: bool) -> PeerView {
     let verified_from = link.verified_bytes.load(Relaxed);
-    // It lies where nothing else is looked at.
-    let distance = if verified_from == 0 { link.known_distance() } else { None };
+    // What these lie beside is not looked at else.
+    let has_sent = verified_from > 0 || link.gave_at() > link.made;
+    let distance = if has_sent { None } else { link.known_distance() };
     PeerView {
         id: link.id,
         interested: link.is_audience(),
         verified_from,
-        distance: distance.unwrap_or_default(),
+        has_sent,
+        distance,
         uploaded_to: link.uploaded_bytes.load(Relaxed),
         held: link.holdings.len(),
         rare_pieces: if rarity { share.ledger.rare_held(&link.holdings) } else { 0 },
@@ -620,6 +622,21 @@ mod tests {
         let later = Duration::from_secs(30);
         assert!(setting.manager.dial(later).is_empty());
         (8..10).for_each(|number| drop(setting.join(later, number, false).unwrap()));
+    }
+
+    #[test]
+    fn how_far_a_peer_is_counts_until_its_first_bytes_have_come() {
+        let mut setting = Setting::new(false, FEW, ONE_SLOT);
+        let link = setting.join(Duration::from_secs(1), 2, false).unwrap();
+        let seen = || {
+            let view = view(&setting.share, Duration::from_secs(3), &link, false);
+            (view.has_sent, view.distance)
+        };
+        assert_eq!(seen(), (false, None), "it has dialled us");
+        link.round_trip_us.store(300_000, Relaxed);
+        assert_eq!(seen(), (false, Some(Duration::from_millis(300))));
+        link.gave(Duration::from_secs(2));
+        assert!(seen().0, "of a piece that is not all here");
     }
 
     #[test]

@@ -137,8 +137,10 @@ pub struct PeerView {
     pub snubbed: bool,
     /// It says that it answers our requests, and has not let us down.
     pub answers_us: bool,
-    /// How long it takes to it and back, if that is known; only looked at while it has given nothing. Else zero.
-    pub distance: Duration,
+    /// Payload has come from it, be it of a piece that is not all here.
+    pub has_sent: bool,
+    /// How long it takes to it and back, if that is known; only looked at while it has sent nothing.
+    pub distance: Option<Duration>,
     /// What passed over earlier links with it.
     pub past: Past,
     /// How it stands by what it passes on ([`Guide::standing`](super::Guide::standing)), if we

@@ -11,10 +11,12 @@ use crate::swarm::Standing;
 /// A peer that was sent a piece, and after so long has given back less than one part in so many,
 /// only takes.
 pub(super) const TAKER_AFTER: Duration = Duration::from_secs(1);
-/// The same of a peer that was sent so many pieces by then, for on a fast link a second is many more: after so long, or so
-/// many round trips if these take longer. To answer takes one, and the first block of its own another.
+/// The same of a peer that was sent so many pieces by then, for on a fast link a second is many more, and of which nothing has
+/// come: after so long, or so many round trips if these take longer. To answer takes one, and its first bytes another.
 pub(super) const TAKER_SOON_AFTER: Duration = Duration::from_millis(80);
 const TAKER_SOON_TRIPS: u32 = 2;
+/// If it is not known how far it is.
+pub(super) const TAKER_SOON_AFTER_UNKNOWN: Duration = Duration::from_millis(250);
 const TAKER_SOON_PIECES: u64 = 3;
 const TAKER_PART: u64 = 10;
 /// For so long the rest of a piece may hold up a slot after a choke: who fetches it byte by byte
@@ -268,8 +270,13 @@ impl PeerState {
         let view = &self.view;
         let counts_from = if policy == ChokePolicy::Seeder { 0 } else { self.verified_marks[0] };
         let was_sent_many = view.taken() >= TAKER_SOON_PIECES * piece_len;
-        let soon = TAKER_SOON_AFTER.max(view.distance * TAKER_SOON_TRIPS);
-        let after = if was_sent_many { soon.min(TAKER_AFTER) } else { TAKER_AFTER };
+        let after = if was_sent_many && !view.has_sent {
+            view.distance.map_or(TAKER_SOON_AFTER_UNKNOWN, |distance| {
+                (distance * TAKER_SOON_TRIPS).clamp(TAKER_SOON_AFTER, TAKER_AFTER)
+            })
+        } else {
+            TAKER_AFTER
+        };
         let has_had_time = view.past.taken >= piece_len
             || self.taking_since.is_some_and(|since| now.saturating_sub(since) >= after);
         let had_its_chance = view.taken() >= piece_len && has_had_time;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::Lane;
 use crate::peer::{FAR, LANE_WORTH};
 use crate::swarm::{LaneId, PickOrder, Picking, leave_to_others};
+use crate::trade::link::LaneStatus;
 use crate::trade::lock;
 use crate::types::{BlockSpan, PieceIndex, limits};
 use crate::wire::{Message, RawBlock};
@@ -34,10 +35,11 @@ const DOUBTED_FOR: Duration = Duration::from_secs(30);
 const TAKE_OVER_LOOK: usize = 256;
 /// How much sooner a lane must have a piece here than its owner to take it over.
 const TAKE_WAITING: u32 = 3;
-/// The same for a piece of which a block comes, or will in any case, and is lost: the owner hears of it too late.
+/// The same for a piece of which some has come or will in any case, and is lost: the owner hears of it too late.
 const TAKE_UNDER_WAY: u32 = 4;
-/// The same where that block is all of the piece: else sixty peers with such pieces and 10 Mbit/s out received 1.6 % in vain.
-const TAKE_LAST_BLOCK: u32 = 8;
+/// The same for a piece of the shortest length, of which such a block is all: else sixty peers with such pieces and
+/// 10 Mbit/s out received 1.6 % in vain.
+const TAKE_SHORTEST_UNDER_WAY: u32 = 8;
 /// What a lane without a known rate is thought to need for a piece.
 const UNKNOWN_PIECE_TIME: Duration = Duration::from_millis(500);
 
@@ -348,33 +350,13 @@ impl<H> Lane<H> {
             if !hinders && (!is_endgame || is_in_doubt) {
                 continue;
             }
-            if latest.is_none_or(|(longest, ..)| rest > longest) {
+            let is_later = latest.is_none_or(|(longest, ..)| rest > longest);
+            if is_later && self.has_clearly_sooner(piece, status, rest, now) {
                 latest = Some((rest, piece, owner));
             }
         }
-        let (rest, piece, owner) = latest?;
-        let meter = self.download.meter();
-        let status = lanes.get(&owner)?;
-        let has_begun = status.has_begun(piece);
-        let is_fresh =
-            meter.rate() < 1.0 && self.link.bytes_from() == 0 && now < self.began + FRESH_FOR;
-        if has_begun && is_fresh && !status.stalls(now) {
-            // Where connections are lost again and again there is always a fresh one, of which nothing
-            // is known: one after another would begin the piece anew.
-            return None;
-        }
-        // By no less than what it is judged by if it does not come ([`Download::overdue`]), or a short last piece
-        // would go to and fro between two that are busy with others.
-        let len = geometry.piece_len(piece).max(limits::BLOCK_LEN_MIN);
-        let distance = meter.round_trip().unwrap_or_default();
-        let own = meter.time_for(len.into()).unwrap_or(UNKNOWN_PIECE_TIME) + distance;
-        let is_under_way = status.is_under_way(piece, distance, now);
-        let margin = match is_under_way {
-            false => TAKE_WAITING,
-            true if len > limits::BLOCK_LEN_MIN => TAKE_UNDER_WAY,
-            true => TAKE_LAST_BLOCK,
-        };
-        if rest <= own * margin || !self.share.ledger.take_over(piece, owner, self.id) {
+        let (_, piece, owner) = latest?;
+        if !self.share.ledger.take_over(piece, owner, self.id) {
             return None;
         }
         let status = Arc::clone(lanes.get(&owner)?);
@@ -382,6 +364,36 @@ impl<H> Lane<H> {
         status.taken_over.store(true, Release);
         status.waker.wake_by_ref();
         Some(piece)
+    }
+
+    /// Whether this lane would have the piece here so much sooner than its owner, which needs as long as `rest`, that it is
+    /// worth what comes twice for it.
+    fn has_clearly_sooner(
+        &self,
+        piece: PieceIndex,
+        owner: &LaneStatus,
+        rest: Duration,
+        now: Duration,
+    ) -> bool {
+        let meter = self.download.meter();
+        let is_fresh =
+            meter.rate() < 1.0 && self.link.bytes_from() == 0 && now < self.began + FRESH_FOR;
+        if owner.has_begun(piece) && is_fresh && !owner.stalls(now) {
+            // Where connections are lost again and again there is always a fresh one, of which nothing
+            // is known: one after another would begin the piece anew.
+            return false;
+        }
+        // By no less than what it is judged by if it does not come ([`Download::overdue`]), or a short last piece
+        // would go to and fro between two that are busy with others.
+        let len = self.share.geometry.piece_len(piece).max(limits::BLOCK_LEN_MIN);
+        let own = meter.time_for(len.into()).unwrap_or(UNKNOWN_PIECE_TIME)
+            + meter.round_trip().unwrap_or_default();
+        let margin = match owner.is_under_way(piece, now) {
+            false => TAKE_WAITING,
+            true if len > limits::BLOCK_LEN_MIN => TAKE_UNDER_WAY,
+            true => TAKE_SHORTEST_UNDER_WAY,
+        };
+        rest > own * margin
     }
 
     /// Whether this peer holds a piece that drips from another.
@@ -407,9 +419,15 @@ impl<H> Lane<H> {
         self.status.due_us.store(due as u64, Relaxed);
         let begun = self.download.begun(&self.share.geometry);
         self.status.begun.store(begun.map_or(0, |(piece, _)| piece.get() + 1), Relaxed);
+        let trip = self.download.meter().round_trip().unwrap_or_default();
+        self.status.trip_us.store(trip.as_micros() as u64, Relaxed);
         let next = self.download.next_piece();
         self.status.next.store(next.map_or(0, |piece| piece.get() + 1), Relaxed);
-        if let Some(left) = begun.and_then(|(_, left)| self.download.meter().time_for(left)) {
+        let left = match begun {
+            Some((_, left)) => self.download.meter().time_for(left),
+            None => Some(Duration::ZERO),
+        };
+        if let Some(left) = left {
             self.status.begun_due_us.store((now + left).as_micros() as u64, Relaxed);
         }
         // Not any bytes: a peer that says this and that while it delivers nothing is silent.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::peer::{TAKER_AFTER, TAKER_SOON_AFTER};
+use super::super::peer::{TAKER_AFTER, TAKER_SOON_AFTER, TAKER_SOON_AFTER_UNKNOWN};
 use super::*;
 use crate::swarm::{ROUND, Standing};
 
@@ -177,23 +177,26 @@ fn who_only_takes_is_left_out_while_two_who_give_keep_the_link_busy() {
 }
 
 #[test]
-fn who_was_sent_three_pieces_shows_sooner_that_it_only_takes_but_not_before_it_can_have_given_anything()
- {
-    let known_after = |pieces: u64, distance: u64| {
+fn who_was_sent_three_pieces_shows_sooner_that_it_only_takes_but_not_before_anything_can_have_come()
+{
+    let known_after = |pieces: u64, has_sent: bool, distance: Option<u64>| {
         let mut room = Room::classic(4);
         room.tick();
         room.peer(0).uploaded_to = pieces * u64::from(PIECE);
-        room.peer(0).distance = Duration::from_millis(distance);
+        room.peer(0).has_sent = has_sent;
+        room.peer(0).distance = distance.map(Duration::from_millis);
         (0..200).map(|step| Duration::from_millis(10) * step).find(|wait| {
             room.tick();
             room.now += Duration::from_millis(10);
             room.choker.peers[0].standing == Standing::Taker && *wait > Duration::ZERO
         })
     };
-    assert_eq!(known_after(2, 0), Some(TAKER_AFTER));
-    assert_eq!(known_after(3, 0), Some(TAKER_SOON_AFTER));
-    assert_eq!(known_after(3, 100), Some(Duration::from_millis(200)));
-    assert_eq!(known_after(3, 5_000), Some(TAKER_AFTER), "it may only look far");
+    assert_eq!(known_after(2, false, Some(0)), Some(TAKER_AFTER));
+    assert_eq!(known_after(3, false, Some(0)), Some(TAKER_SOON_AFTER));
+    assert_eq!(known_after(3, false, Some(100)), Some(Duration::from_millis(200)));
+    assert_eq!(known_after(3, false, Some(5_000)), Some(TAKER_AFTER), "it may only look far");
+    assert_eq!(known_after(3, false, None), Some(TAKER_SOON_AFTER_UNKNOWN));
+    assert_eq!(known_after(3, true, Some(0)), Some(TAKER_AFTER), "its first piece is on its way");
 }
 
 #[test]

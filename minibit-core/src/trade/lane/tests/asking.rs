@@ -71,6 +71,54 @@ fn of_what_waits_with_a_slower_peer_what_comes_next_is_left_to_it() {
 }
 
 #[test]
+fn a_lane_tells_others_what_comes_next_and_how_far_it_is() {
+    let mut setting = Setting::with_pieces_of(16_384, false, Caps::default(), Slots::default());
+    let link = setting.join(Duration::ZERO, 2, true).unwrap();
+    let (mut lane, first) = asking(&setting.share, &link);
+    let pieces = lane.download().pieces();
+    let next = |lane: &Lane| lane.status.next.load(Relaxed);
+    lane.publish_due(Duration::ZERO);
+    assert_eq!(next(&lane), first.piece().get() + 1, "nothing has begun");
+    let now = Duration::from_millis(30);
+    let (piece, offset, len) = (first.piece().get(), first.offset(), first.len());
+    lane.on_block(&BlockHeader { piece, offset, len }, now).unwrap();
+    lane.publish_due(now);
+    let then = pieces.iter().find(|piece| **piece != first.piece()).expect("more was asked for");
+    assert_eq!(next(&lane), then.get() + 1);
+    assert_eq!(lane.status.trip_us.load(Relaxed), 30_000);
+    lane.cancel(&pieces);
+    lane.publish_due(now);
+    assert_eq!(next(&lane), 0);
+    assert_eq!(lane.status.begun_due_us.load(Relaxed), 30_000, "what was due is not any more");
+}
+
+/// After how many times what it takes itself a lane takes over a piece of which the first block comes.
+fn taken_after(piece_len: u32) -> u64 {
+    let mut setting = Setting::with_pieces_of(piece_len, false, Caps::default(), Slots::default());
+    let links = [2, 3].map(|number| setting.join(Duration::ZERO, number, true).unwrap());
+    let share = setting.share;
+    let (slow, mut fast) = (first_lane(&share, &links[0]), first_lane(&share, &links[1]));
+    let piece = share.geometry.piece(0).unwrap();
+    assert!(share.ledger.claim_this(&links[0].holdings, slow.id(), piece));
+    all_but(&share, &links[0], piece);
+    let now = Duration::from_millis(100);
+    fast.download.on_bytes(piece_len, now);
+    slow.status.progress_us.store(100_000, Relaxed);
+    slow.status.begun.store(1, Relaxed);
+    let takes = |times: &u64| {
+        slow.status.begun_due_us.store(100_000 + times * 100_000 + 1000, Relaxed);
+        fast.ask(now);
+        !fast.download().is_idle()
+    };
+    (1..20).find(takes).expect("it is taken")
+}
+
+#[test]
+fn what_is_under_way_is_taken_over_less_readily_if_all_of_it_is_lost() {
+    assert_eq!([taken_after(32_768), taken_after(16_384)], [4, 8]);
+}
+
+#[test]
 fn who_found_a_piece_taken_that_is_not_asked_for_after_all_looks_again() {
     let (share, links) = links(2);
     let woken = Arc::new(Woken::default());

@@ -163,17 +163,14 @@ fn given_up() -> (Lane, [BlockSpan; 4]) {
     (lane, blocks)
 }
 
-/// So soon that the lane is none of the slow ones, which give back what they were asked for unknowingly.
-const SOON: Duration = Duration::from_millis(100);
-
 /// A block comes; true if it is taken.
 fn comes_late(lane: &mut Lane, span: BlockSpan) -> bool {
     let header = BlockHeader { piece: span.piece().get(), offset: span.offset(), len: span.len() };
-    if lane.on_block(&header, SOON).unwrap() == Arrival::Discard {
+    if lane.on_block(&header, Duration::from_secs(1)).unwrap() == Arrival::Discard {
         return false;
     }
     comes(lane, span, span.len());
-    lane.on_bytes(span.len(), SOON);
+    lane.on_bytes(span.len(), Duration::from_secs(1));
     lane.on_block_done(span);
     true
 }
@@ -187,7 +184,7 @@ fn of_a_piece_that_was_given_up_others_go_on_with_what_came_all_the_same() {
     assert_eq!(lane.download.in_flight(), in_flight);
     let piece = blocks[0].piece();
     assert_eq!(lane.share.ledger.owner(piece), Some(lane.id));
-    lane.ask(SOON);
+    lane.ask(Duration::from_secs(1));
     assert_eq!(lane.take_parted(), [piece]);
     assert_eq!(lane.share.ledger.owner(piece), None);
     assert_eq!(lane.share.end_of_prefix(piece, &lane.sender), 2 * 16_384);
@@ -207,7 +204,7 @@ fn of_a_stranger_no_beginning_that_comes_late_is_left_to_others() {
 fn a_piece_that_comes_whole_though_it_was_given_up_stays_with_whom_it_came_to() {
     let (mut lane, blocks) = given_up();
     assert!(blocks.iter().all(|block| comes_late(&mut lane, *block)));
-    lane.ask(SOON);
+    lane.ask(Duration::from_secs(1));
     let piece = blocks[0].piece();
     assert_eq!(lane.take_parted(), []);
     assert_eq!(lane.share.ledger.owner(piece), Some(lane.id));
