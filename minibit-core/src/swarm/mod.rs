@@ -57,6 +57,7 @@ pub use book::{KnownPeer, Source};
 #[cfg(not(loom))]
 pub(crate) use book::{PER_IP_MAX, block_of, may_name};
 pub use cell::LaneId;
+pub(crate) use choker::TAKER_PART;
 pub use choker::{ChokePolicy, Choker, LinkId, MovesByRound, PeerView, ROUND, Sent, Slots};
 pub use guide::Guide;
 pub use holdings::Holdings;

@@ -17,7 +17,7 @@ use crate::content::PieceHasher;
 use crate::peer::{Agreed, Introduction};
 use crate::swarm::{
     Choker, Direction, Ending, Greeting, Holdings, KnownPeer, LinkId, MovesByRound, Neighbours,
-    Occupant, Past, Pasts, PeerView, Refusal, Sent, Source, Verdict, giving_way,
+    Occupant, Past, Pasts, PeerView, Refusal, Sent, Source, TAKER_PART, Verdict, giving_way,
 };
 use crate::types::PeerId;
 use crate::wire::{LaneKey, Register};
@@ -523,16 +523,18 @@ impl<H> Manager<H> {
 /// What the choker looks at of a link.
 fn view<H>(share: &Share<H>, now: Duration, link: &Link, rarity: bool) -> PeerView {
     let verified_from = link.verified_bytes.load(Relaxed);
-    // What these lie beside is not looked at else.
-    let has_sent = verified_from > 0 || link.gave_at() > link.made;
-    let distance = if has_sent { None } else { link.known_distance() };
+    let uploaded_to = link.uploaded_bytes.load(Relaxed);
+    // What these lie beside is not looked at else, and most often a peer gives.
+    let gives = verified_from > uploaded_to / TAKER_PART;
+    let has_sent = gives || link.gave_at() > link.made;
+    let distance = if gives { None } else { link.known_distance() };
     PeerView {
         id: link.id,
         interested: link.is_audience(),
         verified_from,
         has_sent,
         distance,
-        uploaded_to: link.uploaded_bytes.load(Relaxed),
+        uploaded_to,
         held: link.holdings.len(),
         rare_pieces: if rarity { share.ledger.rare_held(&link.holdings) } else { 0 },
         amid_piece: link.is_amid_piece(now),
@@ -625,7 +627,7 @@ mod tests {
     }
 
     #[test]
-    fn how_far_a_peer_is_counts_until_its_first_bytes_have_come() {
+    fn how_far_a_peer_is_counts_until_it_gives() {
         let mut setting = Setting::new(false, FEW, ONE_SLOT);
         let link = setting.join(Duration::from_secs(1), 2, false).unwrap();
         let seen = || {
@@ -637,6 +639,11 @@ mod tests {
         assert_eq!(seen(), (false, Some(Duration::from_millis(300))));
         link.gave(Duration::from_secs(2));
         assert!(seen().0, "of a piece that is not all here");
+        link.verified_bytes.store(16_384, Relaxed);
+        link.uploaded_bytes.store(16_384 * 11, Relaxed);
+        assert_eq!(seen(), (true, Some(Duration::from_millis(300))), "it has given too little");
+        link.uploaded_bytes.store(16_384 * 9, Relaxed);
+        assert_eq!(seen(), (true, None));
     }
 
     #[test]

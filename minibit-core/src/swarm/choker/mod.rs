@@ -57,6 +57,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
+pub(crate) use self::peer::TAKER_PART;
 use self::peer::{LEAVING_MAX, PeerState, Slot, leaving_max};
 use self::regular::may_hold_regular;
 use self::trials::{Gone, TRIALS_PART};
@@ -139,7 +140,7 @@ pub struct PeerView {
     pub answers_us: bool,
     /// Payload has come from it, be it of a piece that is not all here.
     pub has_sent: bool,
-    /// How long it takes to it and back, if that is known; only looked at while it has sent nothing.
+    /// How long it takes to it and back, if that is known; only looked at while it has given next to nothing.
     pub distance: Option<Duration>,
     /// What passed over earlier links with it.
     pub past: Past,
@@ -357,10 +358,11 @@ impl Choker {
         if due {
             self.begin_round();
         }
+        let has_room = self.slack.note(now, self.sent.handed_over);
         self.take_note(now, due, policy, peers);
         let passing_on_shows = self.peers.iter().any(|peer| peer.view.passes_on.is_some());
         self.trusted_from = if passing_on_shows { Standing::Giver } else { Standing::New };
-        self.resize(now, due, policy);
+        self.resize(now, due, policy, has_room);
         self.free_lost_slots(now, policy);
         self.bench_idle(now);
         self.take_back_trials();
@@ -422,7 +424,7 @@ impl Choker {
     /// plenty for all who are answered. Not counted is who takes nothing of what it has asked for, for long or
     /// while the link has room, or did so until its slot was lost, while nobody takes anything; and where nobody ever took
     /// anything, none of them is.
-    fn resize(&mut self, now: Duration, due: bool, policy: ChokePolicy) {
+    fn resize(&mut self, now: Duration, due: bool, policy: ChokePolicy, has_room: bool) {
         if self.slots != Slots::Auto {
             return;
         }
@@ -431,7 +433,6 @@ impl Choker {
         let somebody_takes = self.peers.iter().any(|peer| peer.takes(now));
         let is_stuck = |peer: &PeerState| !somebody_takes && peer.is_stuck(now);
         let holders = self.peers.iter().filter(|peer| peer.is_answered() || is_stuck(peer));
-        let has_room = self.slack.note(now, self.sent.handed_over);
         let is_deaf = |peer: &&PeerState| {
             is_stuck(peer) || peer.view.in_hand && (has_room || peer.is_idle(now))
         };
@@ -530,12 +531,12 @@ impl Choker {
     }
 
     fn note_round(&mut self, now: Duration) {
-        if let Some(last) = self.last_round {
-            let of_late = |peer: &PeerState| peer.view.uploaded_to - peer.uploaded_mark;
-            let sent: u64 = self.peers.iter().map(of_late).sum();
-            let slots = self.taken(Slot::Regular) + self.taken(Slot::Optimistic);
+        let of_late = |peer: &PeerState| peer.view.uploaded_to - peer.uploaded_mark;
+        let sent: u64 = self.peers.iter().map(of_late).sum();
+        let takers = self.peers.iter().filter(|peer| of_late(peer) > 0).count();
+        if let Some(last) = self.last_round.filter(|_| sent > 0) {
             let round = now.saturating_sub(last);
-            self.leaving_max = leaving_max(self.piece_len, round, sent, slots);
+            self.leaving_max = leaving_max(self.piece_len, round, sent, takers);
         }
         self.last_round = Some(now);
         for peer in &mut self.peers {

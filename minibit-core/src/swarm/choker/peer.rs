@@ -11,14 +11,14 @@ use crate::swarm::Standing;
 /// A peer that was sent a piece, and after so long has given back less than one part in so many,
 /// only takes.
 pub(super) const TAKER_AFTER: Duration = Duration::from_secs(1);
-/// The same of a peer that was sent so many pieces by then, for on a fast link a second is many more, and of which nothing has
-/// come: after so long, or so many round trips if these take longer. To answer takes one, and its first bytes another.
+/// The same of a peer that was sent so many pieces by then, for on a fast link a second is many more: after so long, or so
+/// many round trips if these take longer. To answer takes one, and its first bytes another.
 pub(super) const TAKER_SOON_AFTER: Duration = Duration::from_millis(80);
 const TAKER_SOON_TRIPS: u32 = 2;
-/// If it is not known how far it is.
-pub(super) const TAKER_SOON_AFTER_UNKNOWN: Duration = Duration::from_millis(250);
+/// At least if it is not known how far it is, or if something has come of it: its first piece may not be all here.
+pub(super) const TAKER_SOON_AFTER_SOME: Duration = Duration::from_millis(250);
 const TAKER_SOON_PIECES: u64 = 3;
-const TAKER_PART: u64 = 10;
+pub(crate) const TAKER_PART: u64 = 10;
 /// For so long the rest of a piece may hold up a slot after a choke: who fetches it byte by byte
 /// shall not keep others out. Or for [`LEAVING_PIECES`] times as long as a piece took in a slot of late, if that is longer
 /// and no longer than [`LEAVING_MOST`]: what is sent besides would make all that goes out slower, and with that more of it.
@@ -26,7 +26,7 @@ pub(super) const LEAVING_MAX: Duration = ROUND.saturating_mul(3);
 /// See [`LEAVING_MAX`].
 const LEAVING_PIECES: u64 = 2;
 /// See [`LEAVING_MAX`].
-pub(super) const LEAVING_MOST: Duration = ROUND.saturating_mul(30);
+pub(super) const LEAVING_MOST: Duration = ROUND.saturating_mul(12);
 
 /// For how long the rest of a piece of so many bytes may hold up a slot, where in a round of that length so many bytes
 /// went out in so many slots.
@@ -34,6 +34,16 @@ pub(super) fn leaving_max(piece_len: u64, round: Duration, sent: u64, slots: usi
     let pieces = LEAVING_PIECES * slots as u64 * piece_len;
     let takes = round.as_secs_f64() * pieces as f64 / sent.max(1) as f64;
     Duration::from_secs_f64(takes.min(LEAVING_MOST.as_secs_f64())).max(LEAVING_MAX)
+}
+
+/// See [`TAKER_SOON_AFTER`].
+fn soon_after(view: &PeerView) -> Duration {
+    let trips = view.distance.unwrap_or_default() * TAKER_SOON_TRIPS;
+    let least = match view.distance {
+        Some(_) if !view.has_sent => TAKER_SOON_AFTER,
+        _ => TAKER_SOON_AFTER_SOME,
+    };
+    trips.clamp(least, TAKER_AFTER)
 }
 
 /// Which slot a peer has, and since when.
@@ -270,13 +280,7 @@ impl PeerState {
         let view = &self.view;
         let counts_from = if policy == ChokePolicy::Seeder { 0 } else { self.verified_marks[0] };
         let was_sent_many = view.taken() >= TAKER_SOON_PIECES * piece_len;
-        let after = if was_sent_many && !view.has_sent {
-            view.distance.map_or(TAKER_SOON_AFTER_UNKNOWN, |distance| {
-                (distance * TAKER_SOON_TRIPS).clamp(TAKER_SOON_AFTER, TAKER_AFTER)
-            })
-        } else {
-            TAKER_AFTER
-        };
+        let after = if was_sent_many { soon_after(view) } else { TAKER_AFTER };
         let has_had_time = view.past.taken >= piece_len
             || self.taking_since.is_some_and(|since| now.saturating_sub(since) >= after);
         let had_its_chance = view.taken() >= piece_len && has_had_time;

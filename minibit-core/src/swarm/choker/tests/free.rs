@@ -36,7 +36,7 @@ fn a_piece_that_is_never_out_does_not_hold_up_its_slot_for_ever() {
 }
 
 #[test]
-fn where_a_piece_takes_a_minute_its_slot_waits_for_twice_as_long_as_one_took_of_late() {
+fn where_pieces_take_long_a_slot_waits_for_twice_as_long_as_one_took_of_late() {
     let mut room = Room::classic(5);
     room.tick();
     // In each of five slots a quarter of a piece in a round.

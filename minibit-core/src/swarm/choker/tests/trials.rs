@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::peer::{TAKER_AFTER, TAKER_SOON_AFTER, TAKER_SOON_AFTER_UNKNOWN};
+use super::super::peer::{TAKER_AFTER, TAKER_SOON_AFTER, TAKER_SOON_AFTER_SOME};
 use super::*;
 use crate::swarm::{ROUND, Standing};
 
@@ -195,8 +195,10 @@ fn who_was_sent_three_pieces_shows_sooner_that_it_only_takes_but_not_before_anyt
     assert_eq!(known_after(3, false, Some(0)), Some(TAKER_SOON_AFTER));
     assert_eq!(known_after(3, false, Some(100)), Some(Duration::from_millis(200)));
     assert_eq!(known_after(3, false, Some(5_000)), Some(TAKER_AFTER), "it may only look far");
-    assert_eq!(known_after(3, false, None), Some(TAKER_SOON_AFTER_UNKNOWN));
-    assert_eq!(known_after(3, true, Some(0)), Some(TAKER_AFTER), "its first piece is on its way");
+    assert_eq!(known_after(3, false, None), Some(TAKER_SOON_AFTER_SOME));
+    let some = "its first piece may be on its way";
+    assert_eq!(known_after(3, true, Some(0)), Some(TAKER_SOON_AFTER_SOME), "{some}");
+    assert_eq!(known_after(3, true, Some(200)), Some(Duration::from_millis(400)), "{some}");
 }
 
 #[test]
