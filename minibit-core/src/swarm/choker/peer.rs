@@ -29,9 +29,9 @@ const LEAVING_PIECES: u64 = 2;
 pub(super) const LEAVING_MOST: Duration = ROUND.saturating_mul(12);
 
 /// For how long the rest of a piece of so many bytes may hold up a slot, where in a round of that length so many bytes
-/// went out in so many slots.
-pub(super) fn leaving_max(piece_len: u64, round: Duration, sent: u64, slots: usize) -> Duration {
-    let pieces = LEAVING_PIECES * slots as u64 * piece_len;
+/// went out to so many.
+pub(super) fn leaving_max(piece_len: u64, round: Duration, sent: u64, takers: usize) -> Duration {
+    let pieces = LEAVING_PIECES * takers as u64 * piece_len;
     let takes = round.as_secs_f64() * pieces as f64 / sent.max(1) as f64;
     Duration::from_secs_f64(takes.min(LEAVING_MOST.as_secs_f64())).max(LEAVING_MAX)
 }

@@ -321,8 +321,8 @@ impl<H> Lane<H> {
         }
     }
 
-    /// With nothing left to claim, an idle lane takes the piece that would otherwise come
-    /// latest, if it can have it here clearly sooner than its owner. Before the endgame only
+    /// With nothing left to claim, an idle lane takes, of the pieces that it can have here clearly sooner than
+    /// their owners, the one that would otherwise come latest. Before the endgame only
     /// from a lane that stalls or drips: what a peer cannot be asked for, others will be, and to take a
     /// piece that has begun to come throws away what has come.
     ///

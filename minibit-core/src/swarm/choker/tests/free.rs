@@ -51,7 +51,7 @@ fn where_pieces_take_long_a_slot_waits_for_twice_as_long_as_one_took_of_late() {
     room.peer(0).interested = false;
     assert_eq!(room.tick().1, [0]);
     let held_up = (0..20).take_while(|_| round(&mut room)).count();
-    // A piece takes 32 to 40 seconds, by how many slots there are when a round ends.
+    // A piece takes 32 to 40 seconds, by how many were sent something in a round.
     assert!((6..=8).contains(&held_up), "{held_up} rounds");
 }
 
