@@ -40,13 +40,20 @@ const TAKE_UNDER_WAY: u32 = 4;
 /// The same for a piece of the shortest length, of which such a block is all: else sixty peers with such pieces and
 /// 10 Mbit/s out received 1.6 % in vain.
 const TAKE_SHORTEST_UNDER_WAY: u32 = 8;
-/// What a lane without a known rate is thought to need for a piece.
+/// What a lane without a known rate is thought to need for a piece at least; as long as others do, if that is longer.
 const UNKNOWN_PIECE_TIME: Duration = Duration::from_millis(500);
 
 /// Whether a piece is not to be claimed here: the end of an attempt has yet to be reported, and must not
 /// meet a new one.
 fn is_unfinished(unfinished: &Mutex<HashSet<PieceIndex>>, piece: PieceIndex) -> bool {
     lock(unfinished).contains(&piece)
+}
+
+/// What those of these lanes receive that ever received anything: on average, by the last measure of each, in bytes per second.
+fn usual_rate<'a>(lanes: impl Iterator<Item = &'a Arc<LaneStatus>>) -> Option<u64> {
+    let rates = lanes.map(|lane| lane.rate.load(Relaxed)).filter(|rate| *rate > 0);
+    let (count, sum) = rates.fold((0, 0u64), |(count, sum), rate| (count + 1, sum + rate));
+    sum.checked_div(count)
 }
 
 impl<H> Lane<H> {
@@ -351,7 +358,10 @@ impl<H> Lane<H> {
                 continue;
             }
             let is_later = latest.is_none_or(|(longest, ..)| rest > longest);
-            if is_later && self.has_clearly_sooner(piece, status, rest, now) {
+            let others = || lanes.iter().filter(|(id, _)| **id != owner).map(|(_, lane)| lane);
+            if is_later
+                && self.has_clearly_sooner(piece, status, rest, || usual_rate(others()), now)
+            {
                 latest = Some((rest, piece, owner));
             }
         }
@@ -367,12 +377,14 @@ impl<H> Lane<H> {
     }
 
     /// Whether this lane would have the piece here so much sooner than its owner, which needs as long as `rest`, that it is
-    /// worth what comes twice for it.
+    /// worth what comes twice for it. Where nothing is known of its rate that is thought to be the `usual` one of others, in bytes
+    /// per second: one idle lane after another would begin anew what comes as fast as it would from them.
     fn has_clearly_sooner(
         &self,
         piece: PieceIndex,
         owner: &LaneStatus,
         rest: Duration,
+        usual: impl Fn() -> Option<u64>,
         now: Duration,
     ) -> bool {
         let meter = self.download.meter();
@@ -386,7 +398,9 @@ impl<H> Lane<H> {
         // By no less than what it is judged by if it does not come ([`Download::overdue`]), or a short last piece
         // would go to and fro between two that are busy with others.
         let len = self.share.geometry.piece_len(piece).max(limits::BLOCK_LEN_MIN);
-        let own = meter.time_for(len.into()).unwrap_or(UNKNOWN_PIECE_TIME)
+        let takes = |rate| Duration::from_micros(u64::from(len) * 1_000_000 / rate);
+        let unknown = || usual().map_or(Duration::ZERO, takes).max(UNKNOWN_PIECE_TIME);
+        let own = meter.time_for(len.into()).unwrap_or_else(unknown)
             + meter.round_trip().unwrap_or_default();
         let margin = match owner.is_under_way(piece, now) {
             false => TAKE_WAITING,

@@ -71,6 +71,35 @@ fn of_what_waits_with_a_slower_peer_what_comes_next_is_left_to_it() {
 }
 
 #[test]
+fn a_lane_of_which_nothing_is_known_takes_over_nothing_that_comes_as_fast_as_it_may_by_others() {
+    let mut setting = Setting::with_pieces_of(16_384, false, Caps::default(), Slots::default());
+    let links = [2, 3, 4].map(|number| setting.join(Duration::ZERO, number, true).unwrap());
+    let share = setting.share;
+    let [owner, other, mut unknown] = links.each_ref().map(|link| first_lane(&share, link));
+    let last = share.geometry.piece(0).unwrap();
+    for piece in share.geometry.pieces() {
+        assert!(share.ledger.claim_this(&links[0].holdings, owner.id(), piece));
+        if piece != last {
+            share.ledger.verified(piece, owner.id());
+        }
+    }
+    // Half of it has come, and the rest takes eight seconds; no other took less than sixteen for a piece.
+    let now = Duration::from_secs(60);
+    owner.status.begun.store(last.get() + 1, Relaxed);
+    owner.status.rate.store(1024, Relaxed);
+    owner.status.progress_us.store(now.as_micros() as u64, Relaxed);
+    let due = (now + Duration::from_secs(8)).as_micros() as u64;
+    owner.status.due_us.store(due, Relaxed);
+    owner.status.begun_due_us.store(due, Relaxed);
+    other.status.rate.store(1024, Relaxed);
+    unknown.ask(now);
+    assert_eq!(unknown.download().pieces(), []);
+    other.status.rate.store(32_768, Relaxed);
+    unknown.ask(now);
+    assert_eq!(unknown.download().pieces(), [last], "others take half a second");
+}
+
+#[test]
 fn a_lane_tells_others_what_comes_next_and_how_far_it_is() {
     let mut setting = Setting::with_pieces_of(16_384, false, Caps::default(), Slots::default());
     let link = setting.join(Duration::ZERO, 2, true).unwrap();
