@@ -943,7 +943,7 @@ mod tests {
             let piece = setting.share.geometry.piece(number).unwrap();
             setting.share.note_begun(Duration::ZERO, tried.id, piece);
             let before = setting.slots_changed.load(Relaxed);
-            setting.share.note_held(other.id, number);
+            setting.share.note_held(Duration::ZERO, other.id, number);
             let judged = setting.slots_changed.load(Relaxed) - before;
             assert_eq!(judged, u32::from(number == 0));
         }

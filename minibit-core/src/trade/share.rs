@@ -560,9 +560,9 @@ impl<H> Share<H> {
     }
 
     /// A peer has come to hold a piece.
-    pub(super) fn note_held(&self, link: LinkId, piece: u32) {
+    pub(super) fn note_held(&self, now: Duration, link: LinkId, piece: u32) {
         if let Some(guide) = &self.guide {
-            let has_shown = lock(guide).heard_of(link, piece);
+            let has_shown = lock(guide).heard_of(now, link, piece);
             if has_shown {
                 // It need not wait while others are tried.
                 self.signals.slots_changed();

@@ -54,8 +54,16 @@ const PASSING_ON_MAX: Duration = Duration::from_secs(60);
 /// So long a peer may take what it can before it is on trial: on a fast link nothing of it can
 /// have come to be with others sooner, and been told of.
 const TRIAL_AFTER: Duration = Duration::from_millis(100);
-/// Between two looks for pieces that are overdue.
+/// Between two looks for pieces that are overdue, or as long as it takes to pass one on if that is less, but not less than
+/// [`OVERDUE_MIN`].
 const RECLAIM: Duration = Duration::from_secs(1);
+/// With nothing else left to give, who has passed on nothing is not waited for longer than so many times as long as it
+/// takes others to pass a piece on: the last pieces of the first copy would be with free riders, and all wait for them.
+const OVERDUE: u32 = 2;
+/// But for so long in any case.
+const OVERDUE_MIN: Duration = Duration::from_millis(50);
+/// Of how many pieces it is the average how long it takes to pass one on.
+const OF_LATE: u32 = 16;
 /// A peer is judged by so many pieces at least,
 const TAKER_AFTER: u32 = 2;
 /// and only takes if it has passed on less than one in so many.
@@ -94,6 +102,8 @@ pub struct Guide {
     settled: Box<[bool]>,
     /// When a piece last began to be sent that was with nobody.
     first_sent: Duration,
+    /// How long it takes until what begins to be sent to one peer is with another and we hear of it, on average of late.
+    passing_on: Option<Duration>,
     /// When it was last looked at which of those are overdue.
     reclaimed: Duration,
     tallies: BTreeMap<LinkId, Tally>,
@@ -270,6 +280,7 @@ impl Guide {
             withheld: HashSet::new(),
             settled: vec![false; pieces as usize].into_boxed_slice(),
             first_sent: Duration::ZERO,
+            passing_on: None,
             reclaimed: Duration::ZERO,
             tallies: BTreeMap::new(),
             next_trial: Duration::ZERO,
@@ -454,7 +465,7 @@ impl Guide {
 
     /// A peer says that it holds a piece: if another was sent it, that one has passed it on. True if that is
     /// the first that it has passed on.
-    pub fn heard_of(&mut self, link: LinkId, piece: u32) -> bool {
+    pub fn heard_of(&mut self, now: Duration, link: LinkId, piece: u32) -> bool {
         if let Some(given) = self.given.get_mut(&link) {
             // It has it, from whomever, and will not fetch it.
             given.waiting.retain(|waiting| waiting.piece != piece);
@@ -470,10 +481,13 @@ impl Guide {
             self.withheld.remove(&piece);
         }
         // What we sent to nobody says nothing, whoever claims to hold it.
-        if self.with_one.remove(&piece).is_some()
+        if let Some((_, begun)) = self.with_one.remove(&piece)
             && let Some(settled) = self.settled.get_mut(piece as usize)
         {
             *settled = true;
+            let took = now.saturating_sub(begun);
+            let average = |before: Duration| (before * (OF_LATE - 1) + took) / OF_LATE;
+            self.passing_on = Some(self.passing_on.map_or(took, average));
         }
         let Some(tally) = sent_to.and_then(|sent_to| self.tallies.get_mut(&sent_to)) else {
             return false;
@@ -534,7 +548,8 @@ impl Guide {
 
     /// With nothing else left to give: what was sent to one peer long ago and never heard of since.
     fn reclaim(&mut self, now: Duration) {
-        if now.saturating_sub(self.reclaimed) < RECLAIM {
+        let usual = self.passing_on.map(|usual| usual.max(OVERDUE_MIN));
+        if now.saturating_sub(self.reclaimed) < usual.map_or(RECLAIM, |usual| usual.min(RECLAIM)) {
             return;
         }
         self.reclaimed = now;
@@ -542,10 +557,15 @@ impl Guide {
         self.with_one.retain(|piece, (sent_to, since)| {
             let tally = tallies.get(sent_to);
             let patience = tally.map_or(PASSING_ON_MAX, Tally::passing_on);
+            let has_shown_nothing = tally.is_some_and(|tally| tally.passed_on == 0);
+            let patience = match usual {
+                Some(usual) if has_shown_nothing => patience.min(usual * OVERDUE),
+                _ => patience,
+            };
             let lost = now.saturating_sub(*since) > patience;
             if lost {
                 returned.insert(*piece);
-                if tally.is_some_and(|tally| tally.passed_on == 0) {
+                if has_shown_nothing {
                     withheld.insert(*piece);
                 }
             }

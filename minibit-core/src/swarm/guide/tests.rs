@@ -123,7 +123,7 @@ fn a_piece_that_comes_after_later_ones_is_still_what_its_peer_was_given() {
 fn a_piece_that_its_peer_has_from_others_is_not_waited_for() {
     let mut guide = one_is_done(NOW);
     for piece in 0..4 {
-        guide.heard_of(LinkId(1), piece);
+        guide.heard_of(NOW, LinkId(1), piece);
     }
     let came = LATER + ON_THE_WAY_MAX;
     assert_eq!(guide.deal(came, LinkId(2), |_| false), None);
@@ -223,10 +223,10 @@ fn who_passes_nothing_on_only_takes_and_who_passes_on_a_part_gives() {
         guide.send(NOW, giver, 50 + piece);
     }
     assert_eq!(guide.standing(NOW, taker), Standing::New, "it has had no time to");
-    guide.heard_of(taker, 0);
+    guide.heard_of(NOW, taker, 0);
     for piece in [50, 51] {
-        guide.heard_of(giver, piece);
-        guide.heard_of(LinkId(3), piece);
+        guide.heard_of(NOW, giver, piece);
+        guide.heard_of(NOW, LinkId(3), piece);
     }
     assert_eq!(guide.standing(NOW, giver), Standing::Giver);
     assert_eq!(guide.standing(NOW + TRIAL_AFTER, taker), Standing::OnTrial);
@@ -242,10 +242,10 @@ fn what_only_a_taker_holds_is_given_again_until_another_has_it() {
     assert_eq!(guide.deal_all(NOW, taker), [0, 1, 2, 3]);
     for piece in 0..4 {
         guide.send(NOW, taker, piece);
-        guide.heard_of(taker, piece);
+        guide.heard_of(NOW, taker, piece);
     }
     assert_eq!(guide.standing(NOW + PASSING_ON, taker), Standing::Taker);
-    guide.heard_of(LinkId(3), 2);
+    guide.heard_of(NOW, LinkId(3), 2);
     // All of these are with somebody, as far as they say.
     let is_out = |piece| piece < 4;
     assert_eq!(guide.deal(NOW, LinkId(2), is_out), Some(vec![0, 1, 3]));
@@ -257,7 +257,7 @@ fn what_a_giver_holds_by_now_is_not_given_again_because_a_taker_had_it_first() {
     let (taker, giver) = (LinkId(1), LinkId(2));
     for piece in 0..2 {
         guide.send(NOW, taker, piece);
-        guide.heard_of(taker, piece);
+        guide.heard_of(NOW, taker, piece);
     }
     guide.next = 2;
     assert_eq!(guide.standing(NOW + PASSING_ON, taker), Standing::Taker);
@@ -265,9 +265,9 @@ fn what_a_giver_holds_by_now_is_not_given_again_because_a_taker_had_it_first() {
     assert_eq!(guide.deal(now, giver, |_| true), Some(vec![0, 1]));
     for piece in 0..2 {
         guide.send(now, giver, piece);
-        guide.heard_of(giver, piece);
+        guide.heard_of(now, giver, piece);
     }
-    guide.heard_of(LinkId(3), 1);
+    guide.heard_of(now, LinkId(3), 1);
     let later = now + PASSING_ON_MAX + RECLAIM;
     assert_eq!(guide.standing(later, giver), Standing::Giver);
     assert_eq!(guide.deal(later, LinkId(3), |_| true).unwrap_or_default(), [] as [u32; 0]);
@@ -279,7 +279,7 @@ fn what_was_sent_long_ago_to_one_that_passes_nothing_on_is_given_again_though_it
     guide.next = 2;
     guide.send(NOW, LinkId(1), 0);
     guide.send(NOW, LinkId(2), 1);
-    guide.heard_of(LinkId(3), 1);
+    guide.heard_of(NOW, LinkId(3), 1);
     let later = NOW + PASSING_ON + RECLAIM;
     assert_eq!(guide.deal(later, LinkId(2), |_| true), Some(vec![0]));
 }
@@ -298,11 +298,11 @@ fn what_was_sent_to_two_or_is_out_already_speaks_for_nobody() {
     let taker = LinkId(1);
     // Sent to another first, who passed it on before or passes it on after.
     guide.send(NOW, LinkId(2), 0);
-    guide.heard_of(LinkId(3), 0);
+    guide.heard_of(NOW, LinkId(3), 0);
     guide.send(NOW, LinkId(2), 1);
     for piece in [0, 1] {
         guide.send(NOW, taker, piece);
-        guide.heard_of(LinkId(4), piece);
+        guide.heard_of(NOW, LinkId(4), piece);
     }
     guide.send(NOW, taker, 2);
     assert_eq!(guide.standing(NOW + TRIAL_AFTER, taker), Standing::OnTrial);
@@ -337,7 +337,7 @@ fn who_passes_on_after_all_is_a_taker_no_more() {
     assert_eq!(guide.standing(later, LinkId(1)), Standing::Taker);
     for piece in 10..13 {
         guide.send(later, LinkId(1), piece);
-        guide.heard_of(LinkId(2), piece);
+        guide.heard_of(later, LinkId(2), piece);
     }
     assert_eq!(guide.standing(later, LinkId(1)), Standing::Giver);
 }
@@ -349,7 +349,7 @@ fn what_was_never_heard_of_again_is_given_again_once_nothing_else_is_left() {
     guide.send(NOW, silent, 0);
     for piece in 1..8 {
         guide.send(NOW, LinkId(2), piece);
-        guide.heard_of(LinkId(3), piece);
+        guide.heard_of(NOW + RECLAIM, LinkId(3), piece);
     }
     while !guide.is_over() {
         guide.deal_all(NOW, LinkId(2));
@@ -358,8 +358,27 @@ fn what_was_never_heard_of_again_is_given_again_once_nothing_else_is_left() {
         guide.returned.clear();
     }
     assert_eq!(guide.deal(NOW + RECLAIM, LinkId(2), |_| false), None, "it may be on its way");
-    let later = NOW + PASSING_ON_MAX + RECLAIM;
-    assert_eq!(guide.deal_all(later, LinkId(2)), [0]);
+    // Others took as long as that to pass a piece on.
+    let just_before = NOW + RECLAIM * OVERDUE;
+    assert_eq!(guide.deal(just_before, LinkId(2), |_| false), None);
+    assert_eq!(guide.deal_all(just_before + RECLAIM, LinkId(2)), [0]);
+}
+
+#[test]
+fn who_has_passed_on_something_is_waited_for_longer_than_others_take() {
+    let mut guide = Guide::new(3, PIECE);
+    (0..2).for_each(|piece| _ = guide.send(NOW, LinkId(1), piece));
+    guide.send(NOW, LinkId(2), 2);
+    let soon = NOW + OVERDUE_MIN;
+    guide.heard_of(soon, LinkId(3), 0);
+    guide.next = 3;
+    let later = soon + OVERDUE_MIN * OVERDUE;
+    assert_eq!(guide.deal_all(later, LinkId(3)), [2], "what is with who has passed on nothing");
+    assert_eq!(
+        guide.deal(NOW + PASSING_ON, LinkId(4), |_| false).unwrap_or_default(),
+        [] as [u32; 0]
+    );
+    assert_eq!(guide.deal_all(NOW + PASSING_ON * 2, LinkId(4)), [1]);
 }
 
 #[test]
@@ -423,7 +442,7 @@ proptest! {
                     if let Some(piece) = first.map(|pieces| pieces.remove(0)) {
                         guide.send(now, link, piece);
                         // Passed on at once, or it would be given again in the end.
-                        guide.heard_of(LinkId(8), piece);
+                        guide.heard_of(now, LinkId(8), piece);
                         sent[piece as usize] = true;
                     }
                 }
@@ -444,7 +463,7 @@ proptest! {
         while !guide.is_over() {
             for piece in guide.deal(now, LinkId(9), |_| false).unwrap_or_default() {
                 guide.send(now, LinkId(9), piece);
-                guide.heard_of(LinkId(8), piece);
+                guide.heard_of(now, LinkId(8), piece);
                 prop_assert!(!std::mem::replace(&mut sent[piece as usize], true));
             }
         }
@@ -474,9 +493,9 @@ fn who_comes_back_stands_no_better_than_it_left_and_no_worse() {
 fn the_first_piece_that_a_peer_passes_on_is_news_and_those_after_are_not() {
     let mut guide = Guide::new(100, PIECE);
     (0..2).for_each(|piece| _ = guide.send(NOW, LinkId(1), piece));
-    assert!(!guide.heard_of(LinkId(1), 0), "that it has it itself says nothing");
-    assert!(guide.heard_of(LinkId(2), 0));
-    assert!(!guide.heard_of(LinkId(2), 1));
+    assert!(!guide.heard_of(NOW, LinkId(1), 0), "that it has it itself says nothing");
+    assert!(guide.heard_of(NOW, LinkId(2), 0));
+    assert!(!guide.heard_of(NOW, LinkId(2), 1));
 }
 
 #[test]

@@ -45,7 +45,7 @@ impl<H> Lane<H> {
                     return Err(Violation::OutOfPlace { what: other.tipo() }.into());
                 };
                 let fact = control.session.on_message(other)?;
-                self.on_fact(fact)
+                self.on_fact(fact, now)
             }
         }
     }
@@ -116,7 +116,7 @@ impl<H> Lane<H> {
         }
     }
 
-    fn on_fact(&mut self, fact: Fact) -> Result<(), LaneEnd> {
+    fn on_fact(&mut self, fact: Fact, now: Duration) -> Result<(), LaneEnd> {
         match fact {
             Fact::Nothing => {}
             Fact::Holds(set) => {
@@ -124,7 +124,7 @@ impl<H> Lane<H> {
                 self.on_more_held();
             }
             Fact::Gained(runs) => {
-                let fresh = runs.into_iter().flatten().filter(|n| self.learn(*n)).count();
+                let fresh = runs.into_iter().flatten().filter(|n| self.learn(*n, now)).count();
                 if let Some(control) = &mut self.control {
                     control.session.on_news_applied(fresh as u32)?;
                 }
@@ -185,11 +185,11 @@ impl<H> Lane<H> {
     }
 
     /// The peer holds a piece; true if that is new.
-    fn learn(&self, number: u32) -> bool {
+    fn learn(&self, number: u32, now: Duration) -> bool {
         let Some(piece) = self.share.geometry.piece(number) else { return false };
         let new = self.share.ledger.gain(&self.link.holdings, piece);
         if new {
-            self.share.note_held(self.link.id, number);
+            self.share.note_held(now, self.link.id, number);
         }
         new
     }
