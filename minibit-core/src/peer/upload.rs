@@ -4,7 +4,7 @@
 //! receiver. Only spans wait in the queue; bytes are read when the socket takes them.
 //!
 //! A choke ends with the piece that is being sent: a beginning is of no use to anybody before somebody
-//! has sent the rest.
+//! has sent the rest. Unless the peer is cut off, for it would be the only one to whom it is of use.
 //! Not here: the bytes, or whether the peer deserves them (`swarm::choker`).
 
 use std::collections::{HashSet, VecDeque};
@@ -77,6 +77,13 @@ impl Upload {
                 self.queue.push_back(span);
             }
         }
+    }
+
+    /// A peer that we choke gets nothing more, not even the rest of a piece that was begun. Returns what was asked for
+    /// of that and will not be sent.
+    pub fn on_cut_off(&mut self) -> Vec<RawBlock> {
+        self.begun = None;
+        std::mem::take(&mut self.queue).into_iter().map(RawBlock::from).collect()
     }
 
     /// Whether this block follows on what was sent and waits of the piece that was begun.
@@ -233,6 +240,21 @@ mod tests {
         assert_eq!(upload.peek().map(RawBlock::from), Some(raw(2, 0, 4096)));
         upload.on_choking();
         assert!(upload.is_empty());
+    }
+
+    #[test]
+    fn who_is_cut_off_gets_no_more_of_a_piece_that_was_begun_and_hears_so() {
+        let mut upload = Upload::default();
+        ask(&mut upload, &[raw(1, 0, 8192), raw(1, 8192, 8192), raw(2, 0, 4096)], false);
+        upload.take_next();
+        upload.on_choking();
+        assert_eq!(upload.on_cut_off(), [raw(1, 8192, 8192)]);
+        assert!(upload.is_empty());
+        for next in [raw(1, 8192, 8192), raw(1, 16384, 16384)] {
+            let refused = Message::Refuse { blocks: vec![next], reason: RefuseReason::Choked };
+            assert_eq!(ask(&mut upload, &[next], true), [refused]);
+        }
+        assert!(ask(&mut upload, &[raw(1, 8192, 8192)], false).is_empty(), "it is answered again");
     }
 
     #[test]

@@ -280,6 +280,8 @@ pub struct Link {
     /// When its peer, on trial, was asked for a piece last, in microseconds of the shell's clock; since when it has
     /// waited, if it never was.
     pub(super) tried_us: AtomicU64,
+    /// How often we have cut it off: it does not get the rest of a piece either.
+    pub(super) times_cut_off: AtomicU32,
     /// When a piece last began to be sent to it, in microseconds of the shell's clock.
     pub(super) begun_us: AtomicU64,
 }

@@ -421,6 +421,7 @@ impl<H> Manager<H> {
             // The first lane is started by the caller; each counts from before it starts.
             lane_count: AtomicU8::new(1),
             lanes_asked: AtomicU8::new(1),
+            times_cut_off: AtomicU32::new(0),
             lanes_amid_piece: AtomicU8::new(0),
             lanes_sending: AtomicU8::new(0),
             first: OnceLock::new(),
@@ -491,6 +492,12 @@ impl<H> Manager<H> {
                 self.share.take_back(id);
             }
             link.wake();
+        }
+        for id in self.choker.cut_off() {
+            if let Some(link) = self.share.links().get(&id) {
+                link.times_cut_off.fetch_add(1, Release);
+                link.wake();
+            }
         }
     }
 
@@ -683,6 +690,26 @@ mod tests {
         // And more who come do not push it out.
         (300..310).for_each(|number| drop(setting.join(Duration::from_secs(10), number, false)));
         assert_eq!(newcomer.closing(), None);
+    }
+
+    #[test]
+    fn who_only_takes_is_cut_off_when_it_loses_its_slot_in_the_middle_of_a_piece() {
+        let slot = Slots::Fixed { regular: 1, optimistic: 0 };
+        let mut setting = Setting::new(false, FEW, slot);
+        let links = [2, 3].map(|number| setting.join(Duration::ZERO, number, false).unwrap());
+        let piece_len = setting.share.geometry.piece_size().bytes();
+        let taker = links.iter().find(|link| setting.manager.choker.is_unchoked(link.id));
+        let taker = taker.expect("one is answered");
+        taker.uploaded_bytes.store(piece_len.into(), Relaxed);
+        taker.lanes_amid_piece.store(1, Relaxed);
+        setting.manager.choose_slots(Duration::ZERO);
+        assert_eq!(taker.times_cut_off.load(Relaxed), 0);
+        taker.interested.store(false, Relaxed);
+        let now = Duration::from_secs(1);
+        taker.took(now);
+        setting.manager.choose_slots(now);
+        assert!(taker.is_choking());
+        assert_eq!(taker.times_cut_off.load(Relaxed), 1);
     }
 
     /// More peers than there are places do nothing but keep one, and knock again, as somebody else, as soon as they

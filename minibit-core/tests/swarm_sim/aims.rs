@@ -84,19 +84,32 @@ fn with_two_free_riders_in_five_the_honest_take_a_tenth_longer_at_most_and_get_t
     }
 }
 
+/// A swarm in which a piece takes seconds.
+fn slow(leechers: u32, pieces: u32, bytes_per_s: f64, seed: u64) -> Scenario {
+    let upload = Rates::Same(bytes_per_s);
+    Scenario { leechers, pieces, upload, seeder_upload: bytes_per_s, ..swarm(seed) }
+}
+
 #[test]
-fn so_it_is_in_a_small_swarm_in_which_a_piece_takes_seconds() {
-    let small = |seed| Scenario {
-        leechers: 30,
-        pieces: 120,
-        upload: Rates::Same(125e3),
-        seeder_upload: 125e3,
-        ..swarm(seed)
-    };
+fn so_it_is_where_a_piece_takes_seconds_and_there_are_ten_of_them_or_five_to_a_free_rider() {
     for riders in [Role::FreeRider, Role::LargeView] {
-        let slower = slower_with(riders, small);
-        assert!(slower <= 1.1, "{slower} of the time that they take alone, {riders:?}");
+        for (leechers, pieces) in [(30, 120), (30, 60), (60, 120)] {
+            let slower = slower_with(riders, |seed| slow(leechers, pieces, 125e3, seed));
+            assert!(slower <= 1.1, "{slower} of the time alone, {leechers}, {pieces}, {riders:?}");
+        }
     }
+}
+
+#[test]
+fn the_last_piece_of_a_slow_swarm_does_not_go_from_one_to_another_who_begin_it_anew() {
+    let later = mean(|seed| {
+        let hostile = vec![(Role::LargeView, 0.4)];
+        let report = run(Scenario { hostile, ..slow(40, 60, 62.5e3, seed) });
+        let last = seconds(&report);
+        let done = report.completions();
+        last / done[done.len() / 2].as_secs_f64()
+    });
+    assert!(later <= 1.06, "the last are done after {later} of the median");
 }
 
 #[test]

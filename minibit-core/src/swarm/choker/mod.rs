@@ -210,6 +210,10 @@ pub struct Choker {
     rounds: MovesByRound,
     /// Who stands worse is answered only as far as it needs them to keep the link busy.
     trusted_from: Standing,
+    /// A receiver has enough who give, and needs nobody who holds something and does not answer it.
+    enough_give: bool,
+    /// One of these may be tried in this round.
+    may_try_silent: bool,
     /// Counts the decisions: who was not seen in the last is gone.
     decisions: u32,
     /// See [`Self::may_heed_newcomers`].
@@ -237,6 +241,8 @@ impl Choker {
             moved: 0,
             rounds: [0; MOVES_COUNTED],
             trusted_from: Standing::New,
+            enough_give: false,
+            may_try_silent: false,
             decisions: 0,
             may_heed_newcomers: true,
         }
@@ -362,6 +368,7 @@ impl Choker {
         self.take_note(now, due, policy, peers);
         let passing_on_shows = self.peers.iter().any(|peer| peer.view.passes_on.is_some());
         self.trusted_from = if passing_on_shows { Standing::Giver } else { Standing::New };
+        self.enough_give = policy == ChokePolicy::Contribution && self.have_enough_givers();
         self.resize(now, due, policy, has_room);
         self.free_lost_slots(now, policy);
         self.bench_idle(now);
@@ -511,6 +518,18 @@ impl Choker {
         Some(Givers { wanting, hopeful, are_served })
     }
 
+    /// Whether more want something who give than there are regular slots, or at least as many as the classic setting has.
+    fn have_enough_givers(&self) -> bool {
+        let gives = |peer: &&PeerState| peer.standing == Standing::Giver && peer.view.interested;
+        let enough = (self.slots().0 + 1).min(FLOOR);
+        self.peers.iter().filter(gives).take(enough).count() == enough
+    }
+
+    /// Whether it may have a slot only in its turn: one of its kind in a round.
+    fn is_surplus(&self, peer: &PeerState) -> bool {
+        self.enough_give && peer.is_silent()
+    }
+
     /// Takes slots from those that do not use them, as far as others wait. Else those who ask
     /// for everything and read nothing could hold them all.
     fn bench_idle(&mut self, now: Duration) {
@@ -528,6 +547,8 @@ impl Choker {
     fn begin_round(&mut self) {
         self.rounds = self.moves();
         self.moved = 0;
+        // A transfer that is over within a round has no use for others than it found at once.
+        self.may_try_silent = self.last_round.is_some();
     }
 
     fn note_round(&mut self, now: Duration) {
@@ -542,6 +563,12 @@ impl Choker {
         for peer in &mut self.peers {
             peer.uploaded_mark = peer.view.uploaded_to;
         }
+    }
+
+    /// Those that are to get nothing more of what they have asked for, not even the rest of a piece that was begun, by the
+    /// last decision: they only take.
+    pub fn cut_off(&self) -> impl Iterator<Item = LinkId> + '_ {
+        self.peers.iter().filter(|peer| peer.is_cut_off()).map(|peer| peer.view.id)
     }
 
     fn changes(&self) -> Vec<(LinkId, bool)> {

@@ -76,6 +76,8 @@ pub(super) struct PeerState {
     pub(super) since: Duration,
     /// It was answered before the decision that is being made.
     pub(super) was_answered: bool,
+    /// It got the rest of a piece before that decision, though it was choked.
+    was_leaving: bool,
     /// Choked with a piece under way, which still takes the place of this slot.
     pub(super) leaving: Slot,
     left_at: Duration,
@@ -107,6 +109,7 @@ impl PeerState {
             slot: Slot::None,
             since: now,
             was_answered: false,
+            was_leaving: false,
             leaving: Slot::None,
             left_at: Duration::ZERO,
             verified_marks: [view.verified_from; 3],
@@ -151,6 +154,7 @@ impl PeerState {
     /// Learns how the peer is by now.
     pub(super) fn note(&mut self, now: Duration, due: bool, leaving_max: Duration, view: PeerView) {
         self.was_answered = self.is_answered();
+        self.was_leaving = self.leaving != Slot::None;
         self.let_pass_at = self.let_pass_at.filter(|at| view.took_at <= *at);
         if view.interested && !self.view.interested {
             self.since = now;
@@ -181,12 +185,27 @@ impl PeerState {
             }
             ChokePolicy::Rarity => Standing::New,
         });
+        if !self.is_sent_rest() {
+            self.leaving = Slot::None;
+        }
+    }
+
+    /// Whether it is sent the rest of a piece when it is choked, so that it can pass that on. Who only takes will not; but
+    /// of a seeder's pieces, which it deals out, what it has begun to send may be the only copy.
+    fn is_sent_rest(&self) -> bool {
+        self.standing != Standing::Taker || self.view.passes_on.is_some()
+    }
+
+    /// Whether by the last decision it gets nothing more, not even the rest of a piece, and until then it did.
+    pub(super) fn is_cut_off(&self) -> bool {
+        let had_some = self.was_answered || self.was_leaving;
+        had_some && !self.is_answered() && self.leaving == Slot::None && !self.is_sent_rest()
     }
 
     pub(super) fn put(&mut self, now: Duration, slot: Slot) {
         self.left_at = now;
-        self.leaving =
-            if slot == Slot::None && self.view.amid_piece { self.slot } else { Slot::None };
+        let is_leaving = slot == Slot::None && self.view.amid_piece && self.is_sent_rest();
+        self.leaving = if is_leaving { self.slot } else { Slot::None };
         // From optimistic to regular it goes on being answered: its turn is not new.
         if (self.slot == Slot::None) != (slot == Slot::None) {
             self.since = now;
@@ -238,6 +257,11 @@ impl PeerState {
             Standing::OnTrial => self.view.passes_on.is_some(),
             Standing::Taker => false,
         }
+    }
+
+    /// Whether it has had no chance yet, holds something and does not answer us: it has enough others, or only takes.
+    pub(super) fn is_silent(&self) -> bool {
+        self.standing == Standing::New && self.promise() == Promise::Nothing
     }
 
     /// Whether it wants something and has no slot.

@@ -110,6 +110,12 @@ impl Choker {
         let mut room = self.to_be_busy();
         let is_busy = room == 0;
         ranking.retain_mut(|ranked| {
+            if self.is_surplus(&self.peers[ranked.at]) {
+                if ranked.regular {
+                    self.peers[ranked.at].put(now, Slot::None);
+                }
+                return false;
+            }
             let stands_well = ranked.standing >= self.trusted_from
                 || ranked.standing == Standing::New && !is_busy;
             if stands_well {

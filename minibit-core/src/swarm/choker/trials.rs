@@ -168,6 +168,9 @@ impl Choker {
             if free == 0 {
                 break;
             }
+            if self.is_surplus(&self.peers[at]) && !std::mem::take(&mut self.may_try_silent) {
+                continue;
+            }
             let peer = &mut self.peers[at];
             if leaves_out && peer.standing < self.trusted_from && peer.ahead_from.is_none() {
                 if self.trials_ahead == 0 {

@@ -120,6 +120,7 @@ pub struct Lane<H = PieceHasher> {
     pages_asked: HashSet<PageId>,
     chokes_seen: u32,
     times_choked_seen: u32,
+    times_cut_off_seen: u32,
     /// Pieces received whole whose end the shell has yet to report.
     unfinished: Arc<Mutex<HashSet<PieceIndex>>>,
     /// Pieces that are here without their proof, and those whose proof has come since.
@@ -179,6 +180,7 @@ impl<H> Lane<H> {
             pages_asked: HashSet::new(),
             chokes_seen: link.chokes.load(Relaxed),
             times_choked_seen: link.times_choked.load(Relaxed),
+            times_cut_off_seen: link.times_cut_off.load(Relaxed),
             unfinished: Arc::default(),
             unproven: Vec::new(),
             proven: Vec::new(),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{Control, IDLE_SLOT_MAX, IDLE_SLOT_MIN, IDLE_SLOT_PIECES, Lane, LaneEnd};
 use crate::trade::lock;
 use crate::types::PieceIndex;
-use crate::wire::{Holdings, Message, Run};
+use crate::wire::{Holdings, Message, RefuseReason, Run};
 
 /// Who was asked so long ago and has never sent anything lets us down.
 const NEVER_SENT_AFTER: Duration = Duration::from_secs(1);
@@ -42,10 +42,16 @@ impl<H> Lane<H> {
         if self.status.taken_over.swap(false, AcqRel) {
             self.yield_taken_pieces(now);
         }
+        // Read first: whoever is cut off was choked before.
+        let cut_off = self.link.times_cut_off.load(Acquire);
         let choked = self.link.times_choked.load(Acquire);
         if choked != self.times_choked_seen {
             self.times_choked_seen = choked;
             self.upload.on_choking();
+        }
+        if cut_off != self.times_cut_off_seen {
+            self.times_cut_off_seen = cut_off;
+            self.cut_off();
         }
         // Whoever is choked forgets what it was dealt; and whoever hears that it may ask before it is dealt
         // anything chooses for itself.
@@ -53,6 +59,15 @@ impl<H> Lane<H> {
         self.guide(now);
         self.tell_peer();
         self.judge_suspicion(now)
+    }
+
+    /// The peer does not get the rest of a piece that was begun, and is told so: it counts on it.
+    fn cut_off(&mut self) {
+        let blocks = self.upload.on_cut_off();
+        if !blocks.is_empty() {
+            self.say(Message::Refuse { blocks, reason: RefuseReason::Choked });
+        }
+        self.set_amid_piece(false);
     }
 
     /// Pieces that another lane has taken over are cancelled here.

@@ -41,7 +41,10 @@ fn where_pieces_take_long_a_slot_waits_for_twice_as_long_as_one_took_of_late() {
     room.tick();
     // In each of five slots a quarter of a piece in a round.
     let round = |room: &mut Room| {
-        room.peers.iter_mut().for_each(|peer| peer.uploaded_to += u64::from(PIECE) / 4);
+        for peer in &mut room.peers {
+            peer.uploaded_to += u64::from(PIECE) / 4;
+            peer.verified_from = peer.uploaded_to;
+        }
         room.round();
         room.choker.peers[0].leaving != Slot::None
     };
@@ -53,6 +56,54 @@ fn where_pieces_take_long_a_slot_waits_for_twice_as_long_as_one_took_of_late() {
     let held_up = (0..20).take_while(|_| round(&mut room)).count();
     // A piece takes 32 to 40 seconds, by how many were sent something in a round.
     assert!((6..=8).contains(&held_up), "{held_up} rounds");
+}
+
+/// One who was sent a piece and gave nothing, with its next piece begun, stands so and loses its slot: to whom it goes, and
+/// who is cut off.
+fn loses_slot_amid_piece(standing: Option<Standing>, given: u64) -> (Vec<u32>, Vec<u32>) {
+    let slots = Slots::Fixed { regular: 1, optimistic: 0 };
+    let mut room = Room::new(ChokePolicy::Contribution, slots);
+    room.join(0);
+    room.tick();
+    let piece = u64::from(PIECE);
+    let taken = if given > 0 { piece } else { piece - 1 };
+    (room.peer(0).uploaded_to, room.peer(0).verified_from) = (taken, given);
+    (room.peer(0).amid_piece, room.peer(0).passes_on) = (true, standing);
+    room.tick();
+    room.join(1);
+    room.now += Duration::from_secs(1);
+    room.peer(0).interested = false;
+    let (on, off) = room.tick();
+    assert_eq!(off, [0]);
+    (on, room.choker.cut_off().map(|id| id.0).collect())
+}
+
+#[test]
+fn who_only_takes_does_not_get_the_rest_of_a_piece_and_holds_up_no_slot() {
+    assert_eq!(loses_slot_amid_piece(None, 1), (vec![1], vec![0]));
+    let (nobody, is_piece) = (vec![], u64::from(PIECE));
+    assert_eq!(loses_slot_amid_piece(None, is_piece), (nobody.clone(), vec![]), "it gives");
+    assert_eq!(loses_slot_amid_piece(None, 0), (nobody.clone(), vec![]), "it has had no piece yet");
+    let keeps = Some(Standing::Taker);
+    assert_eq!(loses_slot_amid_piece(keeps, 1), (nobody, vec![]), "it may be the only copy");
+}
+
+#[test]
+fn who_gets_the_rest_of_a_piece_is_cut_off_once_it_is_seen_to_take_only() {
+    let mut room = Room::new(ChokePolicy::Contribution, CLASSIC);
+    room.join(0);
+    room.tick();
+    (room.peer(0).uploaded_to, room.peer(0).amid_piece) = (u64::from(PIECE) - 1, true);
+    room.tick();
+    room.peer(0).interested = false;
+    room.now += Duration::from_secs(1);
+    assert_eq!(room.tick().1, [0]);
+    assert_eq!(room.choker.cut_off().count(), 0);
+    room.peer(0).uploaded_to += 1;
+    room.tick();
+    assert!(room.choker.cut_off().map(|id| id.0).eq([0]));
+    room.tick();
+    assert_eq!(room.choker.cut_off().count(), 0, "once");
 }
 
 #[test]

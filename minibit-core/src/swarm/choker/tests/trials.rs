@@ -35,6 +35,57 @@ fn a_tried_peer_that_shows_its_worth_is_promoted_without_a_pause() {
     assert_eq!(room.unchoked().len(), 5);
 }
 
+/// A receiver with six regular slots and one by chance, to which so many give in all rounds, and five that hold something and
+/// do not answer it.
+fn beside_silent_strangers(givers: u32) -> Room {
+    let mut room = Room::new(ChokePolicy::Contribution, Slots::Fixed { regular: 6, optimistic: 1 });
+    (0..givers).for_each(|id| room.join(id));
+    room.tick();
+    (0..givers).for_each(|id| room.peer(id).verified_from += 1000);
+    room.tick();
+    for id in 10..15 {
+        room.join(id);
+        room.peer(id).held = 10;
+    }
+    room.tick();
+    room
+}
+
+fn silent(ids: &[u32]) -> usize {
+    ids.iter().filter(|id| **id >= 10).count()
+}
+
+#[test]
+fn where_enough_give_those_who_hold_something_and_do_not_answer_are_tried_one_in_a_round() {
+    let mut room = beside_silent_strangers(4);
+    assert_eq!(silent(&room.unchoked()), 0, "not in the first round");
+    for _ in 0..3 {
+        (0..4).for_each(|id| room.peer(id).verified_from += 1000);
+        room.round();
+        let tried = room.in_slot(Slot::Optimistic);
+        assert_eq!((silent(&tried), silent(&room.unchoked())), (1, 1));
+        // It takes a piece and gives nothing for it.
+        room.peer(tried[0]).uploaded_to += u64::from(PIECE);
+        room.tick();
+        room.now += TAKER_AFTER;
+        assert_eq!(room.tick(), (vec![], tried), "nobody else comes in its place");
+    }
+    let next = (10..15).find(|id| room.peer(*id).uploaded_to == 0).unwrap();
+    room.peer(next).answers_us = true;
+    assert_eq!(room.tick().0, [next], "who answers us is welcome");
+}
+
+#[test]
+fn where_too_few_give_those_who_hold_something_and_do_not_answer_have_what_slots_there_are() {
+    let mut room = beside_silent_strangers(3);
+    assert_eq!(silent(&room.unchoked()), 4);
+    room.join(3);
+    room.tick();
+    room.peer(3).verified_from += 1000;
+    room.tick();
+    assert_eq!(silent(&room.in_slot(Slot::Regular)), 0, "until enough do");
+}
+
 #[test]
 fn at_a_seeder_a_trial_that_has_shown_nothing_ends_for_whoever_had_none_yet() {
     let mut room = Room::classic(12);

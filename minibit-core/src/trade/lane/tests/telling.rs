@@ -51,6 +51,37 @@ fn news_waits_for_the_block_that_goes_out_and_is_told_in_one_without_what_was_wi
     }
 }
 
+#[test]
+fn who_is_cut_off_in_the_middle_of_a_piece_hears_that_the_rest_does_not_come() {
+    let mut setting = Setting::with_pieces_of(65_536, true, Caps::default(), Slots::default());
+    let link = setting.join(Duration::ZERO, 2, false).unwrap();
+    let mut lane = first_lane(&setting.share, &link);
+    let blocks = [0, 16_384].map(|offset| RawBlock { piece: 1, offset, len: 16_384 });
+    lane.on_message(Message::Request(blocks.to_vec()), Duration::ZERO).unwrap();
+    let begun = lane.take_block(Duration::ZERO).expect("it is answered");
+    let is_amid_piece = |link: &Link| link.lanes_amid_piece.load(Relaxed) > 0;
+    let choke = |cut_off: u32| {
+        link.choking.store(true, Relaxed);
+        link.times_choked.fetch_add(1, Relaxed);
+        link.times_cut_off.fetch_add(cut_off, Relaxed);
+    };
+    lane.take_messages();
+    choke(0);
+    lane.heed(Duration::ZERO).unwrap();
+    assert!(is_amid_piece(&link) && !lane.upload().is_empty());
+    assert!(matches!(lane.take_messages()[..], [Message::Choke]));
+    choke(1);
+    lane.heed(Duration::ZERO).unwrap();
+    lane.on_block_sent(begun, Duration::ZERO);
+    assert!(!is_amid_piece(&link) && lane.upload().is_empty());
+    let said = lane.take_messages();
+    let refused = said.iter().find_map(|message| match message {
+        Message::Refuse { blocks, reason: wire::RefuseReason::Choked } => Some(&blocks[..]),
+        _ => None,
+    });
+    assert_eq!(refused, Some(&blocks[1..]), "{said:?}");
+}
+
 /// The pieces of each message of news.
 fn told(lane: &mut Lane) -> Vec<Vec<u32>> {
     let pieces = |message| match message {
