@@ -473,7 +473,7 @@ impl Download {
     }
 
     /// The pieces that a peer which chokes us will not send: all but one that it has begun,
-    /// which it sends to its end.
+    /// which it sends to its end or refuses.
     pub fn pieces_not_begun(&self) -> Vec<PieceIndex> {
         let mut pieces = self.pieces();
         pieces.retain(|piece| self.begun != Some(*piece));

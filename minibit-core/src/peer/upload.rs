@@ -19,6 +19,8 @@ pub struct Upload {
     queue: VecDeque<BlockSpan>,
     /// The piece of which a block was taken last, and where that block ended.
     begun: Option<(PieceIndex, u32)>,
+    /// The rest of that is not sent while we choke the peer.
+    is_cut_off: bool,
 }
 
 impl Upload {
@@ -82,22 +84,24 @@ impl Upload {
     /// A peer that we choke gets nothing more, not even the rest of a piece that was begun. Returns what was asked for
     /// of that and will not be sent.
     pub fn on_cut_off(&mut self) -> Vec<RawBlock> {
-        self.begun = None;
+        self.is_cut_off = true;
         std::mem::take(&mut self.queue).into_iter().map(RawBlock::from).collect()
     }
 
     /// Whether this block follows on what was sent and waits of the piece that was begun.
     fn is_next_of_begun(&self, span: BlockSpan) -> bool {
         let follows = |piece, end| span.piece() == piece && span.offset() == end;
-        self.begun.is_some_and(|(piece, end)| match self.queue.back() {
-            Some(last) if last.piece() == piece => follows(piece, last.end()),
-            _ => follows(piece, end),
-        })
+        !self.is_cut_off
+            && self.begun.is_some_and(|(piece, end)| match self.queue.back() {
+                Some(last) if last.piece() == piece => follows(piece, last.end()),
+                _ => follows(piece, end),
+            })
     }
 
     /// The next block to send, taken off the queue.
     pub fn take_next(&mut self) -> Option<BlockSpan> {
         let span = self.queue.pop_front()?;
+        self.is_cut_off = false;
         self.begun = Some((span.piece(), span.end()));
         Some(span)
     }
@@ -255,6 +259,9 @@ mod tests {
             assert_eq!(ask(&mut upload, &[next], true), [refused]);
         }
         assert!(ask(&mut upload, &[raw(1, 8192, 8192)], false).is_empty(), "it is answered again");
+        assert_eq!(upload.next_begins_anew(), None, "nothing is sent twice");
+        upload.take_next();
+        assert!(ask(&mut upload, &[raw(1, 16384, 16384)], true).is_empty(), "it is as before");
     }
 
     #[test]

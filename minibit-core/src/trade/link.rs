@@ -21,7 +21,7 @@ use crate::wire::LaneKey;
 const STALLED: Duration = Duration::from_secs(1);
 
 /// What takes so long drips: more than any slot of a working way out makes of a piece.
-const DRIPS: Duration = Duration::from_secs(30);
+pub(super) const DRIPS: Duration = Duration::from_secs(30);
 
 /// What wakes a lane. A shell that does not tell the two apart gives one [`Waker`] for both.
 #[derive(Debug, Clone)]

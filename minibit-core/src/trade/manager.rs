@@ -494,10 +494,9 @@ impl<H> Manager<H> {
             link.wake();
         }
         for id in self.choker.cut_off() {
-            if let Some(link) = self.share.links().get(&id) {
-                link.times_cut_off.fetch_add(1, Release);
-                link.wake();
-            }
+            let Some(link) = self.share.links().get(&id).cloned() else { continue };
+            link.times_cut_off.fetch_add(1, Release);
+            link.wake();
         }
     }
 

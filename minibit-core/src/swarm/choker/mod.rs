@@ -9,7 +9,8 @@
 //!   complete) is snubbed loses a regular slot at once. A slot that is not used for two seconds
 //!   goes to another, if any wait.
 //! - A piece that was begun is sent to its end even if its peer is choked; until then the slot is
-//!   not free. Else each change would add to what the link carries at a time.
+//!   not free. Else each change would add to what the link carries at a time. But who only takes is
+//!   cut off: it would not pass the piece on, and its slot is free at once.
 //! - Who stands better ([`Standing`]) comes first, and need not wait for a round: who gives before those who had no
 //!   chance yet, those before who had one and gives nothing. A seeder goes by what peers pass on,
 //!   a receiver by what it got from them: in the last two rounds to be a giver, ever to be no
@@ -18,6 +19,10 @@
 //! - Who only takes is left out while others keep the link busy, but for a twentieth of what we
 //!   send. So it is with those who had no chance yet at a seeder that knows enough who pass on,
 //!   but that it may try one of them ahead of that for each 32 pieces of the share, with a piece.
+//! - While more give and want something than there are regular slots (four are enough), a receiver needs
+//!   nobody who holds something and does not answer it, has had no chance yet, and so has enough others or only
+//!   takes. One of these is tried in a round, from the second on; regular slots are for them only as far as it takes to
+//!   keep the link busy.
 //! - Among equals **Contribution** ranks by bytes verified from the peer in the last two rounds and
 //!   since, those who had no chance yet by what speaks for them (they answer us; they have nothing to
 //!   give), takers by how much they hold (others found them worth it); **Rarity** by how many
@@ -27,7 +32,7 @@
 //! - Calm: in a round at most one regular slot is taken from a peer that uses it and has done nothing
 //!   to lose it, for one that stands better or, when the round begins, ranks better; never for an
 //!   equal one. All others wait for the rounds to come. Who was sent something and has shown nothing
-//!   for it, or only takes, goes at once and is not counted.
+//!   for it, or only takes, goes at once and is not counted, nor is who is not needed while enough give.
 //! - The optimistic slots go to those who had no chance yet (of these first to who holds nothing and was sent no piece, then to
 //!   who answers us, the least first), then to those to whom we owe most, for three rounds or until they have shown nothing for it, or, once
 //!   half a round is over, until the round ends in which somebody has come with nothing. A tried peer that ranks well enough
@@ -128,7 +133,7 @@ pub struct PeerView {
     /// How many rare pieces it holds ([`Ledger::rare_held`](super::Ledger::rare_held)); only
     /// looked at by [`ChokePolicy::Rarity`].
     pub rare_pieces: u32,
-    /// A piece is being sent to it that is not all out. It is sent to its end even if we choke it.
+    /// A piece is being sent to it that is not all out. It is sent to its end even if we choke it, unless it only takes.
     pub amid_piece: bool,
     /// A block that it has asked for waits for its connection to take it.
     pub in_hand: bool,
@@ -520,12 +525,13 @@ impl Choker {
 
     /// Whether more want something who give than there are regular slots, or at least as many as the classic setting has.
     fn have_enough_givers(&self) -> bool {
-        let gives = |peer: &&PeerState| peer.standing == Standing::Giver && peer.view.interested;
+        let wants = |peer: &&PeerState| may_hold_regular(ChokePolicy::Contribution, &peer.view);
+        let givers = self.peers.iter().filter(|peer| peer.standing == Standing::Giver);
         let enough = (self.slots().0 + 1).min(FLOOR);
-        self.peers.iter().filter(gives).take(enough).count() == enough
+        givers.filter(wants).take(enough).count() == enough
     }
 
-    /// Whether it may have a slot only in its turn: one of its kind in a round.
+    /// Whether it is one of those that a receiver does not need while enough give; see the module's header.
     fn is_surplus(&self, peer: &PeerState) -> bool {
         self.enough_give && peer.is_silent()
     }
@@ -533,7 +539,8 @@ impl Choker {
     /// Takes slots from those that do not use them, as far as others wait. Else those who ask
     /// for everything and read nothing could hold them all.
     fn bench_idle(&mut self, now: Duration) {
-        let mut waiting = self.peers.iter().filter(|peer| peer.is_waiting(now)).count();
+        let waits = |peer: &&PeerState| peer.is_waiting(now) && !self.is_surplus(peer);
+        let mut waiting = self.peers.iter().filter(waits).count();
         for peer in &mut self.peers {
             if waiting > 0 && peer.is_answered() && peer.is_idle(now) {
                 peer.let_slot_pass(now);

@@ -76,8 +76,8 @@ pub(super) struct PeerState {
     pub(super) since: Duration,
     /// It was answered before the decision that is being made.
     pub(super) was_answered: bool,
-    /// It got the rest of a piece before that decision, though it was choked.
-    was_leaving: bool,
+    /// It was known before that decision to take only.
+    only_took: bool,
     /// Choked with a piece under way, which still takes the place of this slot.
     pub(super) leaving: Slot,
     left_at: Duration,
@@ -109,7 +109,7 @@ impl PeerState {
             slot: Slot::None,
             since: now,
             was_answered: false,
-            was_leaving: false,
+            only_took: false,
             leaving: Slot::None,
             left_at: Duration::ZERO,
             verified_marks: [view.verified_from; 3],
@@ -154,7 +154,7 @@ impl PeerState {
     /// Learns how the peer is by now.
     pub(super) fn note(&mut self, now: Duration, due: bool, leaving_max: Duration, view: PeerView) {
         self.was_answered = self.is_answered();
-        self.was_leaving = self.leaving != Slot::None;
+        self.only_took = self.standing == Standing::Taker;
         self.let_pass_at = self.let_pass_at.filter(|at| view.took_at <= *at);
         if view.interested && !self.view.interested {
             self.since = now;
@@ -196,10 +196,10 @@ impl PeerState {
         self.standing != Standing::Taker || self.view.passes_on.is_some()
     }
 
-    /// Whether by the last decision it gets nothing more, not even the rest of a piece, and until then it did.
+    /// Whether by the last decision it gets nothing more, not even the rest of a piece, and before that it might have.
     pub(super) fn is_cut_off(&self) -> bool {
-        let had_some = self.was_answered || self.was_leaving;
-        had_some && !self.is_answered() && self.leaving == Slot::None && !self.is_sent_rest()
+        let might_get_some = self.was_answered || !self.only_took;
+        might_get_some && !self.is_answered() && !self.is_sent_rest()
     }
 
     pub(super) fn put(&mut self, now: Duration, slot: Slot) {
@@ -259,9 +259,11 @@ impl PeerState {
         }
     }
 
-    /// Whether it has had no chance yet, holds something and does not answer us: it has enough others, or only takes.
+    /// Whether it has had no chance yet, has never given anything, holds something and does not answer us: it has enough
+    /// others, or only takes.
     pub(super) fn is_silent(&self) -> bool {
-        self.standing == Standing::New && self.promise() == Promise::Nothing
+        let never_gave = self.view.given() == 0;
+        self.standing == Standing::New && never_gave && self.promise() == Promise::Nothing
     }
 
     /// Whether it wants something and has no slot.

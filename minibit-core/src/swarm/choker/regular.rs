@@ -101,7 +101,8 @@ impl Choker {
         let trusted = self
             .peers
             .iter()
-            .filter(|peer| peer.slot == Slot::Regular && peer.standing >= self.trusted_from);
+            .filter(|peer| peer.slot == Slot::Regular && peer.standing >= self.trusted_from)
+            .filter(|peer| !self.is_surplus(peer));
         (self.slots().0 / 2).max(BUSY_MIN).saturating_sub(trusted.count())
     }
 
@@ -110,20 +111,20 @@ impl Choker {
         let mut room = self.to_be_busy();
         let is_busy = room == 0;
         ranking.retain_mut(|ranked| {
-            if self.is_surplus(&self.peers[ranked.at]) {
-                if ranked.regular {
-                    self.peers[ranked.at].put(now, Slot::None);
-                }
-                return false;
-            }
+            let is_surplus = self.is_surplus(&self.peers[ranked.at]);
             let stands_well = ranked.standing >= self.trusted_from
                 || ranked.standing == Standing::New && !is_busy;
-            if stands_well {
+            if stands_well && !is_surplus {
                 return true;
             }
-            let stays = room > 0;
-            room -= usize::from(stays);
-            stays || ranked.regular && !self.take_from(now, ranked)
+            if room > 0 {
+                room -= 1;
+                return true;
+            }
+            if is_surplus {
+                self.give_up_regular(now, ranked);
+            }
+            ranked.regular && !self.take_from(now, ranked)
         });
     }
 
@@ -172,9 +173,14 @@ impl Choker {
             }
             self.moved += 1;
         }
-        self.peers[holder.at].put(now, Slot::None);
-        holder.regular = false;
+        self.give_up_regular(now, holder);
         true
+    }
+
+    fn give_up_regular(&mut self, now: Duration, holder: &mut Ranked) {
+        if std::mem::take(&mut holder.regular) {
+            self.peers[holder.at].put(now, Slot::None);
+        }
     }
 }
 

@@ -22,6 +22,8 @@
 //!   so that others are tried with the next one, unless pieces take less than that. Of whoever
 //!   passes nothing on, hardly anything that it was sent some seconds ago has come to be with
 //!   anybody else; it only takes. What it was sent is given again, as is what a peer had that left.
+//! - Once nothing else is left to give, what is with a peer that has passed on nothing is given again after twice as long as
+//!   it takes others to pass a piece on.
 //! - A peer that comes back has passed on and kept what it had before ([`Past`]).
 //! - Of a piece that two were sent nobody knows who passed it on: it speaks for neither.
 //!
@@ -95,20 +97,29 @@ pub struct Guide {
     returned: BTreeSet<u32>,
     given: BTreeMap<LinkId, Given>,
     /// Pieces that were sent to one peer and are, as far as we know, with nobody else.
-    with_one: HashMap<u32, (LinkId, Duration)>,
+    with_one: HashMap<u32, WithOne>,
     /// Pieces that, as far as we know, are only with such as keep what they get: not out, whoever holds them.
     withheld: HashSet<u32>,
     /// Pieces that are with others as well, or were sent to two: they speak for nobody any more.
     settled: Box<[bool]>,
     /// When a piece last began to be sent that was with nobody.
     first_sent: Duration,
-    /// How long it takes until what begins to be sent to one peer is with another and we hear of it, on average of late.
+    /// How long it takes until what was sent to one peer is with another and we hear of it, on average of late.
     passing_on: Option<Duration>,
     /// When it was last looked at which of those are overdue.
     reclaimed: Duration,
     tallies: BTreeMap<LinkId, Tally>,
     /// When whoever was sent its first piece last is on trial.
     next_trial: Duration,
+}
+
+/// Whom a piece was sent to that is with nobody else.
+#[derive(Clone, Copy, Debug)]
+struct WithOne {
+    link: LinkId,
+    /// When it began to be sent, and when it was out.
+    begun: Duration,
+    sent: Option<Duration>,
 }
 
 /// What became of what a peer was sent.
@@ -426,14 +437,14 @@ impl Guide {
         match self.with_one.entry(piece) {
             hash_map::Entry::Vacant(_) if *settled => {}
             hash_map::Entry::Vacant(entry) => {
-                entry.insert((link, now));
+                entry.insert(WithOne { link, begun: now, sent: None });
                 self.first_sent = now;
                 if let btree_map::Entry::Vacant(tally) = self.tallies.entry(link) {
                     tally.insert(Tally::new(now));
                     self.next_trial = now + TRIAL_AFTER;
                 }
             }
-            hash_map::Entry::Occupied(entry) if entry.get().0 != link => {
+            hash_map::Entry::Occupied(entry) if entry.get().link != link => {
                 entry.remove();
                 *settled = true;
             }
@@ -455,10 +466,11 @@ impl Guide {
 
     /// A piece was sent to a peer whole. True if the peer may be given more.
     pub fn sent(&mut self, now: Duration, link: LinkId, piece: u32) -> bool {
-        if self.with_one.get(&piece).is_some_and(|(sent_to, _)| *sent_to == link)
-            && let Some(tally) = self.tallies.get_mut(&link)
-        {
-            tally.sent(now, piece);
+        if let Some(with) = self.with_one.get_mut(&piece).filter(|with| with.link == link) {
+            with.sent.get_or_insert(now);
+            if let Some(tally) = self.tallies.get_mut(&link) {
+                tally.sent(now, piece);
+            }
         }
         self.given.get(&link).is_some_and(|given| !given.has_enough())
     }
@@ -470,24 +482,29 @@ impl Guide {
             // It has it, from whomever, and will not fetch it.
             given.waiting.retain(|waiting| waiting.piece != piece);
         }
-        let sent_to = self.with_one.get(&piece).map(|(sent_to, _)| *sent_to);
+        let sent_to = self.with_one.get(&piece).map(|with| with.link);
+        let has_shown_nothing = self.tallies.get(&link).is_some_and(|tally| tally.passed_on == 0);
         if sent_to == Some(link) {
-            if self.tallies.get(&link).is_some_and(|tally| tally.passed_on > 0) {
+            if self.tallies.contains_key(&link) && !has_shown_nothing {
                 self.withheld.remove(&piece);
             }
+            return false;
+        }
+        if has_shown_nothing && self.withheld.contains(&piece) {
+            // It may be the one that kept it, for whose sake it was sent to another: that says nothing of that one.
             return false;
         }
         if self.tallies.get(&link).is_none_or(|tally| !tally.only_takes) {
             self.withheld.remove(&piece);
         }
         // What we sent to nobody says nothing, whoever claims to hold it.
-        if let Some((_, begun)) = self.with_one.remove(&piece)
+        if let Some(with) = self.with_one.remove(&piece)
             && let Some(settled) = self.settled.get_mut(piece as usize)
         {
             *settled = true;
-            let took = now.saturating_sub(begun);
-            let average = |before: Duration| (before * (OF_LATE - 1) + took) / OF_LATE;
-            self.passing_on = Some(self.passing_on.map_or(took, average));
+            if let Some(sent) = with.sent {
+                self.note_passing_on(now.saturating_sub(sent).min(PASSING_ON_MAX));
+            }
         }
         let Some(tally) = sent_to.and_then(|sent_to| self.tallies.get_mut(&sent_to)) else {
             return false;
@@ -497,9 +514,14 @@ impl Guide {
         if is_first {
             // What it holds beside that is as good as out.
             let with_one = &self.with_one;
-            self.withheld.retain(|piece| with_one.get(piece).map(|(with, _)| *with) != sent_to);
+            self.withheld.retain(|piece| with_one.get(piece).map(|with| with.link) != sent_to);
         }
         is_first
+    }
+
+    fn note_passing_on(&mut self, took: Duration) {
+        let average = |before: Duration| (before * (OF_LATE - 1) + took) / OF_LATE;
+        self.passing_on = Some(self.passing_on.map_or(took, average));
     }
 
     /// When a peer comes to be on trial though nothing has happened.
@@ -515,7 +537,7 @@ impl Guide {
             && now.saturating_sub(sent) >= passing_on
         {
             tally.fresh.pop_front();
-            let is_kept = self.with_one.get(&piece).is_some_and(|(with, _)| *with == link);
+            let is_kept = self.with_one.get(&piece).is_some_and(|with| with.link == link);
             tally.due += u32::from(is_kept);
         }
         let judged = tally.due + tally.passed_on;
@@ -554,15 +576,16 @@ impl Guide {
         }
         self.reclaimed = now;
         let Self { tallies, returned, withheld, .. } = self;
-        self.with_one.retain(|piece, (sent_to, since)| {
-            let tally = tallies.get(sent_to);
+        self.with_one.retain(|piece, with| {
+            let tally = tallies.get(&with.link);
             let patience = tally.map_or(PASSING_ON_MAX, Tally::passing_on);
             let has_shown_nothing = tally.is_some_and(|tally| tally.passed_on == 0);
-            let patience = match usual {
-                Some(usual) if has_shown_nothing => patience.min(usual * OVERDUE),
-                _ => patience,
+            let is_over = |since: Duration, patience| now.saturating_sub(since) > patience;
+            let is_overdue = match (usual, with.sent) {
+                (Some(usual), Some(sent)) => has_shown_nothing && is_over(sent, usual * OVERDUE),
+                _ => false,
             };
-            let lost = now.saturating_sub(*since) > patience;
+            let lost = is_overdue || is_over(with.begun, patience);
             if lost {
                 returned.insert(*piece);
                 if has_shown_nothing {
@@ -577,8 +600,8 @@ impl Guide {
     /// What only this peer has, as far as we know, is as good as with nobody.
     fn give_again(&mut self, link: LinkId) {
         let Self { returned, withheld, next, .. } = self;
-        self.with_one.retain(|piece, (sent_to, _)| {
-            let lost = *sent_to == link;
+        self.with_one.retain(|piece, with| {
+            let lost = with.link == link;
             if lost {
                 withheld.insert(*piece);
             }

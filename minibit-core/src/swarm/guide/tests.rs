@@ -365,6 +365,42 @@ fn what_was_never_heard_of_again_is_given_again_once_nothing_else_is_left() {
 }
 
 #[test]
+fn what_is_still_going_out_or_was_heard_of_before_it_was_out_is_no_measure_of_how_soon_pieces_are_passed_on()
+ {
+    let mut guide = Guide::new(3, PIECE);
+    guide.next = 3;
+    guide.begun(NOW, LinkId(1), 0);
+    guide.heard_of(NOW, LinkId(9), 0);
+    assert_eq!(guide.passing_on, None);
+    guide.send(NOW, LinkId(2), 1);
+    guide.heard_of(NOW, LinkId(9), 1);
+    assert_eq!(guide.passing_on, Some(Duration::ZERO));
+    // To one that reads slowly.
+    guide.begun(NOW, LinkId(3), 2);
+    let later = NOW + OVERDUE_MIN * OVERDUE + RECLAIM;
+    assert_eq!(guide.deal(later, LinkId(4), |_| false).unwrap_or_default(), [] as [u32; 0]);
+    guide.sent(later, LinkId(3), 2);
+    let soon = later + OVERDUE_MIN * OVERDUE;
+    assert_eq!(guide.deal(soon, LinkId(4), |_| false).unwrap_or_default(), [] as [u32; 0]);
+    assert_eq!(guide.deal_all(soon + OVERDUE_MIN, LinkId(4)), [2]);
+}
+
+#[test]
+fn who_keeps_a_piece_and_claims_it_later_does_not_speak_for_whom_it_was_sent_to_instead() {
+    let mut guide = Guide::new(2, PIECE);
+    guide.next = 2;
+    guide.send(NOW, LinkId(9), 1);
+    guide.heard_of(NOW, LinkId(8), 1);
+    guide.send(NOW, LinkId(1), 0);
+    let later = NOW + RECLAIM;
+    assert_eq!(guide.deal_all(later, LinkId(2)), [0]);
+    guide.send(later, LinkId(2), 0);
+    assert!(!guide.heard_of(later, LinkId(1), 0), "it says so of itself");
+    let much_later = later + RECLAIM;
+    assert_eq!(guide.deal_all(much_later, LinkId(3)), [0], "nobody has shown that it is out");
+}
+
+#[test]
 fn who_has_passed_on_something_is_waited_for_longer_than_others_take() {
     let mut guide = Guide::new(3, PIECE);
     (0..2).for_each(|piece| _ = guide.send(NOW, LinkId(1), piece));

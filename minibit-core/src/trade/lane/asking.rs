@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::Lane;
 use crate::peer::{FAR, LANE_WORTH};
 use crate::swarm::{LaneId, PickOrder, Picking, leave_to_others};
-use crate::trade::link::LaneStatus;
+use crate::trade::link::{DRIPS, LaneStatus};
 use crate::trade::lock;
 use crate::types::{BlockSpan, PieceIndex, limits};
 use crate::wire::{Message, RawBlock};
@@ -49,9 +49,11 @@ fn is_unfinished(unfinished: &Mutex<HashSet<PieceIndex>>, piece: PieceIndex) -> 
     lock(unfinished).contains(&piece)
 }
 
-/// What those of these lanes receive that ever received anything: on average, by the last measure of each, in bytes per second.
+/// What those of these lanes receive that neither drip nor have yet to receive anything: on average, by the last measure of
+/// each, in bytes per second.
 fn usual_rate<'a>(lanes: impl Iterator<Item = &'a Arc<LaneStatus>>) -> Option<u64> {
-    let rates = lanes.map(|lane| lane.rate.load(Relaxed)).filter(|rate| *rate > 0);
+    let drip = u64::from(limits::BLOCK_LEN_MIN) / DRIPS.as_secs();
+    let rates = lanes.map(|lane| lane.rate.load(Relaxed)).filter(|rate| *rate > drip);
     let (count, sum) = rates.fold((0, 0u64), |(count, sum), rate| (count + 1, sum + rate));
     sum.checked_div(count)
 }

@@ -107,6 +107,23 @@ fn who_gets_the_rest_of_a_piece_is_cut_off_once_it_is_seen_to_take_only() {
 }
 
 #[test]
+fn who_paused_in_the_rest_of_a_piece_is_cut_off_all_the_same() {
+    let mut room = Room::new(ChokePolicy::Contribution, CLASSIC);
+    room.join(0);
+    room.tick();
+    (room.peer(0).uploaded_to, room.peer(0).amid_piece) = (u64::from(PIECE) - 1, true);
+    room.tick();
+    room.peer(0).interested = false;
+    room.tick();
+    room.peer(0).amid_piece = false;
+    room.now += Duration::from_secs(2);
+    room.tick();
+    (room.peer(0).uploaded_to, room.peer(0).amid_piece) = (u64::from(PIECE), true);
+    room.tick();
+    assert!(room.choker.cut_off().map(|id| id.0).eq([0]));
+}
+
+#[test]
 fn what_the_rest_of_a_piece_may_take_follows_the_last_round_within_bounds() {
     let piece = u64::from(PIECE);
     let after = |sent, slots| leaving_max(piece, ROUND, sent, slots);

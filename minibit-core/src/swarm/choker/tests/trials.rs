@@ -35,10 +35,10 @@ fn a_tried_peer_that_shows_its_worth_is_promoted_without_a_pause() {
     assert_eq!(room.unchoked().len(), 5);
 }
 
-/// A receiver with six regular slots and one by chance, to which so many give in all rounds, and five that hold something and
-/// do not answer it.
-fn beside_silent_strangers(givers: u32) -> Room {
-    let mut room = Room::new(ChokePolicy::Contribution, Slots::Fixed { regular: 6, optimistic: 1 });
+/// A receiver with so many regular slots and one by chance, to which so many give in all rounds, and five that hold something
+/// and do not answer it.
+fn beside_silent_strangers(givers: u32, regular: usize) -> Room {
+    let mut room = Room::new(ChokePolicy::Contribution, Slots::Fixed { regular, optimistic: 1 });
     (0..givers).for_each(|id| room.join(id));
     room.tick();
     (0..givers).for_each(|id| room.peer(id).verified_from += 1000);
@@ -57,7 +57,7 @@ fn silent(ids: &[u32]) -> usize {
 
 #[test]
 fn where_enough_give_those_who_hold_something_and_do_not_answer_are_tried_one_in_a_round() {
-    let mut room = beside_silent_strangers(4);
+    let mut room = beside_silent_strangers(4, 6);
     assert_eq!(silent(&room.unchoked()), 0, "not in the first round");
     for _ in 0..3 {
         (0..4).for_each(|id| room.peer(id).verified_from += 1000);
@@ -76,8 +76,25 @@ fn where_enough_give_those_who_hold_something_and_do_not_answer_are_tried_one_in
 }
 
 #[test]
+fn of_those_who_hold_something_and_do_not_answer_so_many_keep_slots_as_the_link_needs_to_be_busy() {
+    let mut room = beside_silent_strangers(4, 10);
+    assert_eq!(silent(&room.in_slot(Slot::Regular)), 1, "half of ten slots are used");
+    for _ in 0..3 {
+        assert_eq!(room.tick(), (vec![], vec![]));
+    }
+}
+
+#[test]
+fn nobody_is_benched_for_those_who_are_not_needed() {
+    let mut room = beside_silent_strangers(4, 6);
+    room.idle = vec![0];
+    room.now += Duration::from_secs(4);
+    assert_eq!(room.tick(), (vec![], vec![]));
+}
+
+#[test]
 fn where_too_few_give_those_who_hold_something_and_do_not_answer_have_what_slots_there_are() {
-    let mut room = beside_silent_strangers(3);
+    let mut room = beside_silent_strangers(3, 6);
     assert_eq!(silent(&room.unchoked()), 4);
     room.join(3);
     room.tick();

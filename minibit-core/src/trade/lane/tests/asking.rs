@@ -94,6 +94,15 @@ fn a_lane_of_which_nothing_is_known_takes_over_nothing_that_comes_as_fast_as_it_
     other.status.rate.store(1024, Relaxed);
     unknown.ask(now);
     assert_eq!(unknown.download().pieces(), []);
+    other.status.rate.store(1, Relaxed);
+    let takes_it = |unknown: &mut Lane| {
+        unknown.ask(now);
+        let took = !unknown.download().is_idle();
+        unknown.cancel(&[last]);
+        assert!(!took || share.ledger.claim_this(&links[0].holdings, owner.id(), last));
+        took
+    };
+    assert!(takes_it(&mut unknown), "who drips is no measure");
     other.status.rate.store(32_768, Relaxed);
     unknown.ask(now);
     assert_eq!(unknown.download().pieces(), [last], "others take half a second");
