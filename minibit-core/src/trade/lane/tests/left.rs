@@ -1,6 +1,7 @@
 //! What a lane leaves behind of a piece that it did not end, and who goes on with it.
 
 use super::*;
+use crate::wire::RefuseReason;
 
 #[test]
 fn what_came_before_a_connection_was_lost_is_not_asked_for_again() {
@@ -19,6 +20,25 @@ fn what_came_before_a_connection_was_lost_is_not_asked_for_again() {
     comes(&mut last, rest, rest.len());
     let (_, origin) = last.end_piece(rest.piece()).unwrap();
     assert_eq!(origin.own(16_384), 5384);
+}
+
+#[test]
+fn what_came_before_the_rest_was_refused_is_gone_on_with_elsewhere_and_nobody_was_let_down() {
+    let mut setting = Setting::with_pieces_of(1 << 20, false, Caps::default(), Slots::default());
+    let links = [2, 3].map(|number| setting.join(Duration::ZERO, number, true).unwrap());
+    let share = setting.share;
+    let (mut cut_off, first) = asking(&share, &links[0]);
+    let (piece, offset, len) = (first.piece().get(), first.offset(), first.len());
+    cut_off.on_block(&BlockHeader { piece, offset, len }, Duration::ZERO).unwrap();
+    comes(&mut cut_off, first, len);
+    assert!(!cut_off.on_block_done(first), "there is more of it");
+    let rest = RawBlock { piece: piece.into(), offset: first.end().into(), len: len.into() };
+    let refused = Message::Refuse { blocks: vec![rest], reason: RefuseReason::Choked };
+    cut_off.on_message(refused, Duration::ZERO).unwrap();
+    assert!(!cut_off.download().pieces().contains(&first.piece()));
+    assert!(!links[0].lets_us_down());
+    let (_, next) = asking(&share, &links[1]);
+    assert_eq!((next.piece(), next.offset()), (first.piece(), first.end()));
 }
 
 #[test]
