@@ -20,7 +20,7 @@
 //!   send. So it is with those who had no chance yet at a seeder that knows enough who pass on,
 //!   but that it may try one of them ahead of that for each 32 pieces of the share, with a piece.
 //! - While more give and want something than there are regular slots (four are enough), a receiver needs
-//!   nobody who holds something and does not answer it, has had no chance yet, and so has enough others or only
+//!   nobody who holds something, does not answer it, has had no chance yet and never gave anything: it has enough others or only
 //!   takes. One of these is tried in a round, from the second on; regular slots are for them only as far as it takes to
 //!   keep the link busy.
 //! - Among equals **Contribution** ranks by bytes verified from the peer in the last two rounds and
@@ -373,7 +373,7 @@ impl Choker {
         self.take_note(now, due, policy, peers);
         let passing_on_shows = self.peers.iter().any(|peer| peer.view.passes_on.is_some());
         self.trusted_from = if passing_on_shows { Standing::Giver } else { Standing::New };
-        self.enough_give = policy == ChokePolicy::Contribution && self.have_enough_givers();
+        self.enough_give = policy == ChokePolicy::Contribution && self.have_enough_givers(now);
         self.resize(now, due, policy, has_room);
         self.free_lost_slots(now, policy);
         self.bench_idle(now);
@@ -524,8 +524,13 @@ impl Choker {
     }
 
     /// Whether more want something who give than there are regular slots, or at least as many as the classic setting has.
-    fn have_enough_givers(&self) -> bool {
-        let wants = |peer: &&PeerState| may_hold_regular(ChokePolicy::Contribution, &peer.view);
+    /// Who wanted something in this round counts, as in [`Self::givers`]; who takes nothing in its slot does not.
+    fn have_enough_givers(&self, now: Duration) -> bool {
+        let wants = |peer: &&PeerState| {
+            let may_have_one = may_hold_regular(ChokePolicy::Contribution, &peer.view);
+            let had_some = peer.view.uploaded_to > peer.uploaded_mark;
+            (may_have_one || had_some) && !(peer.is_answered() && peer.is_idle(now))
+        };
         let givers = self.peers.iter().filter(|peer| peer.standing == Standing::Giver);
         let enough = (self.slots().0 + 1).min(FLOOR);
         givers.filter(wants).take(enough).count() == enough

@@ -30,7 +30,7 @@
 //! Invariant: a piece waits to be fetched by at most one peer at a time.
 //! Not here: who is answered (`choker`), what is done with a suggestion (`trade`).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque, btree_map, hash_map};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque, btree_map, hash_map};
 use std::time::Duration;
 
 use super::{LinkId, Past, Standing};
@@ -99,7 +99,8 @@ pub struct Guide {
     /// Pieces that were sent to one peer and are, as far as we know, with nobody else.
     with_one: HashMap<u32, WithOne>,
     /// Pieces that, as far as we know, are only with such as keep what they get: not out, whoever holds them.
-    withheld: HashSet<u32>,
+    /// Whoever kept it last.
+    withheld: HashMap<u32, LinkId>,
     /// Pieces that are with others as well, or were sent to two: they speak for nobody any more.
     settled: Box<[bool]>,
     /// When a piece last began to be sent that was with nobody.
@@ -288,7 +289,7 @@ impl Guide {
             returned: BTreeSet::new(),
             given: BTreeMap::new(),
             with_one: HashMap::new(),
-            withheld: HashSet::new(),
+            withheld: HashMap::new(),
             settled: vec![false; pieces as usize].into_boxed_slice(),
             first_sent: Duration::ZERO,
             passing_on: None,
@@ -310,7 +311,8 @@ impl Guide {
             self.reclaim(now);
         }
         let withheld = std::mem::take(&mut self.withheld);
-        let dealt = self.deal_some(now, link, |piece| is_out(piece) && !withheld.contains(&piece));
+        let dealt =
+            self.deal_some(now, link, |piece| is_out(piece) && !withheld.contains_key(&piece));
         self.withheld = withheld;
         dealt
     }
@@ -475,23 +477,22 @@ impl Guide {
         self.given.get(&link).is_some_and(|given| !given.has_enough())
     }
 
-    /// A peer says that it holds a piece: if another was sent it, that one has passed it on. True if that is
-    /// the first that it has passed on.
+    /// A peer says that it holds a piece: if another was sent it, that one has passed it on, unless the peer had kept it before.
+    /// True if that is the first that it has passed on.
     pub fn heard_of(&mut self, now: Duration, link: LinkId, piece: u32) -> bool {
         if let Some(given) = self.given.get_mut(&link) {
             // It has it, from whomever, and will not fetch it.
             given.waiting.retain(|waiting| waiting.piece != piece);
         }
         let sent_to = self.with_one.get(&piece).map(|with| with.link);
-        let has_shown_nothing = self.tallies.get(&link).is_some_and(|tally| tally.passed_on == 0);
         if sent_to == Some(link) {
-            if self.tallies.contains_key(&link) && !has_shown_nothing {
+            if self.tallies.get(&link).is_some_and(|tally| tally.passed_on > 0) {
                 self.withheld.remove(&piece);
             }
             return false;
         }
-        if has_shown_nothing && self.withheld.contains(&piece) {
-            // It may be the one that kept it, for whose sake it was sent to another: that says nothing of that one.
+        if self.withheld.get(&piece) == Some(&link) {
+            // It kept it, and for its sake it was sent to another: that says nothing of that one.
             return false;
         }
         if self.tallies.get(&link).is_none_or(|tally| !tally.only_takes) {
@@ -514,7 +515,7 @@ impl Guide {
         if is_first {
             // What it holds beside that is as good as out.
             let with_one = &self.with_one;
-            self.withheld.retain(|piece| with_one.get(piece).map(|with| with.link) != sent_to);
+            self.withheld.retain(|piece, _| with_one.get(piece).map(|with| with.link) != sent_to);
         }
         is_first
     }
@@ -589,7 +590,7 @@ impl Guide {
             if lost {
                 returned.insert(*piece);
                 if has_shown_nothing {
-                    withheld.insert(*piece);
+                    withheld.insert(*piece, with.link);
                 }
             }
             !lost
@@ -603,7 +604,7 @@ impl Guide {
         self.with_one.retain(|piece, with| {
             let lost = with.link == link;
             if lost {
-                withheld.insert(*piece);
+                withheld.insert(*piece, link);
             }
             // What was never given has its turn still to come.
             if lost && *piece < *next {

@@ -49,11 +49,11 @@ fn is_unfinished(unfinished: &Mutex<HashSet<PieceIndex>>, piece: PieceIndex) -> 
     lock(unfinished).contains(&piece)
 }
 
-/// What those of these lanes receive that neither drip nor have yet to receive anything: on average, by the last measure of
-/// each, in bytes per second.
+/// What those of these lanes receive that have received anything and do not crawl, as one does on which a block takes for
+/// longer than [`DRIPS`]: on average, by the last measure of each, in bytes per second.
 fn usual_rate<'a>(lanes: impl Iterator<Item = &'a Arc<LaneStatus>>) -> Option<u64> {
-    let drip = u64::from(limits::BLOCK_LEN_MIN) / DRIPS.as_secs();
-    let rates = lanes.map(|lane| lane.rate.load(Relaxed)).filter(|rate| *rate > drip);
+    let crawl = u64::from(limits::BLOCK_LEN_MIN) / DRIPS.as_secs();
+    let rates = lanes.map(|lane| lane.rate.load(Relaxed)).filter(|rate| *rate > crawl);
     let (count, sum) = rates.fold((0, 0u64), |(count, sum), rate| (count + 1, sum + rate));
     sum.checked_div(count)
 }

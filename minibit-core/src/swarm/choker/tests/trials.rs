@@ -87,9 +87,25 @@ fn of_those_who_hold_something_and_do_not_answer_so_many_keep_slots_as_the_link_
 #[test]
 fn nobody_is_benched_for_those_who_are_not_needed() {
     let mut room = beside_silent_strangers(4, 6);
+    room.join(4);
+    room.peer(4).held = 10;
+    room.peer(4).answers_us = true;
+    room.tick();
+    room.peer(4).verified_from += 1000;
+    room.tick();
     room.idle = vec![0];
     room.now += Duration::from_secs(4);
     assert_eq!(room.tick(), (vec![], vec![]));
+}
+
+#[test]
+fn who_takes_nothing_in_its_slot_is_not_one_of_enough() {
+    let mut room = beside_silent_strangers(4, 6);
+    assert_eq!(silent(&room.in_slot(Slot::Regular)), 0);
+    room.idle = vec![0];
+    room.now += Duration::from_secs(2);
+    room.tick();
+    assert_eq!(silent(&room.in_slot(Slot::Regular)), 3, "its slot is for one of them, too");
 }
 
 #[test]
