@@ -199,6 +199,11 @@ impl<H> Progress<H> {
         self.end
     }
 
+    /// Whether all that came came over this link.
+    pub(super) fn is_of_this_link(&self) -> bool {
+        self.earlier.is_empty()
+    }
+
     /// So many bytes more are here, to be hashed.
     pub(super) fn take_in(&mut self, len: u32) -> &mut H {
         self.end += len;

@@ -101,6 +101,9 @@ impl<H> Lane<H> {
                 self.share.note_let_down(&self.link);
             }
         }
+        if reason == RefuseReason::Choked {
+            self.keep_nothing_refused(&pieces);
+        }
         self.part_with(&pieces);
     }
 

@@ -135,6 +135,17 @@ impl<H> Lane<H> {
         }
     }
 
+    /// The peer chokes us, and will not send the rest of these pieces. What has come of one over this link alone is left to nobody: who
+    /// sends wrong bytes would have others go on with them, and bear no blame.
+    pub(super) fn keep_nothing_refused(&mut self, pieces: &[PieceIndex]) {
+        let is_its_own = |progress: &Progress<H>| {
+            pieces.contains(&progress.piece()) && progress.is_of_this_link()
+        };
+        if self.progress.as_ref().is_some_and(is_its_own) {
+            self.keep_nothing();
+        }
+    }
+
     /// All bytes of a piece are here: what the shell knows of them, and where they came from.
     pub fn end_piece(&mut self, piece: PieceIndex) -> Option<(H, Origin)> {
         let progress = self.progress.take_if(|progress| progress.piece() == piece)?;

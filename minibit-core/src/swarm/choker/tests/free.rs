@@ -88,14 +88,20 @@ fn who_only_takes_does_not_get_the_rest_of_a_piece_and_holds_up_no_slot() {
     assert_eq!(loses_slot_amid_piece(keeps, 1), (nobody, vec![]), "it may be the only copy");
 }
 
-#[test]
-fn who_gets_the_rest_of_a_piece_is_cut_off_once_it_is_seen_to_take_only() {
+/// One that was sent a piece but for a byte, and wants nothing more.
+fn has_enough_but_for_the_rest_of_a_piece() -> Room {
     let mut room = Room::new(ChokePolicy::Contribution, CLASSIC);
     room.join(0);
     room.tick();
     (room.peer(0).uploaded_to, room.peer(0).amid_piece) = (u64::from(PIECE) - 1, true);
     room.tick();
     room.peer(0).interested = false;
+    room
+}
+
+#[test]
+fn who_gets_the_rest_of_a_piece_is_cut_off_once_it_is_seen_to_take_only() {
+    let mut room = has_enough_but_for_the_rest_of_a_piece();
     room.now += Duration::from_secs(1);
     assert_eq!(room.tick().1, [0]);
     assert_eq!(room.choker.cut_off().count(), 0);
@@ -108,12 +114,7 @@ fn who_gets_the_rest_of_a_piece_is_cut_off_once_it_is_seen_to_take_only() {
 
 #[test]
 fn who_paused_in_the_rest_of_a_piece_is_cut_off_all_the_same() {
-    let mut room = Room::new(ChokePolicy::Contribution, CLASSIC);
-    room.join(0);
-    room.tick();
-    (room.peer(0).uploaded_to, room.peer(0).amid_piece) = (u64::from(PIECE) - 1, true);
-    room.tick();
-    room.peer(0).interested = false;
+    let mut room = has_enough_but_for_the_rest_of_a_piece();
     room.tick();
     room.peer(0).amid_piece = false;
     room.now += Duration::from_secs(2);

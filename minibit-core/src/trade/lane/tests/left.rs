@@ -22,23 +22,36 @@ fn what_came_before_a_connection_was_lost_is_not_asked_for_again() {
     assert_eq!(origin.own(16_384), 5384);
 }
 
-#[test]
-fn what_came_before_the_rest_was_refused_is_gone_on_with_elsewhere_and_nobody_was_let_down() {
+/// Somebody refuses the rest of a piece that has begun to come over its link, alone or after what came over another: where
+/// the next that is asked for it begins.
+fn goes_on_after_refusal(came_before: u32) -> u32 {
     let mut setting = Setting::with_pieces_of(1 << 20, false, Caps::default(), Slots::default());
-    let links = [2, 3].map(|number| setting.join(Duration::ZERO, number, true).unwrap());
+    let links = [2, 3, 4].map(|number| setting.join(Duration::ZERO, number, true).unwrap());
     let share = setting.share;
-    let (mut cut_off, first) = asking(&share, &links[0]);
+    if came_before > 0 {
+        let (mut lost, span) = asking(&share, &links[0]);
+        comes(&mut lost, span, came_before);
+    }
+    let (mut refusing, first) = asking(&share, &links[1]);
+    assert_eq!(first.offset(), came_before);
     let (piece, offset, len) = (first.piece().get(), first.offset(), first.len());
-    cut_off.on_block(&BlockHeader { piece, offset, len }, Duration::ZERO).unwrap();
-    comes(&mut cut_off, first, len);
-    assert!(!cut_off.on_block_done(first), "there is more of it");
-    let rest = RawBlock { piece: piece.into(), offset: first.end().into(), len: len.into() };
-    let refused = Message::Refuse { blocks: vec![rest], reason: RefuseReason::Choked };
-    cut_off.on_message(refused, Duration::ZERO).unwrap();
-    assert!(!cut_off.download().pieces().contains(&first.piece()));
-    assert!(!links[0].lets_us_down());
-    let (_, next) = asking(&share, &links[1]);
-    assert_eq!((next.piece(), next.offset()), (first.piece(), first.end()));
+    refusing.on_block(&BlockHeader { piece, offset, len }, Duration::ZERO).unwrap();
+    comes(&mut refusing, first, len);
+    assert!(!refusing.on_block_done(first), "there is more of it");
+    let rest = refusing.download().begun(&share.geometry).expect("it has begun");
+    assert_eq!(rest, (first.piece(), u64::from((1 << 20) - first.end())));
+    let next = RawBlock { piece: piece.into(), offset: first.end().into(), len: len.into() };
+    let refused = Message::Refuse { blocks: vec![next], reason: RefuseReason::Choked };
+    refusing.on_message(refused, Duration::ZERO).unwrap();
+    assert!(!refusing.download().pieces().contains(&first.piece()));
+    assert!(!links[1].lets_us_down(), "it has only refused");
+    share.end_of_prefix(first.piece(), &Sender::of(&links[2]))
+}
+
+#[test]
+fn what_a_peer_began_and_refuses_the_rest_of_is_left_to_nobody_but_what_others_had_begun_is() {
+    assert_eq!(goes_on_after_refusal(0), 0);
+    assert!(goes_on_after_refusal(5000) > 5000);
 }
 
 #[test]
